@@ -1,0 +1,140 @@
+package gracedb
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gracedb-go/gracedb/internal/token"
+)
+
+// A TokenSource returns a bearer token that is valid now. It is called for each
+// new connection and re-authentication, and must be safe for concurrent use.
+type TokenSource func(ctx context.Context) (token string, err error)
+
+// A TokenQuery ranks tokens. Who receives a token decides what it is worth, so
+// one that does not match is still used when there is no better.
+type TokenQuery struct {
+	Audience []string // preferred: any one of these, then "ANY"
+	Scopes   []string // preferred: all of these
+}
+
+// getToken is the advice that ends the search for a token.
+const getToken = "htgettoken -a vault.ligo.org -i igwn"
+
+// FindToken returns a TokenSource that looks, on every call, where SciTokens
+// are kept, and returns the one that q ranks first: matching audience and
+// scopes, then audience ANY, then audience only, then any that has not expired.
+//
+// The places, in order, which decides between equals: the variable SCITOKEN; the
+// file that SCITOKEN_FILE names; the *.use files in the directory that
+// _CONDOR_CREDS names; the variable BEARER_TOKEN; the file that BEARER_TOKEN_FILE
+// names; bt_u<uid> in XDG_RUNTIME_DIR; /tmp/bt_u<uid>. The last two must belong to
+// the effective user or root, and the last must not be a link. What is unusable
+// in one place does not keep the others from being looked at.
+//
+// A token with less than a minute to live is used only if no other matches, and
+// one that has expired, or does not say when it does, never. A file that was
+// changed within the last second is read twice, 20 ms apart, and believed only if
+// both readings agree. No place is waited for longer than 2 seconds, nor longer
+// than ctx.
+//
+// The error is [ErrToken]. It lists every place with the reason why it had no
+// token to use.
+func FindToken(q TokenQuery) TokenSource {
+	return findToken(&token.Finder{Query: token.Query{
+		Audience: slices.Clone(q.Audience),
+		Scopes:   slices.Clone(q.Scopes),
+	}})
+}
+
+func findToken(f *token.Finder) TokenSource {
+	var warned onceEach
+	return func(ctx context.Context) (string, error) {
+		found, err := f.Find(ctx)
+		if err != nil {
+			if _, ok := errors.AsType[*token.NotFoundError](err); !ok {
+				return "", fail([]error{ErrToken, err}, "no usable token: %v before one could be looked for", err)
+			}
+			return "", fail([]error{ErrToken, err}, "no usable token (get one with: %s); looked at %v", getToken, err)
+		}
+		for _, text := range found.Warnings {
+			if log := tokenHintsFrom(ctx).log; log != nil && warned.first(text) {
+				log.WarnContext(ctx, "gracedb: "+text)
+			}
+		}
+		return found.Token, nil
+	}
+}
+
+// onceEach remembers texts, so that each is said once.
+type onceEach struct {
+	mu   sync.Mutex
+	said map[string]bool
+}
+
+func (o *onceEach) first(text string) bool {
+	const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.said[text] {
+		return false
+	}
+	if o.said == nil || len(o.said) >= limit {
+		o.said = make(map[string]bool)
+	}
+	o.said[text] = true
+	return true
+}
+
+// bearerPattern is what RFC 6750 (section 2.1) lets a token consist of. Nothing
+// else may get into a header or an OAUTHBEARER message.
+var bearerPattern = regexp.MustCompile(`^[-A-Za-z0-9._~+/]+=*$`)
+
+// usableToken returns the claims of what a source returned, or why it is not to be
+// sent. A token that cannot be read is: the receiver decides what it is worth, and
+// its claims are zero.
+func usableToken(raw string) (token.Claims, error) {
+	if !bearerPattern.MatchString(raw) {
+		return token.Claims{}, fail([]error{ErrToken}, "no usable token: what the token source returned is empty or has characters that no token has")
+	}
+	claims, err := token.Parse(raw)
+	if err != nil {
+		return token.Claims{}, nil //nolint:nilerr // as said above
+	}
+	if now := time.Now(); !claims.Expires.IsZero() && !now.Before(claims.Expires) {
+		return token.Claims{}, fail([]error{ErrToken}, "no usable token: the one at hand expired %s ago (get one with: %s)",
+			token.Span(now.Sub(claims.Expires)), getToken)
+	}
+	return claims, nil
+}
+
+// StaticToken returns a TokenSource that always returns token.
+func StaticToken(token string) TokenSource {
+	return func(context.Context) (string, error) { return token, nil }
+}
+
+// withTokenHints tells the sources below a call what the caller knows: refused is
+// the token that was last refused ("" if none), so that ReloadToken does not hand
+// it out again without asking its source; log is where FindToken warns. Plain
+// context values, so that a source wrapped by the user's own function still sees
+// them.
+func withTokenHints(ctx context.Context, refused string, log *slog.Logger) context.Context {
+	return context.WithValue(ctx, tokenHintsKey{}, tokenHints{refused, log})
+}
+
+type tokenHintsKey struct{}
+
+type tokenHints struct {
+	refused string
+	log     *slog.Logger
+}
+
+func tokenHintsFrom(ctx context.Context) tokenHints {
+	h, _ := ctx.Value(tokenHintsKey{}).(tokenHints)
+	return h
+}

@@ -1,0 +1,174 @@
+package gracedb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+
+	"github.com/gracedb-go/gracedb/internal/token"
+)
+
+// OAuthBearer returns the SASL mechanism of this package, for a kgo.Client of
+// your own: OAUTHBEARER (RFC 7628, KIP-255) that asks src at every new connection
+// and re-authentication (KIP-368). Unlike kgo's own, its errors show what the
+// broker said, are ErrAuthentication, and are temporary to kgo, so that messages
+// wait for a good token instead of failing; and a broker that refuses is asked at
+// most four times a second. It is safe for concurrent use.
+func OAuthBearer(src TokenSource) sasl.Mechanism {
+	return &bearer{src: src, watch: newAuthWatch(slog.New(slog.DiscardHandler), 0)}
+}
+
+const (
+	// askTimeout bounds one authentication's search for a token: kgo gives no
+	// deadline, and everything meant for that broker waits behind it.
+	askTimeout = 5 * time.Second
+	// refusedPause spaces the tries while a token is refused or missing.
+	refusedPause = 250 * time.Millisecond
+	// refusedHold is how long a token that was refused twice is not shown again:
+	// a broker may learn a rotated key, but hardly in less.
+	refusedHold = time.Second
+)
+
+// A bearer is the mechanism. All it knows of the past is in its watch.
+type bearer struct {
+	src   TokenSource
+	watch *authWatch
+}
+
+func (*bearer) Name() string { return "OAUTHBEARER" }
+
+// Authenticate returns the client's first message. While authentication fails it
+// keeps looking for a better token, for at most askTimeout, without troubling the
+// broker.
+func (m *bearer) Authenticate(ctx context.Context, host string) (sasl.Session, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	for {
+		if err := m.watch.turn(ctx); err != nil {
+			return nil, nil, temporary{err}
+		}
+		asked := time.Now()
+		tok, claims, err := m.ask(ctx)
+		if err != nil {
+			m.watch.fail(err)
+			continue
+		}
+		if err := m.watch.held(tok); err != nil {
+			return nil, nil, temporary{err}
+		}
+		auth := oauth.Auth{Token: tok}
+		_, first, err := auth.AsMechanism().Authenticate(ctx, host)
+		if err != nil {
+			return nil, nil, temporary{fail([]error{ErrAuthentication, err}, "kafka: authentication: %s", reason(err))}
+		}
+		return &bearerSession{m: m, token: tok, claims: claims, host: host, asked: asked}, first, nil
+	}
+}
+
+// ask calls the source, which may not honour its ctx.
+func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
+	type answer struct {
+		tok string
+		err error
+	}
+	ctx = withTokenHints(ctx, m.watch.refusedToken(), m.watch.log)
+	got := make(chan answer, 1)
+	go func() {
+		tok, err := m.src(ctx)
+		got <- answer{tok, err}
+	}()
+	var a answer
+	start := time.Now()
+	select {
+	case a = <-got:
+	case <-ctx.Done():
+		// Only the last of several tries was short of time.
+		if _, _, cause := m.watch.status(); cause != nil && time.Since(start) < askTimeout/2 {
+			return "", token.Claims{}, cause
+		}
+		a.err = fail([]error{ErrToken, ctx.Err()}, "kafka: the token source has not answered within %v", askTimeout)
+	}
+	if a.err != nil {
+		return "", token.Claims{}, tokenError(a.err)
+	}
+	claims, err := usableToken(a.tok)
+	if err != nil {
+		return "", token.Claims{}, err
+	}
+	return a.tok, claims, nil
+}
+
+// tokenError gives a source's error the kind that it stands for.
+func tokenError(err error) error {
+	if errors.Is(err, ErrToken) {
+		return err
+	}
+	return fail([]error{ErrToken, err}, "no usable token: %s", reason(err))
+}
+
+// A temporary error is one that kgo retries for ever, leaving what is buffered
+// alone. Any other error of authentication makes it fail every buffered record.
+type temporary struct{ error }
+
+func (temporary) Temporary() bool { return true }
+func (t temporary) Unwrap() error { return t.error }
+
+// A bearerSession reads the broker's answers to one token.
+type bearerSession struct {
+	m      *bearer
+	token  string
+	claims token.Claims
+	host   string
+	asked  time.Time // when the source was asked for the token
+}
+
+// Challenge ends the exchange. An empty answer means success; anything else is the
+// reason for a refusal (RFC 7628 section 3.2.3). It is not acknowledged with
+// %x01: the bare code 58 that would follow says less and fails what is buffered.
+func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
+	if len(answer) == 0 {
+		s.m.watch.accept(s.claims)
+		return true, nil, nil
+	}
+	err := kafkaRefusal(s.host, s.token, answer)
+	if again := s.m.watch.refused(s.token, s.asked); again {
+		s.m.watch.fail(err)
+		return false, nil, temporary{err}
+	}
+	// The token may just have been renewed: only when the source has nothing
+	// else, or that is refused too, is this a failure that anybody hears of.
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	if other, _, askErr := s.m.ask(ctx); askErr != nil || other == s.token {
+		s.m.watch.fail(err)
+	}
+	return false, nil, temporary{err}
+}
+
+// kafkaRefusal turns the broker's JSON into an error.
+func kafkaRefusal(host, tok string, answer []byte) error {
+	var said struct {
+		Status string `json:"status"`
+		Scope  string `json:"scope"`
+		Config string `json:"openid-configuration"`
+	}
+	text := string(answer)
+	if json.Unmarshal(answer, &said) == nil && said.Status != "" {
+		text = said.Status
+		if said.Scope != "" {
+			text += ", scope wanted: " + said.Scope
+		}
+		if said.Config != "" {
+			text += ", see " + said.Config
+		}
+	}
+	return fail([]error{ErrAuthentication, kerr.SaslAuthenticationFailed},
+		"kafka: broker %s refused the token: %s (its audience, issuer or expiry may be wrong, or this machine's clock)",
+		cleanText(host), cleanText(redact(text, tok)))
+}

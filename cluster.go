@@ -1,0 +1,391 @@
+package gracedb
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A Cluster says which Kafka brokers to reach, for which GraceDB instance, and
+// how to prove who you are. It is plain data: copy it, and configure any number
+// of producers and consumers with it.
+type Cluster struct {
+	// Brokers are the host:port addresses to bootstrap from. Required.
+	Brokers []string
+	// ServiceURL and Instance both name the GraceDB instance that prefixes every
+	// topic. Set exactly one.
+	ServiceURL string // such as "https://gracedb-dev.ligo.org/api/"
+	Instance   string // such as "gracedb-dev"
+	// Token supplies the bearer token. If nil, it is FindToken for the host of
+	// the first broker and the scope of the client's kind ("gracedb.read" for a
+	// producer, "kafka.consume" for a consumer, any for ClientOpts), reloaded 5
+	// minutes before exp.
+	Token TokenSource
+	// CAFile is a PEM file of certificate authorities to trust instead of the
+	// system's.
+	CAFile string
+	// SkipHostnameVerification accepts a broker certificate issued for another
+	// name. The chain is still verified. For development only.
+	SkipHostnameVerification bool
+	// Plaintext authenticates without TLS. Refused unless every broker is on
+	// the loopback interface, since it shows the token to the network.
+	Plaintext bool
+	// Dial opens the TCP connection to a broker, before TLS. If nil, it is that
+	// of a net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Logger receives reloads, reconnections and fallbacks. If nil, nothing is
+	// logged.
+	Logger *slog.Logger
+	// Opts are applied after this package's own, for what it does not offer. One
+	// that changes TLS, SASL, acknowledgements, idempotence, offsets or commits
+	// takes over what this package promises about them.
+	Opts []kgo.Opt
+}
+
+// ClientOpts returns the options that c stands for, to build a kgo.Client of
+// your own that connects and authenticates as this package does. An error is
+// ErrConfig.
+func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
+	if _, err := c.instance(); err != nil {
+		return nil, err
+	}
+	if err := c.checkBrokers(); err != nil {
+		return nil, err
+	}
+	return c.clientOpts(&bearer{src: c.tokenSource(""), watch: newAuthWatch(c.logger(), 0)})
+}
+
+// The waits of every client. A broker that has not answered a request within
+// requestTimeout is asked again over a new connection; what bounds the caller is
+// its own ctx, not these.
+const (
+	dialTimeout    = 5 * time.Second
+	requestTimeout = 5 * time.Second
+	// The metadata age decides how soon a moved leader is found, and is kgo's
+	// clock for retries.
+	metadataMinAge = 250 * time.Millisecond
+	// New partitions are to be seen within 5 seconds.
+	metadataMaxAge = 4 * time.Second
+	// Kafka brokers close a connection after 10 quiet minutes: close it first.
+	connIdleTimeout = 9 * time.Minute
+)
+
+// clientOpts returns the options common to all clients. Opts of the user come
+// last, so that they win.
+func (c Cluster) clientOpts(auth *bearer) ([]kgo.Opt, error) {
+	dial, err := c.dialer()
+	if err != nil {
+		return nil, err
+	}
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(c.Brokers...),
+		kgo.ClientID("gracedb-go"),
+		kgo.SoftwareNameAndVersion("gracedb-go", version),
+		kgo.Dialer(dial),
+		kgo.DialTimeout(dialTimeout),
+		kgo.SASL(auth),
+		kgo.WithHooks(auth.watch),
+		kgo.RequestTimeoutOverhead(requestTimeout),
+		kgo.RetryBackoffFn(retryBackoff),
+		kgo.MetadataMinAge(metadataMinAge),
+		kgo.MetadataMaxAge(metadataMaxAge),
+		kgo.ConnIdleTimeout(connIdleTimeout),
+		kgo.AlwaysRetryEOF(), // a broker that hangs up may be starting
+		kgo.DisableClientMetrics(),
+		// A frame or a batch that claims more is hostile: GraceDB's brokers take
+		// 10 MiB, and one fetch holds at most fetchMaxBytes beside it.
+		kgo.FetchMaxBytes(fetchMaxBytes),
+		kgo.BrokerMaxReadBytes(maxFrameBytes),
+		kgo.MaxDecompressBatchBytes(maxBatchBytes),
+	}
+	if c.Logger != nil {
+		opts = append(opts, kgo.WithLogger(engineLog{c.Logger}))
+	}
+	return append(opts, c.Opts...), nil
+}
+
+const (
+	fetchMaxBytes = 16 << 20
+	maxFrameBytes = 32 << 20
+	maxBatchBytes = 48 << 20
+)
+
+// retryBackoff spaces the engine's tries: soon at first, for a leader that moved,
+// and never more than half a second, so that the first message after an outage
+// is on its way within a second of its end.
+func retryBackoff(tries int) time.Duration {
+	return min(50*time.Millisecond<<min(tries, 5), 500*time.Millisecond)
+}
+
+func (c Cluster) logger() *slog.Logger {
+	if c.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger
+}
+
+// instance returns the prefix of c's topics.
+func (c Cluster) instance() (string, error) {
+	if (c.ServiceURL == "") == (c.Instance == "") {
+		return "", fail([]error{ErrConfig}, "Cluster: set exactly one of ServiceURL and Instance")
+	}
+	name := c.Instance
+	if c.ServiceURL != "" {
+		var err error
+		if name, err = DeriveInstanceName(c.ServiceURL); err != nil {
+			return "", err
+		}
+	}
+	if name == "" || strings.Trim(name, topicLetters) != "" {
+		return "", fail([]error{ErrConfig}, "Cluster: %s is no instance name: topics begin with letters, digits, - or _",
+			cleanText(fmt.Sprintf("%q", name)))
+	}
+	return name, nil
+}
+
+// topicLetters may stand in the part of a topic name before the dot.
+const topicLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+
+func (c Cluster) checkBrokers() error {
+	if len(c.Brokers) == 0 {
+		return fail([]error{ErrConfig}, "Cluster: Brokers is empty: give host:port of at least one broker")
+	}
+	for _, b := range c.Brokers {
+		host, port, err := net.SplitHostPort(b)
+		if err != nil || host == "" || port == "" || strings.ContainsAny(b, "/@ ,") {
+			return fail([]error{ErrConfig}, "Cluster: broker %s is not of the form host:port", cleanText(fmt.Sprintf("%q", b)))
+		}
+		if c.Plaintext && !isLoopback(host) {
+			return fail([]error{ErrConfig}, "Cluster: Plaintext would show the token to the network: broker %s is not on the loopback interface", cleanText(b))
+		}
+	}
+	if c.Plaintext && (c.CAFile != "" || c.SkipHostnameVerification) {
+		return fail([]error{ErrConfig}, "Cluster: Plaintext excludes CAFile and SkipHostnameVerification")
+	}
+	return nil
+}
+
+// tokenSource returns the source to authenticate with.
+func (c Cluster) tokenSource(scope string) TokenSource {
+	if c.Token != nil {
+		return c.Token
+	}
+	var q TokenQuery
+	if host, _, err := net.SplitHostPort(c.Brokers[0]); err == nil {
+		q.Audience = []string{"https://" + host, host}
+	}
+	if scope != "" {
+		q.Scopes = []string{scope}
+	}
+	return ReloadToken(FindToken(q), defaultReloadBuffer)
+}
+
+// defaultReloadBuffer is how long before exp a token is looked for anew.
+const defaultReloadBuffer = 5 * time.Minute
+
+// dialer returns the function that connects to a broker: TCP through c.Dial,
+// then TLS, so that no byte of SASL is written to a peer that is not verified.
+func (c Cluster) dialer() (func(ctx context.Context, network, address string) (net.Conn, error), error) {
+	dial := c.Dial
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	plaintext := c.Plaintext
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pool, err := loadCAFile(c.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		conf.RootCAs = pool
+	}
+	if c.SkipHostnameVerification {
+		skipHostname(conf)
+		c.logger().Warn("gracedb: broker host names are not verified (SkipHostnameVerification)")
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, &dialError{address, err}
+		}
+		// A broker on the loopback interface may advertise another host: the
+		// token must not follow it there in the clear.
+		if plaintext && !isLoopback(host) {
+			return nil, &dialError{address, errors.New("plaintext to a host that is not on the loopback interface")}
+		}
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, &dialError{address, err}
+		}
+		if plaintext {
+			return &pacedConn{Conn: conn, raw: conn}, nil
+		}
+		peer := conf.Clone()
+		peer.ServerName = host
+		secure := tls.Client(conn, peer)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = conn.Close() // the handshake's failure is what matters
+			return nil, &dialError{address, tlsReason(err)}
+		}
+		return &pacedConn{Conn: secure, raw: conn}, nil
+	}, nil
+}
+
+// A dialError is a failed connection. The engine is told that it is temporary:
+// which of them last is decided by whoever waits, and no queued message fails
+// because a broker restarts with yesterday's certificate.
+type dialError struct {
+	addr string
+	err  error
+}
+
+func (e *dialError) Error() string   { return fmt.Sprintf("%s: %s", e.addr, e.err) }
+func (e *dialError) Unwrap() error   { return e.err }
+func (e *dialError) Temporary() bool { return true }
+
+// tlsReason says what to do about the two failures that are often taken for each
+// other, a wrong name and a wrong authority, and about a peer without TLS.
+func tlsReason(err error) error {
+	if e, ok := errors.AsType[x509.HostnameError](err); ok {
+		return fmt.Errorf("the certificate is for another host name (a wrong address, or SkipHostnameVerification in development): %w", e)
+	}
+	if e, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return fmt.Errorf("the certificate's authority is not trusted (set CAFile to the right one): %w", e)
+	}
+	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return fmt.Errorf("the broker does not speak TLS on this port: %w", e)
+	}
+	return fmt.Errorf("TLS handshake: %w", err)
+}
+
+// skipHostname makes conf accept any host name of a certificate whose chain is
+// good. VerifyConnection also runs on resumed sessions, unlike
+// VerifyPeerCertificate.
+func skipHostname(conf *tls.Config) {
+	conf.InsecureSkipVerify = true //nolint:gosec // the chain is verified just below
+	conf.VerifyConnection = func(cs tls.ConnectionState) error {
+		opts := x509.VerifyOptions{Roots: conf.RootCAs, Intermediates: x509.NewCertPool()}
+		for _, cert := range cs.PeerCertificates[1:] {
+			opts.Intermediates.AddCert(cert)
+		}
+		_, err := cs.PeerCertificates[0].Verify(opts)
+		return err
+	}
+}
+
+// loadCAFile reads a PEM file of authorities.
+func loadCAFile(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fail([]error{ErrConfig, err}, "CAFile: %s", reason(err))
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fail([]error{ErrConfig}, "CAFile: %s holds no PEM certificate", cleanText(path))
+	}
+	return pool, nil
+}
+
+// A pacedConn applies a write deadline to every piece of a large write, so that
+// the deadline means "no progress" and a slow link can carry a large event.
+type pacedConn struct {
+	net.Conn
+	raw      net.Conn     // below TLS
+	patience atomic.Int64 // a Duration
+}
+
+// A connError is a failed read or write. As with a dialError, the engine is told
+// that it is temporary: what TLS or a caller's Dial makes of a lost connection is
+// not always known to it, and then it would fail queued messages.
+type connError struct{ error }
+
+func (e connError) Unwrap() error { return e.error }
+func (connError) Temporary() bool { return true }
+
+func (c *pacedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && err != io.EOF { //nolint:errorlint // io.ReadFull compares it so, too
+		err = connError{err}
+	}
+	return n, err
+}
+
+// Close does not wait for TLS to say goodbye, which a mute peer would delay by 5
+// seconds for each connection. Kafka's frames tell where they end.
+func (c *pacedConn) Close() error { return c.raw.Close() }
+
+const writePiece = 64 << 10
+
+func (c *pacedConn) SetWriteDeadline(t time.Time) error {
+	var patience time.Duration
+	if !t.IsZero() {
+		patience = max(time.Until(t), time.Millisecond)
+	}
+	c.patience.Store(int64(patience))
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *pacedConn) Write(b []byte) (int, error) {
+	written := 0
+	for piece := range slices.Chunk(b, writePiece) {
+		if patience := time.Duration(c.patience.Load()); written > 0 && patience > 0 {
+			if err := c.Conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+				return written, connError{err}
+			}
+		}
+		n, err := c.Conn.Write(piece)
+		written += n
+		if err != nil {
+			return written, connError{err}
+		}
+	}
+	return written, nil
+}
+
+// An engineLog hands kgo's log on. kgo's Info is a debugging aid to users of this
+// package, and its values may hold what brokers said.
+type engineLog struct{ log *slog.Logger }
+
+func (l engineLog) Level() kgo.LogLevel {
+	ctx := context.Background()
+	switch {
+	case l.log.Enabled(ctx, slog.LevelDebug):
+		return kgo.LogLevelDebug
+	case l.log.Enabled(ctx, slog.LevelWarn):
+		return kgo.LogLevelWarn
+	case l.log.Enabled(ctx, slog.LevelError):
+		return kgo.LogLevelError
+	}
+	return kgo.LogLevelNone
+}
+
+func (l engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	for i, v := range keyvals {
+		switch v := v.(type) {
+		case error:
+			keyvals[i] = cleanText(v.Error())
+		case string:
+			keyvals[i] = cleanText(v)
+		}
+	}
+	to := slog.LevelDebug
+	switch level {
+	case kgo.LogLevelError:
+		to = slog.LevelError
+	case kgo.LogLevelWarn:
+		to = slog.LevelWarn
+	}
+	l.log.Log(context.Background(), to, "gracedb: kafka: "+msg, keyvals...)
+}

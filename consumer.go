@@ -1,0 +1,367 @@
+package gracedb
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A ConsumerConfig configures a Consumer.
+type ConsumerConfig struct {
+	Cluster Cluster
+	Topics  []string // pipeline or full topic names; Subscribe adds more; if empty, Poll waits for it
+	// GroupID resumes the position of a consumer group. If empty, the Consumer
+	// belongs to no group and leaves nothing behind.
+	GroupID string
+	// FromBeginning starts at the oldest message, unless the group has a
+	// position, instead of at the next.
+	FromBeginning bool
+	// Lazy starts without a token or a broker.
+	Lazy bool
+}
+
+const (
+	consumerGrace = 5 * time.Second
+	closeTimeout  = 2800 * time.Millisecond
+	// pollRecords is how many messages are taken from the engine at a time.
+	pollRecords = 256
+	// A killed member's partitions move within 15 seconds.
+	sessionTimeout = 10 * time.Second
+	// One fetch brings the largest message, or many small ones.
+	fetchPartitionBytes = 10 << 20
+)
+
+// A Consumer reads messages. Close and Check may be called at any time; other
+// methods from one goroutine at a time.
+type Consumer struct {
+	*link
+	group         string
+	fromBeginning bool
+
+	// Of the goroutine that polls.
+	buffer   []batch     // fetched, not yet returned
+	current  *kgo.Record // returned last; done when the next is asked for
+	lastPast <-chan struct{}
+
+	mu     sync.Mutex
+	places places
+	wake   chan struct{} // has a value when there is something in reports
+	report []error       // what Poll is to say next
+
+	stopping atomic.Bool
+	released chan struct{}
+}
+
+// A batch is messages of one partition, or an error that comes between messages.
+type batch struct {
+	records []*kgo.Record
+	losses  int // of partitions, when it was fetched
+	err     error
+}
+
+// NewConsumer returns a Consumer that is in position: no message published
+// after it returns is missed. A topic that does not exist, or may not be read, is
+// ErrTopic, unless cfg.Lazy; later partitions are picked up from their first
+// message. It waits as NewProducer does.
+//
+// Its errors are ErrConfig, or ErrConsumer with ErrToken, ErrAuthentication,
+// ErrConnection or ErrTopic. The Consumer must be closed.
+func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
+	c, topics, err := newConsumer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Lazy {
+		c.places.wanted = topics
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
+		defer cancel()
+		if err := c.start(ctx, topics); err != nil {
+			c.shut()
+			return nil, err
+		}
+	}
+	go c.followTopics()
+	return c, nil
+}
+
+func newConsumer(cfg ConsumerConfig) (*Consumer, []string, error) {
+	c := &Consumer{
+		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
+		places: newPlaces(), wake: make(chan struct{}, 1), released: make(chan struct{}),
+	}
+	opts := []kgo.Opt{kgo.FetchMaxPartitionBytes(fetchPartitionBytes)}
+	if c.group != "" {
+		opts = append(opts,
+			kgo.ConsumerGroup(c.group),
+			kgo.SessionTimeout(sessionTimeout),
+			kgo.AutoCommitMarks(),
+			kgo.AutoCommitInterval(time.Second),
+			// Where the group has no position: the one of the snapshot, or, of
+			// what came later, the beginning.
+			kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+			kgo.AdjustFetchOffsetsFn(c.adjust),
+			kgo.OnPartitionsAssigned(c.assigned),
+			kgo.OnPartitionsRevoked(c.revoked),
+			kgo.OnPartitionsLost(c.lost),
+		)
+	}
+	var err error
+	if c.link, err = newLink(cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, opts...); err != nil {
+		return nil, nil, err
+	}
+	topics, err := c.fullNames(cfg.Topics)
+	if err != nil {
+		c.shut()
+		return nil, nil, err
+	}
+	return c, topics, nil
+}
+
+func (c *Consumer) fullNames(names []string) ([]string, error) {
+	var full []string
+	for _, name := range names {
+		topic := topicName(c.instance, name)
+		if err := checkTopicName(topic); err != nil {
+			return nil, fail([]error{ErrConfig, ErrConsumer, ErrTopic}, "kafka: %s", reason(err))
+		}
+		if !slices.Contains(full, topic) {
+			full = append(full, topic)
+		}
+	}
+	return full, nil
+}
+
+func (c *Consumer) start(ctx context.Context, topics []string) error {
+	if err := c.checkToken(ctx); err != nil {
+		return err
+	}
+	return c.await(ctx, starting, "connecting", func(ctx context.Context) error {
+		if len(topics) == 0 {
+			_, err := c.topics(ctx)
+			return err
+		}
+		return c.position(ctx, topics)
+	})
+}
+
+// Subscribe adds topics, positioned as by NewConsumer.
+func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
+	if c.isClosed() {
+		return c.errClosed()
+	}
+	full, err := c.fullNames(topics)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	full = slices.DeleteFunc(full, c.places.has)
+	c.mu.Unlock()
+	if len(full) == 0 {
+		return nil
+	}
+	return c.await(ctx, starting, "subscribing", func(ctx context.Context) error { return c.position(ctx, full) })
+}
+
+// Poll waits for the next message, or for ctx, whose error it returns as is and
+// which is looked at first. Lost connections heal unseen; a refused token (after
+// 5 seconds) or topic is reported once for as long as it lasts, and so is a gap
+// where the broker has lost messages.
+func (c *Consumer) Poll(ctx context.Context) (Message, error) {
+	c.markCurrent()
+	c.current = nil
+	for {
+		if err := ctx.Err(); err != nil {
+			return Message{}, err
+		}
+		if c.isClosed() {
+			return Message{}, c.errClosed()
+		}
+		switch r, err := c.next(); {
+		case err != nil:
+			return Message{}, err
+		case r != nil:
+			c.current = r
+			return received(r), nil
+		}
+		if err := c.nextReport(); err != nil {
+			return Message{}, err
+		}
+		c.fetch(ctx)
+	}
+}
+
+// next takes a message or an error out of the buffer, passing over messages of
+// partitions that were lost meanwhile: another member has them, or they are fetched
+// again.
+func (c *Consumer) next() (*kgo.Record, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.buffer) > 0 {
+		first := &c.buffer[0]
+		if err := first.err; err != nil {
+			c.buffer = c.buffer[1:]
+			return nil, err
+		}
+		r := first.records[0]
+		kept := c.group == "" || c.places.owns(r.Topic, r.Partition) && c.places.lost[r.Topic][r.Partition] <= first.losses
+		first.records[0] = nil
+		first.records = first.records[1:]
+		if len(first.records) == 0 || !kept {
+			c.buffer[0] = batch{}
+			c.buffer = c.buffer[1:]
+		}
+		if kept {
+			return r, nil
+		}
+	}
+	c.buffer = nil
+	return nil, nil
+}
+
+// nextReport returns what is to be said before waiting.
+func (c *Consumer) nextReport() error {
+	if cause := c.watch.pastGrace(); cause != nil {
+		if _, past, _ := c.watch.status(); past != c.lastPast {
+			c.lastPast = past
+			return fail([]error{cause, ErrConsumer}, "%s", reason(cause))
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.report) == 0 {
+		return nil
+	}
+	err := c.report[0]
+	c.report = c.report[1:]
+	return err
+}
+
+// say makes Poll return err next.
+func (c *Consumer) say(err error) {
+	c.mu.Lock()
+	c.report = append(c.report, err)
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// received returns r as a Message. The value is not copied.
+func received(r *kgo.Record) Message {
+	m := Message{
+		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
+		Key: r.Key, Value: r.Value, Time: r.Timestamp,
+	}
+	if len(r.Headers) > 0 {
+		m.Headers = make([]Header, len(r.Headers))
+		for i, h := range r.Headers {
+			m.Headers[i] = Header(h)
+		}
+	}
+	return m
+}
+
+// Stream yields messages until ctx is done, which ends it silently, or until a
+// failure, which is the last pair. Ranging again resumes.
+func (c *Consumer) Stream(ctx context.Context) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for {
+			m, err := c.Poll(ctx)
+			switch {
+			case err != nil && ctx.Err() != nil && err == ctx.Err(): //nolint:errorlint // Poll returns it as is
+				return
+			case err != nil:
+				yield(Message{}, err)
+				return
+			case !yield(m, nil):
+				return
+			}
+		}
+	}
+}
+
+// Check makes a round trip to the broker, to tell a silent topic from a dead
+// connection or a refused token. It waits until ctx ends.
+func (c *Consumer) Check(ctx context.Context) error {
+	if c.isClosed() {
+		return c.errClosed()
+	}
+	c.mu.Lock()
+	topics := c.places.topics()
+	c.mu.Unlock()
+	return c.await(ctx, starting, "checking", func(ctx context.Context) error {
+		_, err := c.findTopics(ctx, topics...)
+		return err
+	})
+}
+
+// markCurrent notes that the message returned last is done.
+func (c *Consumer) markCurrent() {
+	if c.group == "" || c.current == nil {
+		return
+	}
+	c.mu.Lock()
+	owned := c.places.owns(c.current.Topic, c.current.Partition)
+	set(c.places.done, c.current.Topic, c.current.Partition, c.current.Offset+1)
+	c.mu.Unlock()
+	if owned {
+		c.client.MarkCommitRecords(c.current)
+	}
+}
+
+// Commit stores the position after the last message returned, if there is a
+// group. Without it, a message is marked done when the next is asked for, and
+// marks are stored within a second, at a rebalance and by Close.
+func (c *Consumer) Commit(ctx context.Context) error {
+	if c.isClosed() {
+		return c.errClosed()
+	}
+	if c.group == "" {
+		return nil
+	}
+	c.markCurrent()
+	return c.await(ctx, running, "committing", c.client.CommitMarkedOffsets)
+}
+
+// Close commits all but the last message returned (call Commit first to include
+// it: a deferred Close also runs in a panic), leaves the group and releases
+// everything, in at most 3 seconds. Closing again is harmless.
+func (c *Consumer) Close() error {
+	if c.stopping.CompareAndSwap(false, true) {
+		c.close()
+		close(c.released)
+	}
+	<-c.released
+	return nil
+}
+
+func (c *Consumer) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if c.group != "" {
+			if err := c.client.CommitMarkedOffsets(ctx); err != nil {
+				c.log.Warn("gracedb: kafka: the position of the group could not be stored; messages will come again", "group", c.group, "err", reason(err))
+			}
+			if err := c.client.LeaveGroupContext(ctx); err != nil {
+				c.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", reason(err))
+			}
+		}
+		c.shut()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done(): // the broker is mute
+		c.cancel()
+		<-ended
+	}
+}

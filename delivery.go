@@ -1,0 +1,314 @@
+package gracedb
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A delivery is a message on its way. It stays in the queue from its acceptance
+// until its outcome is known.
+//
+// It is also the context of its record in the engine, which fails a record whose
+// context is done and which it takes for unwritten; and with it, for the sake of
+// their order, all that is queued for the same partition.
+type delivery struct {
+	p       *Producer
+	msg     Message
+	record  kgo.Record
+	ctx     context.Context // withdraws it while it has not been sent
+	givenUp chan struct{}   // closed to withdraw it; or nil
+	done    func(Message, error)
+	settled chan struct{} // closed with err set; nil if done is called instead
+
+	err     error
+	handed  time.Duration // when it was given to the engine, by the clock of answers
+	tries   int           // refusals for its size
+	unguard func() bool   // while it stands in line
+
+	cost       int64
+	seq        uint64
+	in         bool
+	prev, next *delivery
+}
+
+// Done makes the engine fail the record. A record that may have been written is
+// not withdrawn: nobody could tell what became of it.
+func (d *delivery) Done() <-chan struct{} {
+	if d.p.answers.lostSince(d.handed) {
+		return nil
+	}
+	if d.givenUp != nil {
+		return d.givenUp
+	}
+	return d.ctx.Done()
+}
+
+// Err returns why the record is withdrawn.
+func (d *delivery) Err() error {
+	if d.abandoned() {
+		return context.Canceled
+	}
+	return d.ctx.Err()
+}
+
+// abandoned reports whether the caller has been told that it will not hear what
+// becomes of d.
+func (d *delivery) abandoned() bool {
+	select {
+	case <-d.givenUp:
+		return true
+	default:
+		return false
+	}
+}
+
+// Deadline returns none: what matters is that the caller is gone.
+func (d *delivery) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Value returns nothing.
+func (d *delivery) Value(any) any { return nil }
+
+// send gives d to the engine, which calls back when it is settled.
+func (p *Producer) send(d *delivery) {
+	d.p = p
+	if !p.lines.join(d) {
+		p.hand(d)
+	}
+}
+
+func (p *Producer) hand(d *delivery) {
+	d.handed = p.answers.now()
+	d.record = kgo.Record{
+		Topic: d.msg.Topic, Key: d.msg.Key, Value: d.msg.Value, Timestamp: d.msg.Time,
+		Context: p.life,
+	}
+	if len(d.msg.Headers) > 0 {
+		d.record.Headers = make([]kgo.RecordHeader, len(d.msg.Headers))
+		for i, h := range d.msg.Headers {
+			d.record.Headers[i] = kgo.RecordHeader(h)
+		}
+	}
+	p.client.Produce(d, &d.record, d.promise)
+}
+
+// promise is called by the engine with what became of d's record.
+func (d *delivery) promise(r *kgo.Record, err error) {
+	p := d.p
+	if err != nil && p.again(d, err) {
+		return
+	}
+	if err == nil {
+		d.msg.Partition, d.msg.Offset, d.msg.Time = r.Partition, r.Offset, r.Timestamp
+	} else {
+		d.err = p.outcome(d, err)
+	}
+	p.lines.leave(d)
+	p.queue.release(d)
+	switch {
+	case d.settled != nil:
+		p.queue.settle(d, false)
+		close(d.settled)
+	case d.done != nil:
+		d.done(d.msg, d.err)
+		p.queue.settle(d, false)
+	default:
+		p.queue.settle(d, true)
+	}
+}
+
+// again gives d back to the engine if it was not written, and failed for what is
+// not its own fault.
+func (p *Producer) again(d *delivery, err error) bool {
+	if p.life.Err() != nil || d.Err() != nil || p.answers.lostSince(d.handed) {
+		return false
+	}
+	switch {
+	case isRefusal(err), errors.Is(err, ErrAuthentication):
+		// A bare code 58 makes the engine fail all that is buffered.
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		// Another message's context.
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return p.againAlone(d)
+	default:
+		return false
+	}
+	p.hand(d)
+	return true
+}
+
+// againAlone handles a broker's refusal of a batch for its size, which fails all
+// that is queued behind it too. To find out which message is to blame, each is
+// sent again alone; one that is refused alone is tried once more, compressed.
+func (p *Producer) againAlone(d *delivery) bool {
+	if !p.lines.inFront(d) {
+		p.lines.start(d)
+		return true
+	}
+	d.tries++
+	p.codec.learn(min(p.codec.limit.Load(), int64(messageSize(d.msg))))
+	if d.tries >= maxSizeTries {
+		return false
+	}
+	p.hand(d)
+	return true
+}
+
+// maxSizeTries is how often a message that is sent alone may be refused for its
+// size: at first it may not have been compressed.
+const maxSizeTries = 2
+
+// outcome turns the engine's error into what became of d.
+func (p *Producer) outcome(d *delivery, err error) error {
+	topic := d.msg.Topic
+	what := p.naming(topic)
+	_, answered := errors.AsType[*kerr.Error](err)
+	// An earlier try may have been written and its answer lost.
+	if p.answers.lostSince(d.handed) || answered && !notWritten(err) {
+		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
+	}
+	switch {
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return p.tooLarge(topic, messageSize(d.msg), fmt.Sprintf("the broker refuses it even compressed (its limit is %s)", p.codec.limitText()), err)
+	case errors.Is(err, kgo.ErrClientClosed):
+		return fail([]error{ErrOutcomeUnknown, ErrClosed, err}, "kafka: %s: closed before it was acknowledged; it may have been written", what)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		is, why := p.watch.trouble()
+		if why != "" {
+			why = ": " + why
+		}
+		if p.life.Err() != nil {
+			return fail(append(is, ErrDelivery, ErrClosed, err), "kafka: %s: closed before it was sent%s", what, why)
+		}
+		return fail(append(is, ErrDelivery, err), "kafka: %s: %s before it was sent%s", what, err, why)
+	}
+	is := engineKinds(err)
+	if slices.Contains(is, ErrTopic) {
+		p.forget(topic)
+		if errors.Is(err, kerr.UnknownTopicID) {
+			go p.renew(topic)
+		}
+		return fail(append(is, ErrDelivery, err), "kafka: topic %q on %s: %s", topic, p.brokers[0], p.topicReason(err))
+	}
+	return fail(append(is, ErrDelivery, err), "kafka: %s: %s", what, reason(err))
+}
+
+// topicReason says what a broker's code for a topic means to a user.
+func (p *Producer) topicReason(err error) string {
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return p.principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
+	}
+	return fmt.Sprintf("it does not exist, or %s may not see it", p.principal())
+}
+
+// lines are the messages of topics where a broker has refused a batch for its size,
+// which are sent one at a time until none is left. The first of each line is in
+// the engine.
+type lines struct {
+	mu sync.RWMutex
+	of map[string][]*delivery
+}
+
+// join puts d into the line of its topic, if there is one.
+func (l *lines) join(d *delivery) bool {
+	l.mu.RLock()
+	none := len(l.of[d.msg.Topic]) == 0
+	l.mu.RUnlock()
+	if none {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.of[d.msg.Topic]) == 0 {
+		return false
+	}
+	l.add(d)
+	return true
+}
+
+// start puts d into the line of its topic, and sends it if it is the first.
+func (l *lines) start(d *delivery) {
+	l.mu.Lock()
+	if l.of == nil {
+		l.of = make(map[string][]*delivery)
+	}
+	l.add(d)
+	first := l.of[d.msg.Topic][0] == d
+	l.mu.Unlock()
+	if first {
+		d.p.hand(d)
+	}
+}
+
+func (l *lines) add(d *delivery) {
+	topic := d.msg.Topic
+	l.of[topic] = append(l.of[topic], d)
+	d.handed = d.p.answers.now()
+	// The engine cannot withdraw what it does not have.
+	if len(l.of[topic]) > 1 {
+		d.unguard = context.AfterFunc(d, func() { l.drop(d) })
+	}
+}
+
+func (l *lines) inFront(d *delivery) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	line := l.of[d.msg.Topic]
+	return len(line) > 0 && line[0] == d
+}
+
+// leave takes d, which is settled, out of its line, and sends the next.
+func (l *lines) leave(d *delivery) {
+	if !l.inFront(d) {
+		return
+	}
+	topic := d.msg.Topic
+	l.mu.Lock()
+	l.of[topic] = l.of[topic][1:]
+	var next *delivery
+	if len(l.of[topic]) > 0 {
+		next = l.of[topic][0]
+		next.unguard()
+	} else {
+		delete(l.of, topic)
+	}
+	l.mu.Unlock()
+	if next != nil {
+		next.p.hand(next)
+	}
+}
+
+// drop settles d, if it waits in line, as withdrawn.
+func (l *lines) drop(d *delivery) {
+	l.mu.Lock()
+	line := l.of[d.msg.Topic]
+	i := slices.Index(line, d)
+	if i > 0 {
+		l.of[d.msg.Topic] = slices.Delete(line, i, i+1)
+	}
+	l.mu.Unlock()
+	if i > 0 {
+		d.promise(&d.record, cmp.Or(d.Err(), context.Canceled))
+	}
+}
+
+// dropLines settles all that waits in line.
+func (p *Producer) dropLines() {
+	p.lines.mu.RLock()
+	var waiting []*delivery
+	for _, line := range p.lines.of {
+		waiting = append(waiting, line[1:]...)
+	}
+	p.lines.mu.RUnlock()
+	for _, d := range waiting {
+		d.unguard()
+		p.lines.drop(d)
+	}
+}

@@ -1,0 +1,256 @@
+package gracedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Kinds of error; test with errors.Is. An error has every kind that applies, and
+// those that a kind stands under:
+//
+//	ErrKafka                any failure of a Producer or Consumer
+//	├── ErrProducer
+//	│   ├── ErrDelivery     not written, and it will not be: sending again is safe
+//	│   │   └── ErrTooLarge
+//	│   └── ErrOutcomeUnknown   may or may not have been written
+//	└── ErrConsumer
+//	ErrAuthentication       the token was refused, by a broker or (401, 403) by GraceDB
+//	└── ErrToken            there was no usable token to send
+//	ErrConnection           cannot be reached: name, network, TLS, no answer
+//	ErrTopic                a topic does not exist or is not allowed
+//
+// No error text, of whatever kind, holds a token.
+var (
+	ErrKafka          error = &kind{text: "kafka failure"}
+	ErrProducer       error = &kind{text: "kafka producer failure", parent: ErrKafka}
+	ErrDelivery       error = &kind{text: "message not delivered", parent: ErrProducer}
+	ErrTooLarge       error = &kind{text: "message too large", parent: ErrDelivery}
+	ErrOutcomeUnknown error = &kind{text: "outcome unknown", parent: ErrProducer}
+	ErrConsumer       error = &kind{text: "kafka consumer failure", parent: ErrKafka}
+	ErrAuthentication error = &kind{text: "authentication failed"}
+	ErrToken          error = &kind{text: "no usable token", parent: ErrAuthentication}
+	ErrConnection     error = &kind{text: "cannot connect"}
+	ErrTopic          error = &kind{text: "topic unavailable"}
+
+	ErrClosed    = errors.New("already closed")
+	ErrConfig    = errors.New("invalid configuration")
+	ErrEvent     = errors.New("invalid event")
+	ErrNotUpload = errors.New("not an upload message")
+)
+
+// A kind is a node of the tree above: matching it matches its parents too.
+type kind struct {
+	text   string
+	parent error
+}
+
+func (k *kind) Error() string { return k.text }
+func (k *kind) Unwrap() error { return k.parent }
+
+// A failure is what this package's calls return: one line of text, and all that
+// the error is, kinds and causes alike.
+type failure struct {
+	text string
+	is   []error
+}
+
+func (f *failure) Error() string   { return "gracedb: " + f.text }
+func (f *failure) Unwrap() []error { return f.is }
+
+// fail returns an error with the given text that matches all of is. Causes go
+// into is; whoever calls puts what is worth reading of them into the text,
+// through reason.
+func fail(is []error, format string, args ...any) error {
+	return &failure{text: fmt.Sprintf(format, args...), is: is}
+}
+
+// reason returns the text of err to stand inside another error: in one line, of
+// bounded length, without this package's prefix.
+func reason(err error) string {
+	return cleanText(strings.TrimPrefix(err.Error(), "gracedb: "))
+}
+
+// maxText bounds what one error repeats of a text that it did not write itself.
+const maxText = 512
+
+// tokenLike matches what looks like a JWT, or a piece of one in a header.
+var tokenLike = regexp.MustCompile(`eyJ[-_A-Za-z0-9]{6,}(\.[-_A-Za-z0-9]*){0,2}|(?i:bearer )[-_.~+/=A-Za-z0-9]+`)
+
+// cleanText makes a text from elsewhere (a broker, a server, a file) fit to be
+// shown: no token, no control characters, one line, at most maxText bytes.
+func cleanText(s string) string { return cleanTextN(s, maxText) }
+
+func cleanTextN(s string, limit int) string {
+	// A token cut in half by the limit would not be recognised: look further.
+	const slack = 32 << 10
+	if len(s) > limit+slack {
+		s = s[:limit+slack]
+	}
+	s = tokenLike.ReplaceAllString(s, "[token removed]")
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\r' || r == '\t' || r == utf8.RuneError:
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, s)
+	s = strings.TrimSpace(s)
+	if len(s) > limit {
+		cut := limit - len("…")
+		for cut > 0 && !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut] + "…"
+	}
+	return s
+}
+
+// redact removes from s all that it has in common with token, 12 bytes or more at a
+// time, so that an answer that echoes a piece of the token cannot show it.
+func redact(s, token string) string {
+	const window = 12
+	if len(token) < window || len(s) < window {
+		return s
+	}
+	pieces := make(map[string]bool, len(token))
+	for i := 0; i+window <= len(token); i++ {
+		pieces[token[i:i+window]] = true
+	}
+	var b strings.Builder
+	kept := 0
+	for i := 0; i+window <= len(s); {
+		if !pieces[s[i:i+window]] {
+			i++
+			continue
+		}
+		end := i + window
+		for end < len(s) && pieces[s[end-window+1:end+1]] {
+			end++
+		}
+		b.WriteString(s[kept:i])
+		b.WriteString("[token removed]")
+		kept, i = end, end
+	}
+	b.WriteString(s[kept:])
+	return b.String()
+}
+
+// engineKinds returns what an error of the engine stands for; nothing if that is
+// not known.
+func engineKinds(err error) []error {
+	var is []error
+	switch {
+	case errors.Is(err, ErrAuthentication), isRefusal(err):
+		is = append(is, ErrAuthentication)
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID),
+		errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.InvalidTopicException):
+		is = append(is, ErrTopic)
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		is = append(is, ErrTooLarge)
+	case errors.Is(err, kgo.ErrClientClosed):
+		is = append(is, ErrClosed)
+	case isConnectionError(err):
+		is = append(is, ErrConnection)
+	}
+	return is
+}
+
+// unsureKinds is engineKinds without the kinds that promise that nothing was
+// written.
+func unsureKinds(err error) []error {
+	return slices.DeleteFunc(engineKinds(err), func(k error) bool { return errors.Is(k, ErrDelivery) })
+}
+
+func isConnectionError(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok && !errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	if _, ok := errors.AsType[*dialError](err); ok {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+// notWritten reports whether err, as a broker's answer to a batch, means that no
+// record of it was appended. Answers that are not listed may come after an append
+// (REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND), or are not understood.
+func notWritten(err error) bool {
+	for _, answer := range []error{
+		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.CorruptMessage,
+		kerr.InvalidTimestamp, kerr.InvalidRequiredAcks, kerr.UnsupportedCompressionType,
+		kerr.UnsupportedForMessageFormat, kerr.UnsupportedVersion, kerr.PolicyViolation,
+		kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+		kerr.UnknownTopicOrPartition, kerr.UnknownTopicID, kerr.InvalidTopicException,
+		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
+		kerr.NotLeaderForPartition, kerr.NotEnoughReplicas,
+	} {
+		if errors.Is(err, answer) {
+			return true
+		}
+	}
+	return false
+}
+
+// A ReservedError reports a reserved graceid for which no acknowledgement came. If
+// it is also ErrOutcomeUnknown the event may be there, or may arrive until the
+// Producer is closed; otherwise the graceid has no data.
+type ReservedError struct {
+	Reservation Reservation
+	Err         error
+}
+
+// Error names the graceid and the cause.
+func (e *ReservedError) Error() string {
+	return fmt.Sprintf("gracedb: graceid %s is reserved but its event is not acknowledged: %s",
+		cleanText(e.Reservation.GraceID), reason(e.Err))
+}
+
+// Unwrap returns the cause.
+func (e *ReservedError) Unwrap() error { return e.Err }
+
+// A StatusError is an HTTP response other than the one hoped for.
+type StatusError struct {
+	Method, URL string // URL without query
+	StatusCode  int
+	Messages    []string // decoded from the body, whichever form it has
+	Body        string   // at most 4 KiB
+	RetryAfter  time.Duration
+	Attempts    int
+}
+
+// Error returns one line of method, URL, status and what the server said.
+func (e *StatusError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "gracedb: %s %s: %d %s", e.Method, e.URL, e.StatusCode, http.StatusText(e.StatusCode))
+	if said := strings.Join(e.Messages, "; "); said != "" {
+		fmt.Fprintf(&b, ": %s", cleanText(said))
+	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, " (retry after %v)", e.RetryAfter)
+	}
+	if e.Attempts > 1 {
+		fmt.Fprintf(&b, " (%d attempts)", e.Attempts)
+	}
+	return b.String()
+}
+
+// Is reports whether target is ErrAuthentication and the status 401 or 403.
+func (e *StatusError) Is(target error) bool {
+	return target == ErrAuthentication &&
+		(e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden)
+}

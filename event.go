@@ -1,0 +1,155 @@
+package gracedb
+
+import (
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// An Event is what CreateEvent uploads and PublishEvent publishes.
+//
+// Group, Pipeline, Search and Labels are names that the server knows (see
+// [ServiceInfo]), with the same case; everything about an Event is checked before
+// anything of it is sent.
+type Event struct {
+	Group, Pipeline, Search string   // Search may be empty
+	Labels                  []string // applied to the event when it is created
+	Offline                 bool     // found in an offline search
+	ReplayID                string   // at most 30 of A-Z a-z 0-9 _ -, or empty
+	Filename                string   // name to save as, such as "coinc.xml"; directories are dropped
+	Data                    []byte   // contents of the file; not empty, and never changed
+}
+
+// maxFilename is what common file systems allow, in bytes.
+const maxFilename = 255
+
+var (
+	replayIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,30}$`)
+	graceIDPattern  = regexp.MustCompile(`^[A-Za-z]{1,8}[0-9]{1,19}$`)
+)
+
+// checkLocally finds what is wrong with e without asking the server, and returns
+// e with its file name made safe.
+func (e Event) checkLocally() (Event, error) {
+	name, err := baseName(e.Filename)
+	if err != nil {
+		return e, err
+	}
+	e.Filename = name
+	switch {
+	case e.Group == "":
+		return e, badEvent("the event has no group")
+	case e.Pipeline == "":
+		return e, badEvent("the event has no pipeline")
+	case e.ReplayID != "" && !replayIDPattern.MatchString(e.ReplayID):
+		return e, badEvent("replay_id %q is not 1 to 30 of A-Z a-z 0-9 _ -", cleanText(e.ReplayID))
+	case len(e.Data) == 0:
+		return e, badEvent("the event file %q is empty", name)
+	}
+	return e, nil
+}
+
+// checkNames compares the names in e with those that the server knows.
+func (e Event) checkNames(info *ServiceInfo) error {
+	if err := known("group", e.Group, info.Groups); err != nil {
+		return err
+	}
+	if err := known("pipeline", e.Pipeline, info.Pipelines); err != nil {
+		return err
+	}
+	if e.Search != "" {
+		if err := known("search", e.Search, info.Searches); err != nil {
+			return err
+		}
+	}
+	for _, label := range e.Labels {
+		if err := known("label", label, info.Labels); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// known returns an ErrEvent unless value is one of names, or the server has not
+// said which there are. It repeats the names where they are few enough to be read.
+func known(what, value string, names []string) error {
+	if names == nil || slices.Contains(names, value) {
+		return nil
+	}
+	for _, name := range names {
+		if strings.EqualFold(name, value) {
+			return badEvent("unknown %s %q: did you mean %q?", what, cleanText(value), cleanText(name))
+		}
+	}
+	const few = 160 // bytes
+	if list := strings.Join(names, ", "); len(names) > 0 && len(list) <= few {
+		return badEvent("unknown %s %q: the server knows %s", what, cleanText(value), cleanText(list))
+	}
+	return badEvent("unknown %s %q: the server knows %d others", what, cleanText(value), len(names))
+}
+
+// baseName returns the last element of a path of Unix or Windows, as the server
+// would take it.
+func baseName(name string) (string, error) {
+	base := name[strings.LastIndexAny(name, `/\`)+1:]
+	switch {
+	case base == "" || base == "." || base == "..":
+		return "", badEvent("%q is not a file name", cleanText(name))
+	case len(base) > maxFilename:
+		return "", badEvent("a file name of %d bytes is too long: at most %d", len(base), maxFilename)
+	case !utf8.ValidString(base):
+		return "", badEvent("file name %q is not UTF-8", cleanText(base))
+	case strings.ContainsFunc(base, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' }):
+		return "", badEvent("file name %q has control characters", cleanText(base))
+	}
+	return base, nil
+}
+
+// checkGraceID guards the URLs that a graceid is put into, whether it comes from
+// the caller or from the server.
+func checkGraceID(id string) error {
+	if !graceIDPattern.MatchString(id) {
+		return badEvent("%q is not a graceid: letters and then digits are, such as G123456", cleanText(id))
+	}
+	return nil
+}
+
+func badEvent(format string, args ...any) error {
+	return fail([]error{ErrEvent}, format, args...)
+}
+
+// expandTemplate puts a graceid into a template of the root document, as text: a
+// template is not yet a URL, and {graceid} may stand anywhere in it.
+func expandTemplate(template, graceID string) (string, error) {
+	const placeholder = "{graceid}"
+	if err := checkGraceID(graceID); err != nil {
+		return "", err
+	}
+	if !strings.Contains(template, placeholder) {
+		return "", fail(nil, "the server's template %q has no %s", cleanText(template), placeholder)
+	}
+	expanded := strings.ReplaceAll(template, placeholder, graceID)
+	if strings.ContainsAny(expanded, "{}") {
+		return "", fail(nil, "the server's template %q has placeholders other than %s", cleanText(template), placeholder)
+	}
+	return expanded, nil
+}
+
+// sameOrigin reports whether two URLs have the same scheme, host and port.
+func sameOrigin(a, b *url.URL) bool {
+	return strings.EqualFold(a.Scheme, b.Scheme) &&
+		strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
+}
+
+func portOf(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	if strings.EqualFold(u.Scheme, "http") {
+		return "80"
+	}
+	return "443"
+}

@@ -1,0 +1,325 @@
+package gracedb
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// An exchange is one request to the server, with as many tries as it takes.
+type exchange struct {
+	method string
+	url    *url.URL
+	body   *payload // nil if there is none
+	// repeatable says that the request may be sent again although the server may
+	// have acted on it.
+	repeatable bool
+}
+
+// An answer is what came back from an exchange.
+type answer struct {
+	status int // of the last try; 0 if it got no answer
+	header http.Header
+	body   []byte
+	// unanswered says that the server may have acted on a try and that its answer
+	// is not known.
+	unanswered bool
+
+	x     exchange
+	token string // sent last; the server may echo it
+	tries int
+}
+
+// do sends every request of this package. Its error is nil if the status is 2xx;
+// the answer says what is known in either case.
+//
+// Every try asks for the token again, since a pause may outlive one. A 401 asks for
+// a token other than the refused one, once.
+func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
+	a := answer{x: x}
+	var place place
+	defer c.pace.leave(&place)
+	var last error
+	fresh, renewed := "", false
+	for repeats := 0; ; {
+		if x.method != http.MethodGet && c.pace.enter(ctx, &place) != nil {
+			return a, a.interrupted(ctx, last)
+		}
+		token := fresh
+		if fresh = ""; token == "" {
+			var err error
+			if token, err = c.bearer(ctx, ""); err != nil {
+				return a, a.failure(err, err, last)
+			}
+		}
+		a.token = token
+		wait, err := c.try(ctx, &a)
+		if err == nil {
+			return a, nil
+		}
+		if ctx.Err() != nil {
+			return a, a.interrupted(ctx, err)
+		}
+		if a.status == http.StatusUnauthorized && !renewed {
+			renewed = true
+			other, none := c.bearer(ctx, token)
+			if none != nil || other == token {
+				return a, err
+			}
+			fresh, last = other, err
+			continue
+		}
+		if wait < 0 || repeats >= c.retries {
+			return a, err
+		}
+		wait = max(wait, backoff(repeats))
+		repeats++
+		if at, ok := ctx.Deadline(); ok && time.Now().Add(wait).After(at) {
+			return a, err // waiting would be for nothing
+		}
+		c.log.InfoContext(ctx, "gracedb: trying again", "method", x.method, "url", showURL(x.url),
+			"status", a.status, "wait", wait, "cause", reason(err))
+		last = err
+		if a.status == http.StatusTooManyRequests && x.method != http.MethodGet {
+			c.pace.throttle(wait) // waited for by enter
+			continue
+		}
+		if sleep(ctx, wait) != nil {
+			return a, a.interrupted(ctx, err)
+		}
+	}
+}
+
+// try sends the request once and fills in the answer. Unless it succeeds, wait
+// says how long to wait at least before another try, and is negative if another try
+// is of no use or not safe.
+func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err error) {
+	a.tries++
+	a.status, a.header, a.body = 0, nil, nil
+	var wire wire
+	req, err := a.x.request(httptrace.WithClientTrace(ctx, wire.trace()), a.token)
+	if err != nil {
+		return -1, a.failure(err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return lost(ctx, a, err, wire.reached())
+	}
+	defer func() { _ = resp.Body.Close() }()
+
+	good := resp.StatusCode/100 == 2
+	limit := int64(maxErrorReply)
+	if good {
+		limit = maxReply
+	}
+	body, whole, err := readBody(resp.Body, limit)
+	if good && err != nil {
+		// Half an answer is none.
+		return lost(ctx, a, err, true)
+	}
+	a.status, a.header, a.body = resp.StatusCode, resp.Header, body
+	switch {
+	case good && !whole:
+		a.unanswered = true
+		return -1, a.unexpected("has more than %d bytes", maxReply)
+	case good:
+		return 0, nil
+	}
+	status := statusError(resp, body, a.token)
+	status.Attempts = a.tries
+	return refusal(a, status.StatusCode), status
+}
+
+// A wire knows how far a request got on its way.
+type wire struct{ connected, stale, incomplete atomic.Bool }
+
+func (w *wire) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		// The transport asks for another connection only after writing nothing to
+		// the first.
+		GetConn: func(string) { w.connected.Store(false) },
+		GotConn: func(c httptrace.GotConnInfo) {
+			w.connected.Store(true)
+			w.stale.Store(c.WasIdle && !isHTTP2(c.Conn))
+		},
+		WroteRequest: func(r httptrace.WroteRequestInfo) { w.incomplete.Store(r.Err != nil) },
+	}
+}
+
+// isHTTP2 reports whether requests share the connection, so that one of them may
+// fail for a reason of its own.
+func isHTTP2(c net.Conn) bool {
+	t, ok := c.(*tls.Conn)
+	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+// reached reports whether the server may have acted on the request: not before
+// there was a connection, nor if that was an idle one that turned out to be dead
+// before it had taken the whole request.
+func (w *wire) reached() bool {
+	return w.connected.Load() && !(w.stale.Load() && w.incomplete.Load())
+}
+
+// refusal judges a status that is not 2xx: wait as try has it.
+func refusal(a *answer, status int) (wait time.Duration) {
+	wait, told := retryAfter(a.header, time.Now())
+	wait = min(wait, maxWait)
+	safe := a.x.repeatable
+	switch {
+	case status == http.StatusTooManyRequests:
+		safe = true // not acted on
+	case status == http.StatusServiceUnavailable:
+		// With Retry-After, GraceDB did nothing and is soon back. Without, it is
+		// down for maintenance.
+		safe = told
+	case status == http.StatusRequestTimeout:
+	case status == http.StatusBadGateway, status == http.StatusGatewayTimeout:
+		a.unanswered = true // the gateway did not get GraceDB's answer
+	case status >= 500:
+		a.unanswered = true
+		safe = false
+	default:
+		safe = false
+	}
+	if !safe {
+		return -1
+	}
+	return wait
+}
+
+// lost judges a try without an answer: wait as try has it.
+func lost(ctx context.Context, a *answer, err error, reached bool) (wait time.Duration, _ error) {
+	a.unanswered = a.unanswered || reached
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err // its own text repeats method and URL
+	}
+	if ctx.Err() == context.Canceled {
+		return -1, a.failure(err, err) // no fault of the connection's
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		// This long was waited already: more of it would be no help.
+		return -1, a.failure(errors.New("no answer in time ("+reason(err)+")"), ErrConnection, err)
+	}
+	final := a.failure(err, ErrConnection, err)
+	if dialProblem(err) || reached && !a.x.repeatable {
+		return -1, final
+	}
+	return 0, final
+}
+
+// request makes the request of one try.
+func (x exchange) request(ctx context.Context, token string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, x.method, x.url.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if x.body != nil {
+		req.GetBody = x.body.open
+		req.Body, _ = x.body.open()
+		req.ContentLength = x.body.size()
+		req.Header.Set("Content-Type", x.body.contentType)
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("Authorization", "Bearer "+token)
+	return req, nil
+}
+
+// bearer asks for a token other than refused.
+func (c *Client) bearer(ctx context.Context, refused string) (string, error) {
+	token, err := c.token(withTokenHints(ctx, refused, c.log))
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return "", fail([]error{ctx.Err(), err}, "%s", reason(err))
+	case err != nil && errors.Is(err, ErrToken):
+		return "", err
+	case err != nil:
+		return "", fail([]error{ErrToken, err}, "no usable token: %s", reason(err))
+	}
+	if _, err := usableToken(token); err != nil {
+		return "", err
+	}
+	return token, nil
+}
+
+// failure returns an error about the exchange that reads as cause does and is all
+// of is, where a nil is left out.
+func (a *answer) failure(cause error, is ...error) error {
+	text := redact(reason(cause), a.token)
+	if a.tries > 1 {
+		text += fmt.Sprintf(" (%d attempts)", a.tries)
+	}
+	is = slices.DeleteFunc(is, func(err error) bool { return err == nil })
+	return fail(is, "%s %s: %s", a.x.method, showURL(a.x.url), text)
+}
+
+// interrupted returns the error of an exchange that ctx ended, after last.
+func (a *answer) interrupted(ctx context.Context, last error) error {
+	switch {
+	case last == nil:
+		return a.failure(ctx.Err(), ctx.Err())
+	case errors.Is(last, ctx.Err()):
+		return last
+	}
+	return fail([]error{ctx.Err(), last}, "%s: %s", reason(last), reason(ctx.Err()))
+}
+
+// unexpected returns the error of an answer that is good by its status alone.
+func (a *answer) unexpected(format string, args ...any) error {
+	status := &StatusError{
+		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries,
+		Body: cleanTextN(redact(string(a.body[:min(len(a.body), maxErrorReply)]), a.token), maxErrorBody),
+	}
+	inner := fail(nil, format, args...)
+	status.Messages = []string{redact("the answer "+reason(inner), a.token)}
+	return status
+}
+
+// created reads the answer to a request that makes an event or a reservation,
+// where err is the error of do.
+func (a *answer) created(err error) (created, error) {
+	if err != nil {
+		return created{}, err
+	}
+	made, err := decodeCreated(a.body)
+	if err != nil {
+		a.unanswered = true
+		return created{}, a.unexpected("%s", reason(err))
+	}
+	made.Submitter = cleanText(redact(made.Submitter, a.token))
+	for i, w := range made.Warnings {
+		made.Warnings[i] = cleanText(redact(w, a.token))
+	}
+	return made, nil
+}
+
+// backoff returns the pause before the repetition number n, counted from 0.
+func backoff(n int) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	return min(200*time.Millisecond<<min(n-1, 16), maxWait)
+}
+
+// sleep waits for d or for ctx, whose error it returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,141 @@
+package gracedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// fetch waits until there is something for Poll to do.
+func (c *Consumer) fetch(ctx context.Context) {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	_, past, _ := c.watch.status()
+	if past == c.lastPast {
+		past = nil // said already
+	}
+	go func() {
+		select {
+		case <-past:
+		case <-c.wake:
+		case <-c.closed:
+		case <-inner.Done():
+		}
+		cancel()
+	}()
+	troubled := false
+	c.client.PollRecords(inner, pollRecords).EachPartition(func(p kgo.FetchTopicPartition) {
+		c.take(p)
+		if p.Err != nil {
+			troubled = true
+			if err := c.trouble(p); err != nil {
+				c.buffer = append(c.buffer, batch{err: err})
+			}
+		}
+	})
+	if !troubled || len(c.buffer) > 0 {
+		return
+	}
+	// The engine may repeat an error as fast as it is asked.
+	select {
+	case <-time.After(troublePause):
+	case <-inner.Done():
+	}
+}
+
+// troublePause spaces fetches that brought nothing but trouble.
+const troublePause = 100 * time.Millisecond
+
+// take puts fetched messages into the buffer, and sees whether the broker has lost
+// some before them.
+func (c *Consumer) take(p kgo.FetchTopicPartition) {
+	if len(p.Records) == 0 {
+		return
+	}
+	first := p.Records[0].Offset
+	c.mu.Lock()
+	want, known := c.places.expect(p.Topic, p.Partition, p.Records[len(p.Records)-1].Offset+1)
+	c.mu.Unlock()
+	// Offsets have holes (compaction, transactions); what lies before the log's
+	// start is lost.
+	if known && first > want && p.LogStartOffset > want {
+		c.buffer = append(c.buffer, batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages %d to %d are lost: the broker's log begins at %d; continuing there",
+			p.Topic, p.Partition, want, min(first, p.LogStartOffset)-1, p.LogStartOffset)})
+	}
+	c.mu.Lock()
+	c.places.topicWorks(p.Topic)
+	c.places.topicWorks("") // fetching as such
+	c.buffer = append(c.buffer, batch{records: p.Records, losses: c.places.losses})
+	c.mu.Unlock()
+}
+
+// trouble returns what to say of an error that the engine met, if anything.
+func (c *Consumer) trouble(p kgo.FetchTopicPartition) error {
+	err := p.Err
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
+		return nil // ours
+	case errors.Is(err, ErrAuthentication), isRefusal(err):
+		return nil // the watch tells it, past the grace
+	}
+	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
+		c.mu.Lock()
+		c.places.reset(p.Topic, p.Partition, loss.ResetTo)
+		c.mu.Unlock()
+		return fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
+			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)
+	}
+	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
+		c.skipTo(p.Topic, p.Partition, bomb.NextOffset)
+		return fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes; continuing behind it",
+			p.Topic, p.Partition, bomb.Offset, maxBatchBytes)
+	}
+	_, ofGroup := errors.AsType[*kgo.ErrGroupSession](err)
+	c.mu.Lock()
+	at, _ := c.places.expect(p.Topic, p.Partition, -1)
+	what := fmt.Sprintf("%d/%d/%s", p.Partition, at, err)
+	if p.Topic == "" && !ofGroup {
+		what = "frame" // whose length, which the error tells, may be another each time
+	}
+	fresh := c.places.isNews(p.Topic, what)
+	c.mu.Unlock()
+	if !fresh {
+		return nil
+	}
+	is := append(engineKinds(err), ErrConsumer, err)
+	switch {
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		return fail(is, "kafka: group %s: %s may not use it", cleanText(c.group), c.principal())
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return fail(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.principal())
+	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err), isRejoin(err):
+		return nil // heals by itself; a frame that is too large is none of these
+	case ofGroup:
+		return fail(is, "kafka: group %s: %s", cleanText(c.group), reason(err))
+	case p.Topic == "":
+		return fail(is, "kafka: fetching from %s: %s", strings.Join(c.brokers, ", "), reason(err))
+	}
+	if at >= 0 {
+		c.skipTo(p.Topic, p.Partition, at) // the engine gave the partition up
+	}
+	return fail(is, "kafka: topic %s partition %d, at offset %d: %s", p.Topic, p.Partition, at, reason(err))
+}
+
+// isRejoin reports whether err is how a group tells a member to join again.
+func isRejoin(err error) bool {
+	return errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) ||
+		errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.MemberIDRequired)
+}
+
+// skipTo makes the engine go on at offset.
+func (c *Consumer) skipTo(topic string, partition int32, offset int64) {
+	c.mu.Lock()
+	c.places.reset(topic, partition, offset)
+	c.mu.Unlock()
+	c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: -1, Offset: offset}}})
+}

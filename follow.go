@@ -1,0 +1,158 @@
+package gracedb
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// followEvery is how often new partitions are looked for: they are to be read
+// within 5 seconds.
+const followEvery = 2 * time.Second
+
+// followTopics puts a lazy Consumer into position once that is possible, finds new
+// partitions, and notices topics that go and come.
+func (c *Consumer) followTopics() {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(c.client.Context(), constructorTimeout)
+		c.followOnce(ctx)
+		cancel()
+		select {
+		case <-c.closed:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Consumer) followOnce(ctx context.Context) {
+	c.mu.Lock()
+	known := slices.Sorted(maps.Keys(c.places.states))
+	wanted := slices.Clone(c.places.wanted)
+	c.mu.Unlock()
+	if len(known)+len(wanted) == 0 {
+		return
+	}
+	now, err := c.topics(ctx, slices.Concat(known, wanted)...)
+	if err != nil {
+		return // the watch knows, and the next round asks again
+	}
+	for _, topic := range known {
+		if there := c.lookAt(topic, now[topic]); there {
+			c.follow(topic, now[topic])
+		}
+	}
+	for _, topic := range wanted {
+		if there := c.lookAt(topic, now[topic]); there {
+			c.placeWanted(ctx, topic, now[topic])
+		}
+	}
+}
+
+// goneAfter is how many rounds a topic must be missing for to be taken for gone: a
+// broker that has just started may not know all topics yet.
+const goneAfter = 2
+
+// lookAt reports whether a topic is there and may be read. That it is not is said
+// once, and the engine, which would ask for it as fast as it can, forgets it.
+func (c *Consumer) lookAt(topic string, now topicState) bool {
+	err := now.err
+	if now.name == "" {
+		err = kerr.UnknownTopicOrPartition
+	}
+	missing := errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)
+	if !missing && !errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return err == nil || len(now.partitions) > 0
+	}
+	c.mu.Lock()
+	_, consumed := c.places.states[topic]
+	if missing {
+		c.places.gone[topic]++
+	}
+	if missing && c.places.gone[topic] < goneAfter || !c.places.isNews(topic, missingTopic) {
+		c.mu.Unlock()
+		return false
+	}
+	c.mu.Unlock()
+	what := "does not exist (any more), or " + c.principal() + " may not see it"
+	if !missing {
+		what = c.principal() + " may not read it, or it does not exist"
+	} else if consumed {
+		c.client.PurgeTopicsFromConsuming(topic)
+	}
+	c.say(fail([]error{ErrTopic, ErrConsumer, err}, "kafka: topic %q on %s: %s", topic, c.brokers[0], what))
+	return false
+}
+
+// missingTopic is what isNews remembers of a topic that brokers do not show.
+const missingTopic = "missing"
+
+// placeWanted puts a lazy Consumer's topic into position: at the end as it is now
+// or, if it has been seen not to exist, at its beginning.
+func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState) {
+	c.mu.Lock()
+	late := c.places.gone[topic] > 0
+	c.mu.Unlock()
+	if late {
+		c.mu.Lock()
+		c.places.states[topic] = topicState{name: topic}
+		c.mu.Unlock()
+		c.follow(topic, now)
+	} else if err := c.position(ctx, []string{topic}); err != nil {
+		c.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", reason(err))
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.places.wanted = slices.DeleteFunc(c.places.wanted, func(t string) bool { return t == topic })
+}
+
+// follow compares a topic that is there with what was known of it: its new
+// partitions are read from their beginning, and so are all of one that was made
+// anew. One that was only out of sight is resumed where it was left.
+func (c *Consumer) follow(topic string, now topicState) {
+	c.mu.Lock()
+	was := c.places.states[topic]
+	purged := c.places.gone[topic] >= goneAfter
+	delete(c.places.gone, topic)
+	delete(c.places.said[topic], missingTopic)
+	var none [16]byte
+	another := was.id != now.id && was.id != none || was.id == none && purged
+	if another {
+		delete(c.places.want, topic)
+		delete(c.places.start, topic)
+		delete(c.places.done, topic)
+	}
+	add := make(map[string]map[int32]kgo.Offset)
+	for _, part := range now.partitions {
+		at := kgo.NewOffset().AtStart()
+		if old := slices.ContainsFunc(was.partitions, func(p partitionAt) bool { return p.id == part.id }); old && !another {
+			if !purged {
+				continue
+			}
+			if next, ok := c.places.expect(topic, part.id, -1); ok {
+				at = kgo.NewOffset().At(next)
+			}
+		}
+		set(add, topic, part.id, at)
+	}
+	c.places.states[topic] = now
+	c.mu.Unlock()
+	if another && !purged && len(was.partitions) > 0 {
+		c.client.PurgeTopicsFromConsuming(topic)
+		purged = true
+	}
+	switch {
+	case c.group == "" && len(add) > 0:
+		c.client.AddConsumePartitions(add)
+	case c.group != "" && (purged || len(was.partitions) == 0):
+		c.client.AddConsumeTopics(topic) // the engine follows the partitions of a group
+	}
+}

@@ -1,0 +1,84 @@
+package gracedb
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
+)
+
+// A Message is one Kafka record.
+type Message struct {
+	// Topic is a pipeline name such as "gstlal", or, with a dot, a full topic
+	// name of the instance; a received Message has the full name, such as
+	// "gracedb-dev.gstlal".
+	Topic     string
+	Partition int32 // as acknowledged or received
+	Offset    int64 // as acknowledged or received
+	Key       []byte
+	Value     []byte
+	Headers   []Header
+	Time      time.Time // record timestamp; if zero when produced, now
+}
+
+// A Header is one Kafka record header.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// JSONMessage returns a Message for topic whose Value is the JSON encoding of v,
+// as by [json.Marshal].
+func JSONMessage(topic string, v any) (Message, error) {
+	value, err := json.Marshal(v)
+	if err != nil {
+		return Message{}, fail([]error{err}, "message for topic %q: cannot encode %T: %s", cleanText(topic), v, reason(err))
+	}
+	return Message{Topic: topic, Value: value}, nil
+}
+
+// Decode decodes the JSON in m.Value into v, as [json.Unmarshal] does, but
+// stricter: two members of one name, invalid UTF-8 and more than 64 levels of
+// nesting are errors. The error names m's topic, partition and offset; m.Value is
+// there for what is not JSON. After an error v may be partly set.
+func (m Message) Decode(v any) error {
+	if _, err := valueEnd(m.Value, skipSpace(m.Value, 0), maxDepth); errors.Is(err, errTooDeep) {
+		return m.invalid(err)
+	}
+	err := jsonv2.Unmarshal(m.Value, v, jsonv1.DefaultOptionsV1(),
+		jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false))
+	if err != nil {
+		return m.invalid(err)
+	}
+	return nil
+}
+
+// Upload decodes the event that m carries. It is ErrNotUpload if m is of another
+// type, such as a ping. Any other error says what is wrong with m, naming its topic,
+// partition and offset: the value is not JSON, or has a member twice, or a member
+// that every upload has is missing or of another type. The Upload shares no memory
+// with m.
+func (m Message) Upload() (Upload, error) {
+	u, err := decodeUpload(m.Value)
+	if err != nil {
+		return Upload{}, m.invalid(err)
+	}
+	return u, nil
+}
+
+// invalid returns the error of a message whose value is not what it should be.
+func (m Message) invalid(err error) error {
+	return fail([]error{err}, "%s: %s", m.where(), reason(err))
+}
+
+// where says which message an error is about.
+func (m Message) where() string {
+	if m.Topic == "" {
+		return "message"
+	}
+	return fmt.Sprintf("message in topic %s, partition %d, offset %d", cleanText(m.Topic), m.Partition, m.Offset)
+}

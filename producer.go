@@ -1,0 +1,434 @@
+package gracedb
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A ProducerConfig configures a Producer.
+type ProducerConfig struct {
+	Cluster Cluster
+	// Topic is where messages go that name none: a pipeline such as "test".
+	Topic string
+	// FlushTimeout is the longest that PublishEvent, Ping and Close wait for
+	// acknowledgements. If zero, it is 10 seconds.
+	FlushTimeout time.Duration
+	// MaxMessageBytes is the largest message accepted, before compression. If
+	// zero, it is 10 MiB. The broker's own limit applies after compression.
+	MaxMessageBytes int
+	// MaxBufferedBytes bounds the messages that are not settled yet; beyond it,
+	// Produce waits. If zero, it is 64 MiB.
+	MaxBufferedBytes int
+	// AuthGrace is how long a refused or missing token is waited out before
+	// calls report it; messages already queued are kept either way. If zero, it
+	// is 5 seconds; if negative, nothing is waited out.
+	AuthGrace time.Duration
+	// Lazy starts without a token or a broker: NewProducer then checks only the
+	// configuration.
+	Lazy bool
+}
+
+// The defaults of a ProducerConfig, and of constructors.
+const (
+	defaultFlushTimeout     = 10 * time.Second
+	defaultMaxMessageBytes  = 10 << 20
+	defaultMaxBufferedBytes = 64 << 20
+	defaultAuthGrace        = 5 * time.Second
+	constructorTimeout      = 30 * time.Second
+
+	// verdictTime is how long the engine is waited for to say that a message
+	// which its caller gave up was never sent. Every call returns within 100 ms
+	// of its ctx.
+	verdictTime = 60 * time.Millisecond
+	// messageOverhead is what a message costs beside its key, value and headers.
+	messageOverhead = 128
+)
+
+func (cfg ProducerConfig) check() error {
+	for _, f := range []struct {
+		name     string
+		negative bool
+	}{
+		{"FlushTimeout", cfg.FlushTimeout < 0},
+		{"MaxMessageBytes", cfg.MaxMessageBytes < 0},
+		{"MaxBufferedBytes", cfg.MaxBufferedBytes < 0},
+	} {
+		if f.negative {
+			return fail([]error{ErrConfig}, "ProducerConfig: %s is negative", f.name)
+		}
+	}
+	if cfg.MaxMessageBytes > 1<<29 {
+		return fail([]error{ErrConfig}, "ProducerConfig: MaxMessageBytes is over 512 MiB")
+	}
+	return nil
+}
+
+// A Producer publishes to the topics of one GraceDB instance. It is safe for
+// concurrent use.
+type Producer struct {
+	*link
+	topic        string // full name, or ""
+	flushTimeout time.Duration
+	maxMessage   int
+
+	queue   queue
+	codec   *codec
+	answers answers
+	lines   lines
+	// life ends, at Close, what has not been sent.
+	life context.Context
+	end  context.CancelFunc
+
+	knownMu sync.Mutex
+	known   map[string]topicState // topics seen to exist
+	ids     map[string][16]byte   // of topics, as the engine has them
+
+	closeOnce sync.Once
+	released  chan struct{}
+}
+
+// NewProducer returns a Producer that is connected, authenticated and warm, and
+// whose topics exist. What is wrong (a refused token or connection, an unknown
+// host or authority, a missing topic) is reported at once; for a silent broker it
+// waits until ctx ends, at most 30 seconds.
+//
+// Its errors are ErrConfig, or ErrProducer with ErrToken, ErrAuthentication,
+// ErrConnection or ErrTopic. The Producer must be closed.
+func NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
+	p, err := newProducer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if !cfg.Lazy {
+		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
+		defer cancel()
+		if err := p.start(ctx); err != nil {
+			p.end()
+			p.shut()
+			return nil, err
+		}
+	}
+	go p.keepWarm()
+	return p, nil
+}
+
+func newProducer(cfg ProducerConfig) (*Producer, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	codec, err := newCodec()
+	if err != nil {
+		return nil, err
+	}
+	p := &Producer{
+		flushTimeout: cmp.Or(cfg.FlushTimeout, defaultFlushTimeout),
+		maxMessage:   cmp.Or(cfg.MaxMessageBytes, defaultMaxMessageBytes),
+		codec:        codec,
+		known:        make(map[string]topicState),
+		ids:          make(map[string][16]byte),
+		released:     make(chan struct{}),
+	}
+	p.answers.began = time.Now()
+	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
+	p.link, err = newLink(cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(partitioner{}),
+		kgo.ProducerLinger(0),
+		kgo.WithCompressor(codec),
+		kgo.WithHooks(&p.answers),
+		// A batch holds one message at least; what a message may measure is
+		// checked before.
+		kgo.ProducerBatchMaxBytes(int32(p.maxMessage+batchOverhead)),
+		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
+		kgo.ProduceRequestTimeout(produceTimeout),
+		kgo.MetadataMaxAge(5*time.Minute), // a moved leader says so itself
+		// Bytes are bounded by the queue, which a message keeps its place in when
+		// it is sent again: the engine must never make that wait.
+		kgo.MaxBufferedRecords(math.MaxInt32),
+		// AllowIdempotentProduceCancellation stays off: without it the engine
+		// fails only what was never written, and one message's ctx does not
+		// fail its neighbours.
+	)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Topic != "" {
+		p.topic = topicName(p.instance, cfg.Topic)
+		if err := p.checkTopicName(p.topic); err != nil {
+			p.shut()
+			return nil, err
+		}
+	}
+	p.life, p.end = context.WithCancel(context.Background())
+	return p, nil
+}
+
+const (
+	// batchOverhead covers the batch's own header and the record's lengths.
+	batchOverhead = 1 << 10
+	// produceTimeout is how long a broker may wait for its replicas.
+	produceTimeout = 15 * time.Second
+)
+
+func (p *Producer) checkTopicName(topic string) error {
+	if err := checkTopicName(topic); err != nil {
+		return fail([]error{ErrConfig, ErrTopic, ErrDelivery}, "kafka: %s", reason(err))
+	}
+	return nil
+}
+
+// Produce queues m, waiting while the buffer is full. What is already known to
+// be wrong (ErrAuthentication past the grace, ErrTooLarge, ErrClosed, ctx ended
+// before there was room…) is returned at once, and done is not called. Otherwise
+// done, if not nil, is called exactly once with what became of m, at the latest
+// during Close. It must not block: to produce from it, start a goroutine. If done
+// is nil, Flush reports a failure. Ending ctx withdraws m only while it has not
+// been sent. m.Value and m.Headers must not change until m is settled.
+//
+// Messages of one key arrive in the order of their calls, except that one whose
+// authentication fails in mid-flight is sent again behind those that follow it.
+// done may be called from several goroutines at a time.
+func (p *Producer) Produce(ctx context.Context, m Message, done func(Message, error)) error {
+	d, err := p.accept(ctx, m)
+	if err != nil {
+		return err
+	}
+	d.ctx, d.done = ctx, done
+	p.send(d)
+	return nil
+}
+
+// ProduceSync publishes m and waits until the broker has acknowledged it. If ctx
+// or the grace ends first, the error is also ErrOutcomeUnknown when m may have
+// been written or may still be, and ErrDelivery when it was not and will not be.
+func (p *Producer) ProduceSync(ctx context.Context, m Message) (Message, error) {
+	return p.produceSync(ctx, m, false)
+}
+
+// publish is ProduceSync, waiting at most FlushTimeout. With settle, a refused
+// token does not end the wait while the outcome is unknown.
+func (p *Producer) publish(ctx context.Context, m Message, settle bool) (Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
+	defer cancel()
+	return p.produceSync(ctx, m, settle)
+}
+
+func (p *Producer) produceSync(ctx context.Context, m Message, settle bool) (Message, error) {
+	d, err := p.accept(ctx, m)
+	if err != nil {
+		return Message{}, err
+	}
+	d.ctx, d.settled, d.givenUp = context.WithoutCancel(ctx), make(chan struct{}), make(chan struct{})
+	p.send(d)
+
+	gaveUp := p.wait(ctx, d)
+	if gaveUp == nil {
+		return p.result(ctx, d)
+	}
+	close(d.givenUp)
+	if settle {
+		select {
+		case <-d.settled:
+		case <-ctx.Done():
+		}
+	}
+	timer := time.NewTimer(verdictTime)
+	defer timer.Stop()
+	select {
+	case <-d.settled:
+	case <-timer.C:
+		return Message{}, fail([]error{ErrOutcomeUnknown, gaveUp}, "%s; the message may have been written, or may be until Close", reason(gaveUp))
+	}
+	if d.err == nil {
+		return d.msg, nil // acknowledged after all
+	}
+	if errors.Is(d.err, ErrDelivery) {
+		return Message{}, fail([]error{ErrDelivery, gaveUp, d.err}, "%s; the message was not written", reason(gaveUp))
+	}
+	return Message{}, fail([]error{d.err, gaveUp}, "%s; %s", reason(gaveUp), reason(d.err))
+}
+
+// wait returns when d is settled (nil), or why there is no use in waiting.
+func (p *Producer) wait(ctx context.Context, d *delivery) error {
+	for {
+		_, past, _ := p.watch.status()
+		select {
+		case <-d.settled:
+			return nil
+		case <-ctx.Done():
+			return p.gaveUp(ctx.Err(), p.naming(d.msg.Topic))
+		case <-past:
+			if err := p.refused(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// result returns what became of d, which is settled.
+func (p *Producer) result(ctx context.Context, d *delivery) (Message, error) {
+	switch {
+	case d.err == nil:
+		return d.msg, nil
+	case errors.Is(d.err, ErrTopic):
+		return Message{}, p.withTopicsAtHand(ctx, d.err)
+	}
+	return Message{}, d.err
+}
+
+func (p *Producer) naming(topic string) string { return "publishing to " + topic }
+
+// refused returns the error of a call while authentication has failed for longer
+// than the grace, or nil.
+func (p *Producer) refused() error {
+	if cause := p.watch.pastGrace(); cause != nil {
+		return fail([]error{cause, ErrProducer}, "%s", reason(cause))
+	}
+	return nil
+}
+
+// accept checks m and takes it into the queue.
+func (p *Producer) accept(ctx context.Context, m Message) (*delivery, error) {
+	if p.isClosed() {
+		return nil, p.errClosed()
+	}
+	topic := p.topic
+	if m.Topic != "" {
+		topic = topicName(p.instance, m.Topic)
+	}
+	if topic == "" {
+		return nil, fail([]error{ErrTopic, ErrDelivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")
+	}
+	if err := p.checkTopicName(topic); err != nil {
+		return nil, err
+	}
+	size := messageSize(m)
+	if size > p.maxMessage {
+		return nil, p.tooLarge(topic, size, fmt.Sprintf("MaxMessageBytes is %d", p.maxMessage), nil)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fail([]error{err, ErrDelivery}, "kafka: %s: %s", p.naming(topic), err)
+	}
+	if err := p.refused(); err != nil {
+		return nil, fail([]error{err, ErrDelivery}, "%s", reason(err))
+	}
+	m.Topic = topic
+	d := &delivery{msg: m, cost: int64(size) + messageOverhead}
+	_, past, _ := p.watch.status()
+	switch err := p.queue.enter(ctx, d, past); {
+	case err == nil:
+		return d, nil
+	case errors.Is(err, errStopped):
+		err = cmp.Or(p.refused(), ErrProducer)
+		return nil, fail([]error{err, ErrDelivery}, "%s", reason(err))
+	case errors.Is(err, ErrClosed):
+		return nil, p.errClosed()
+	default:
+		return nil, fail([]error{err, ErrDelivery}, "kafka: %s: %s while waiting for room: %d bytes are not settled yet",
+			p.naming(topic), err, p.queue.limit)
+	}
+}
+
+// messageSize is what a message measures against MaxMessageBytes.
+func messageSize(m Message) int {
+	size := len(m.Key) + len(m.Value)
+	for _, h := range m.Headers {
+		size += len(h.Key) + len(h.Value)
+	}
+	return size
+}
+
+func (p *Producer) tooLarge(topic string, size int, limit string, cause error) error {
+	is := []error{ErrTooLarge}
+	if cause != nil {
+		is = append(is, cause)
+	}
+	return fail(is, "kafka: a message of %d bytes for topic %s is too large: %s", size, topic, limit)
+}
+
+// Pending returns how many messages are not settled yet.
+func (p *Producer) Pending() int { return p.queue.len() }
+
+// Flush waits until all queued messages are settled. Its error says how many of
+// those queued without a done since the last Flush failed, and the first causes;
+// if ctx ends or the grace passes first, how many are not settled yet, and Flush
+// can be called again. It does not wait for what is queued after the call.
+func (p *Producer) Flush(ctx context.Context) error {
+	w := p.queue.drained()
+	defer p.queue.forget(w)
+	_, past, _ := p.watch.status()
+	var stopped error
+	select {
+	case <-w.done:
+	default:
+		select {
+		case <-w.done:
+		case <-ctx.Done():
+			is, why := p.watch.trouble()
+			if why != "" {
+				why = ": " + why
+			}
+			stopped = fail(append(is, ErrOutcomeUnknown, ctx.Err()), "kafka: flushing: %s with %d message(s) not settled%s", ctx.Err(), p.Pending(), why)
+		case <-past:
+			if cause := p.refused(); cause != nil {
+				stopped = fail([]error{cause, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token", reason(cause), p.Pending())
+			}
+		case <-p.released:
+		}
+	}
+	failed, causes := p.queue.takeFailures()
+	if failed == 0 {
+		return stopped
+	}
+	if stopped != nil {
+		return fail(append(causes, stopped), "%s; %s", reason(stopped), failureText(failed, causes))
+	}
+	return fail(causes, "kafka: %s", failureText(failed, causes))
+}
+
+// Close flushes for at most FlushTimeout, releases everything, and says how many
+// messages were not delivered. Closing again waits for the first and returns nil.
+func (p *Producer) Close() (err error) {
+	p.closeOnce.Do(func() { err = p.close() })
+	<-p.released
+	return err
+}
+
+func (p *Producer) close() error {
+	p.queue.close()
+	w := p.queue.drained()
+	timer := time.NewTimer(p.flushTimeout)
+	defer timer.Stop()
+	select {
+	case <-w.done:
+	case <-timer.C:
+	}
+	// What was never sent is withdrawn first, so that it ends as not written
+	// rather than unknown.
+	p.end()
+	p.dropLines()
+	timer.Reset(verdictTime)
+	select {
+	case <-w.done:
+	case <-timer.C:
+	}
+	p.shut()
+	timer.Reset(time.Second)
+	select {
+	case <-w.done:
+	case <-timer.C:
+	}
+	close(p.released)
+	failed, causes := p.queue.takeLost()
+	if failed == 0 {
+		return nil
+	}
+	return fail(causes, "kafka: closed with %s", failureText(failed, causes))
+}

@@ -1,0 +1,217 @@
+package gracedb
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Limits on what a server may make us hold and show.
+const (
+	maxReply      = 1 << 20  // body of a good answer, after inflation
+	maxErrorReply = 64 << 10 // body of any other
+	maxErrorBody  = 4 << 10  // StatusError.Body
+	maxMessages   = 20       // StatusError.Messages and Receipt.Warnings
+	maxExcerpt    = 200      // of a body that is not what it should be
+	maxWait       = 30 * time.Second
+)
+
+// readBody reads at most limit bytes of an answer, counted after inflation.
+// whole is false if there was more.
+func readBody(r io.Reader, limit int64) (body []byte, whole bool, err error) {
+	body, err = io.ReadAll(io.LimitReader(r, limit+1))
+	if int64(len(body)) > limit {
+		return body[:limit], false, nil
+	}
+	return body, true, err
+}
+
+// statusError makes an error of an answer. token is what was sent, which the
+// server may have echoed.
+func statusError(resp *http.Response, body []byte, token string) *StatusError {
+	e := &StatusError{
+		Method:     resp.Request.Method,
+		URL:        showURL(resp.Request.URL),
+		StatusCode: resp.StatusCode,
+		Body:       cleanTextN(redact(string(body), token), maxErrorBody),
+	}
+	e.RetryAfter, _ = retryAfter(resp.Header, time.Now())
+	if resp.StatusCode/100 == 3 {
+		// Redirects are refused: the token would follow to wherever they lead.
+		e.Messages = []string{"redirects are refused: this one leads to " + redirectTarget(resp)}
+		return e
+	}
+	for _, m := range messagesOf(resp.Header.Get("Content-Type"), body) {
+		if m = cleanText(redact(m, token)); m != "" && len(e.Messages) < maxMessages {
+			e.Messages = append(e.Messages, m)
+		}
+	}
+	return e
+}
+
+func redirectTarget(resp *http.Response) string {
+	to, err := resp.Location()
+	if err != nil {
+		return "nowhere"
+	}
+	return cleanText(to.Scheme + "://" + to.Host)
+}
+
+// showURL returns u as errors show it: without user, query and fragment.
+func showURL(u *url.URL) string {
+	return cleanText(u.Scheme + "://" + u.Host + u.EscapedPath())
+}
+
+// messagesOf finds what a person can read in the body of an error. GraceDB
+// answers in six forms: plain text, an object with "detail", "error", "errors" or
+// "warnings", and a bare JSON string or list of them; in front of it stand
+// gateways that answer in HTML.
+func messagesOf(contentType string, body []byte) []string {
+	body = bytes.TrimSpace(body)
+	if len(body) == 0 {
+		return nil
+	}
+	var v any
+	if json.Unmarshal(body, &v) == nil {
+		return textsIn(v, 0)
+	}
+	if strings.Contains(contentType, "html") || body[0] == '<' {
+		return []string{htmlText(body)}
+	}
+	return []string{excerpt(body)}
+}
+
+// textsIn collects the texts of a decoded JSON value.
+func textsIn(v any, depth int) (texts []string) {
+	if depth > 4 {
+		return nil
+	}
+	switch v := v.(type) {
+	case string:
+		// Some views encode their answer twice.
+		var inner any
+		if json.Unmarshal([]byte(v), &inner) == nil {
+			switch inner.(type) {
+			case map[string]any, []any:
+				return textsIn(inner, depth+1)
+			}
+		}
+		return []string{v}
+	case []any:
+		for _, x := range v {
+			if len(texts) < maxMessages {
+				texts = append(texts, textsIn(x, depth+1)...)
+			}
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			for _, t := range textsIn(v[key], depth+1) {
+				switch key {
+				case "detail", "error", "errors", "warnings", "non_field_errors":
+				default:
+					t = key + ": " + t
+				}
+				if len(texts) < maxMessages {
+					texts = append(texts, t)
+				}
+			}
+		}
+	case nil:
+	default:
+		texts = append(texts, fmt.Sprint(v))
+	}
+	return texts
+}
+
+var (
+	htmlTitle = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
+	htmlTag   = regexp.MustCompile(`(?s)<[^<>]*>`)
+	spaces    = regexp.MustCompile(`\s+`)
+)
+
+// htmlText returns the title of a page, or what is left of it without its tags.
+func htmlText(page []byte) string {
+	if m := htmlTitle.FindSubmatch(page); m != nil {
+		page = m[1]
+	}
+	page = htmlTag.ReplaceAll(page, []byte(" "))
+	return excerpt([]byte(html.UnescapeString(string(page))))
+}
+
+// excerpt returns the beginning of a body that is not what it should be.
+func excerpt(body []byte) string {
+	const enough = 16 << 10 // so that a token is recognised although cut later
+	body = body[:min(len(body), enough)]
+	return cleanTextN(spaces.ReplaceAllString(string(body), " "), maxExcerpt)
+}
+
+// retryAfter reads the Retry-After header, in seconds or as a date. Whatever else
+// it says, it is as if it were missing. The result is not yet limited to maxWait:
+// the caller of the API may want to know.
+func retryAfter(h http.Header, now time.Time) (wait time.Duration, ok bool) {
+	s := strings.TrimSpace(h.Get("Retry-After"))
+	if s == "" {
+		return 0, false
+	}
+	const longest = 365 * 24 * time.Hour
+	if seconds, err := strconv.ParseFloat(s, 64); err == nil {
+		// NaN and negative numbers fail the first test, 1e300 and Inf the second.
+		if !(seconds >= 0) {
+			return 0, false
+		}
+		if seconds > longest.Seconds() {
+			return longest, true
+		}
+		return time.Duration(seconds * float64(time.Second)), true
+	}
+	at, err := http.ParseTime(s)
+	if err != nil {
+		return 0, false
+	}
+	return min(max(at.Sub(now), 0), longest), true
+}
+
+// A created is what GraceDB answers to a reservation, an upload or a creation. It
+// says much more, which is the server's to change.
+type created struct {
+	GraceID   string
+	Submitter string
+	Warnings  []string
+}
+
+// decodeCreated reads such an answer. Only the graceid has to be there and be one:
+// nothing else in the answer is worth losing track of an event that exists.
+func decodeCreated(body []byte) (created, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return created{}, fail([]error{err}, "is not a JSON object: %q", excerpt(body))
+	}
+	raw, ok := fields["graceid"]
+	if !ok {
+		return created{}, fail(nil, "has no graceid: %q", excerpt(body))
+	}
+	var c created
+	if err := json.Unmarshal(raw, &c.GraceID); err != nil || checkGraceID(c.GraceID) != nil {
+		return created{}, fail(nil, "has a graceid that is none: %q", excerpt(raw))
+	}
+	if json.Unmarshal(fields["submitter"], &c.Submitter) != nil {
+		c.Submitter = ""
+	}
+	if raw := fields["warnings"]; raw != nil {
+		var v any
+		if json.Unmarshal(raw, &v) == nil {
+			c.Warnings = textsIn(v, 0)
+		}
+	}
+	return c, nil
+}

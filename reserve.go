@@ -1,0 +1,264 @@
+package gracedb
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// A Reservation is a graceid that waits for its event.
+type Reservation struct{ GraceID, Submitter string }
+
+// Reserve reserves a graceid for e. It sends no event data, only what identifies
+// it. If the answer to a reservation is lost, another one is made, and the graceid
+// of the first, which nobody knows, is never used.
+//
+// If the server does not reserve graceids, the error is errors.ErrUnsupported.
+func (c *Client) Reserve(ctx context.Context, e Event) (Reservation, error) {
+	ce, err := c.check(ctx, e)
+	if err != nil {
+		return Reservation{}, err
+	}
+	return c.reserve(ctx, ce)
+}
+
+// reserve is Reserve for an event that was checked.
+func (c *Client) reserve(ctx context.Context, e checked) (Reservation, error) {
+	to, err := c.template(e.info, "event-reserve-template", "")
+	if err != nil {
+		return Reservation{}, err
+	}
+	fields := []field{{"group", e.Group}, {"pipeline", e.Pipeline}}
+	fields = appendField(fields, "search", e.Search)
+	fields = append(fields, field{"content_id", e.contentID})
+	fields = appendField(fields, "replay_id", e.ReplayID)
+	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: formPayload(fields), repeatable: true})
+	made, err := a.created(err)
+	if a.unanswered {
+		c.log.WarnContext(ctx, "gracedb: the answer to a reservation was lost: a graceid may stay reserved that nobody uses",
+			"url", showURL(to))
+	}
+	if err != nil {
+		return Reservation{}, err
+	}
+	return Reservation{GraceID: made.GraceID, Submitter: made.Submitter}, nil
+}
+
+// PublishOptions adjust PublishEvent; the zero value reserves, publishes and
+// never falls back.
+type PublishOptions struct {
+	// Topic is a pipeline name or a full topic name. If empty, it is "test" for
+	// group Test, else the lowercased pipeline; ProducerConfig.Topic is not used.
+	Topic string
+	// Reservation is used instead of reserving a graceid, for example that of a
+	// ReservedError.
+	Reservation *Reservation
+	// HTTPFallback finishes over HTTP if Kafka fails (UploadReservedEvent) or the
+	// reservation does, other than by 401 or 403 (CreateEvent).
+	HTTPFallback bool
+	// PublishOnly publishes without reserving a graceid or server-side processing.
+	// It excludes Reservation and HTTPFallback.
+	PublishOnly bool
+	// SkipSupervisor asks the server's supervisor to ignore the message.
+	SkipSupervisor bool
+}
+
+// kafkaFailed is what the server is told of an event that Kafka did not carry; the
+// Python client says the same.
+const kafkaFailed = "kafka delivery failed, reverted to http"
+
+// PublishEvent reserves a graceid over HTTP, publishes e through p and returns
+// once the broker has acknowledged it. All that can be checked beforehand is
+// checked before a graceid is reserved: the event, its size, the topic, the
+// producer. An error after the reservation is a [*ReservedError], which holds the
+// graceid.
+//
+// With HTTPFallback p may be nil, or fail in any way: the event then goes to the
+// reserved graceid over HTTP, and Receipt.Fallback says why. If Kafka's answer
+// does not come within FlushTimeout, the record cannot be withdrawn and the server
+// may receive both, for one graceid: Receipt.Fallback is ErrOutcomeUnknown then.
+// A Receipt without Message means HTTP, one without Fallback means Kafka.
+//
+// p must publish to the instance that c uploads to. Whatever fails because ctx
+// ended does not fall back.
+func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts PublishOptions) (Receipt, error) {
+	if err := c.checkPublish(p, opts); err != nil {
+		return Receipt{}, err
+	}
+	ce, err := c.check(ctx, e)
+	if err != nil {
+		return Receipt{}, err
+	}
+	var receipt Receipt
+	u := c.upload(ce, opts)
+
+	// kafka is what keeps Kafka from carrying the event, where HTTP still may.
+	kafka := preflight(ctx, p, opts.Topic, u)
+	if kafka != nil && !mayFallBack(ctx, kafka, opts) {
+		return Receipt{}, reservedError(opts.Reservation, kafka)
+	}
+	reservation := opts.Reservation
+	if reservation == nil && !opts.PublishOnly {
+		start := time.Now()
+		made, err := c.reserve(ctx, ce)
+		receipt.Timing.Reserve = time.Since(start)
+		switch {
+		case err == nil:
+			reservation = &made
+		case errors.Is(err, ErrAuthentication) || !mayFallBack(ctx, err, opts):
+			return Receipt{}, err
+		default:
+			return c.fallBackToCreate(ctx, ce, both(kafka, err), receipt.Timing)
+		}
+	}
+	if reservation != nil {
+		u.GraceID, u.Submitter = reservation.GraceID, reservation.Submitter
+		receipt.GraceID, receipt.Submitter = reservation.GraceID, reservation.Submitter
+	}
+	if kafka == nil {
+		receipt.Message, kafka = publish(ctx, p, opts, u, &receipt.Timing)
+	}
+	switch {
+	case kafka == nil:
+		return receipt, nil
+	case !mayFallBack(ctx, kafka, opts):
+		return Receipt{}, reservedError(reservation, kafka)
+	}
+	return c.fallBackToUpload(ctx, *reservation, ce, kafka, receipt.Timing)
+}
+
+// upload returns e as it travels over Kafka, but for its graceid.
+func (c *Client) upload(e checked, opts PublishOptions) Upload {
+	return Upload{
+		Server: c.service.String(), Pipeline: e.Pipeline, Group: e.Group, Search: e.Search,
+		Labels: e.Labels, Offline: e.Offline, ReplayID: e.ReplayID,
+		Filename: e.Filename, Data: e.Data, ContentID: e.contentID, Time: time.Now(),
+		PublishOnly: opts.PublishOnly, SkipSupervisor: opts.SkipSupervisor,
+	}
+}
+
+// topicOf returns the full name of the topic that u goes to.
+func topicOf(p *Producer, name string, u Upload) string {
+	if name == "" {
+		name = routeEvent(u.Group, u.Pipeline)
+	}
+	return topicName(p.instance, name)
+}
+
+// reservedError adds to err the graceid that is reserved, if one is.
+func reservedError(r *Reservation, err error) error {
+	if r == nil {
+		return err
+	}
+	return &ReservedError{*r, err}
+}
+
+// checkPublish finds what is wrong with a call whatever the event is.
+func (c *Client) checkPublish(p *Producer, opts PublishOptions) error {
+	bad := func(format string, args ...any) error {
+		return fail([]error{ErrConfig}, "PublishEvent: "+format, args...)
+	}
+	switch {
+	case opts.PublishOnly && opts.HTTPFallback:
+		return bad("PublishOnly excludes HTTPFallback: there is nothing to upload to")
+	case opts.PublishOnly && opts.Reservation != nil:
+		return bad("PublishOnly excludes Reservation")
+	case p == nil && !opts.HTTPFallback:
+		return bad("a Producer is required without HTTPFallback")
+	case p != nil && p.instance != c.instance:
+		return bad("the Producer is for instance %q, the Client for %q (%s)", p.instance, c.instance, c.service)
+	}
+	if opts.Reservation != nil {
+		return checkGraceID(opts.Reservation.GraceID)
+	}
+	return nil
+}
+
+// preflight finds what would keep u from being published, before a graceid is
+// used up for it. The size is short by what only the reservation will tell, some
+// tens of bytes: better a refusal afterwards than one of an event that fits.
+func preflight(ctx context.Context, p *Producer, topic string, u Upload) error {
+	if p == nil {
+		return fail([]error{ErrDelivery}, "no Producer was given")
+	}
+	err := p.ready(ctx, topicOf(p, topic, u), uploadSize(u))
+	if errors.Is(err, ErrKafka) && !errors.Is(err, ErrDelivery) {
+		return fail([]error{ErrDelivery, err}, "%s", reason(err)) // for certain
+	}
+	return err
+}
+
+// publish encodes u and publishes it.
+func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, t *Timing) (Message, error) {
+	if err := ctx.Err(); err != nil {
+		return Message{}, fail([]error{ErrDelivery, err}, "not published: %s", reason(err))
+	}
+	start := time.Now()
+	u.Time = start
+	m := Message{Topic: topicOf(p, opts.Topic, u), Value: encodeUpload(u)}
+	if u.GraceID != "" {
+		m.Key = []byte(u.GraceID)
+	}
+	encoded := time.Now()
+	// Before HTTP takes over, the record's outcome is waited for even where the
+	// token is refused meanwhile.
+	m, err := p.publish(ctx, m, opts.HTTPFallback)
+	t.Encode, t.Publish = encoded.Sub(start), time.Since(encoded)
+	m.Value = nil // the event once more, which the caller has
+	if err != nil {
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// mayFallBack reports whether HTTP may do what failed with err.
+func mayFallBack(ctx context.Context, err error, opts PublishOptions) bool {
+	return opts.HTTPFallback && ctx.Err() == nil && !errors.Is(err, ErrEvent) && !errors.Is(err, ErrConfig)
+}
+
+// fallBackToCreate uploads e for which no graceid could be reserved.
+func (c *Client) fallBackToCreate(ctx context.Context, e checked, cause error, t Timing) (Receipt, error) {
+	c.log.WarnContext(ctx, "gracedb: no graceid could be reserved: creating the event over HTTP", "cause", reason(cause))
+	receipt, err := c.createEvent(ctx, e)
+	if err != nil {
+		return Receipt{}, both(cause, err)
+	}
+	t.Upload = receipt.Timing.Upload
+	receipt.Fallback, receipt.Timing = cause, t
+	return receipt, nil
+}
+
+// fallBackToUpload uploads an event that Kafka did not carry, or not for certain,
+// to its graceid.
+func (c *Client) fallBackToUpload(ctx context.Context, r Reservation, e checked, cause error, t Timing) (Receipt, error) {
+	c.log.WarnContext(ctx, "gracedb: Kafka failed: uploading the event over HTTP", "graceid", r.GraceID, "cause", reason(cause))
+	arrived := errors.Is(cause, ErrOutcomeUnknown)
+	receipt, err := c.uploadReserved(ctx, r, e, Provenance{KafkaServer: kafkaFailed}, arrived)
+	if err != nil {
+		return Receipt{}, &ReservedError{r, both(cause, err)}
+	}
+	t.Upload = receipt.Timing.Upload
+	receipt.Fallback, receipt.Timing = cause, t
+	return receipt, nil
+}
+
+// both returns an error that is first and second, of which first may be nil. If
+// the second left its outcome open, the first's ErrDelivery no longer says that
+// sending again is safe, and is left out.
+func both(first, second error) error {
+	if first == nil {
+		return second
+	}
+	if errors.Is(second, ErrOutcomeUnknown) {
+		first = notDelivery{first}
+	}
+	return fail([]error{first, second}, "%s; then over HTTP: %s", reason(first), reason(second))
+}
+
+// A notDelivery is err but for being ErrDelivery.
+type notDelivery struct{ err error }
+
+func (n notDelivery) Error() string        { return n.err.Error() }
+func (n notDelivery) Is(target error) bool { return target != ErrDelivery && errors.Is(n.err, target) }
+func (n notDelivery) As(target any) bool   { return errors.As(n.err, target) }

@@ -1,0 +1,377 @@
+package gracedb
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// version is this module's, as GraceDB's logs show it.
+const version = "0.1.0"
+
+// userAgent names this library to GraceDB, which refuses requests that name none,
+// and takes a version out of any that holds "gracedb-client".
+const userAgent = "gracedb-go/" + version
+
+// A ClientConfig configures a Client.
+type ClientConfig struct {
+	// ServiceURL is the root of the service, such as
+	// "https://gracedb-test.ligo.org/api/". Required. It must be https, except on
+	// the loopback interface, since every request carries the token.
+	ServiceURL string
+	// APIVersion is the version of the API to use. If empty, "v2".
+	APIVersion string
+	// Token supplies the bearer token. If nil, it is FindToken for the service's
+	// host and the scope "gracedb.read", reloaded 5 minutes before exp.
+	Token TokenSource
+	// CAFile is a PEM file of certificate authorities to trust instead of the
+	// system's. It excludes HTTP.
+	CAFile string
+	// HTTP sends the requests. It is copied, and redirects are refused whatever
+	// its CheckRedirect says. If nil, it is one with a timeout of 60 seconds for
+	// each try and the proxies of the environment.
+	HTTP *http.Client
+	// Retries is how often a request that is safe to repeat is sent again. If
+	// zero, it is 5; if negative, none is.
+	Retries int
+	// Logger receives repetitions and fallbacks. If nil, nothing is logged.
+	Logger *slog.Logger
+}
+
+// A Client calls the GraceDB REST API. It is safe for concurrent use, and has
+// nothing to close. Make one and share it: it fetches the root document once, and
+// when the server throttles it makes its callers take turns.
+//
+// Requests that are safe to repeat (reading, a reservation, the upload to a
+// reserved graceid) are repeated after a lost connection and after the statuses
+// 408, 429, 502, 504, and 503 with Retry-After, with pauses of 0, 0.2, 0.4, 0.8
+// and 1.6 seconds, or of what Retry-After says, up to 30 seconds. A status other
+// than the one hoped for is a [*StatusError], and no answer is ErrConnection.
+type Client struct {
+	service  *url.URL // with a trailing slash, without the version
+	root     *url.URL
+	instance string // empty if the host has no name to make one from
+	token    TokenSource
+	ownToken TokenSource // ClientConfig.Token
+	http     *http.Client
+	retries  int
+	log      *slog.Logger
+	info     infoCache
+	pace     pacer
+}
+
+var apiVersionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// NewClient returns a Client. It checks cfg but connects to nothing and looks for
+// no token. Its errors are ErrConfig.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	service, err := parseServiceURL(cfg.ServiceURL)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{service: service, token: cfg.Token, ownToken: cfg.Token, retries: cfg.Retries, log: cfg.Logger}
+	switch v := cfg.APIVersion; {
+	case v == "":
+		c.root = service.JoinPath("v2/")
+	case v == "default":
+		c.root = service
+	case apiVersionPattern.MatchString(v):
+		c.root = service.JoinPath(v + "/")
+	default:
+		return nil, fail([]error{ErrConfig}, "ClientConfig: APIVersion %q is not a version", cleanText(v))
+	}
+	if c.http, err = newHTTPClient(cfg); err != nil {
+		return nil, err
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.token == nil {
+		host := service.Hostname()
+		c.token = ReloadToken(FindToken(TokenQuery{
+			Audience: []string{"https://" + host, host},
+			Scopes:   []string{"gracedb.read"},
+		}), 5*time.Minute)
+	}
+	if c.retries == 0 {
+		c.retries = 5
+	}
+	if instance, err := DeriveInstanceName(cfg.ServiceURL); err == nil {
+		c.instance = instance
+	}
+	c.info.turn = make(chan struct{}, 1)
+	c.pace.turn = make(chan struct{}, 1)
+	return c, nil
+}
+
+// NewProducer is the function NewProducer with c's service URL filled in where
+// cfg names no instance, and c's token where ClientConfig set one and cfg does not.
+func (c *Client) NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
+	if cfg.Cluster.ServiceURL == "" && cfg.Cluster.Instance == "" {
+		cfg.Cluster.ServiceURL = c.service.String()
+	}
+	if cfg.Cluster.Token == nil {
+		cfg.Cluster.Token = c.ownToken
+	}
+	return NewProducer(ctx, cfg)
+}
+
+// parseServiceURL checks where the token would be sent to.
+func parseServiceURL(s string) (*url.URL, error) {
+	bad := func(format string, args ...any) error {
+		return fail([]error{ErrConfig}, "ClientConfig: ServiceURL: "+format, args...)
+	}
+	if s == "" {
+		return nil, bad(`it is required, such as "https://gracedb.ligo.org/api/"`)
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		// Its text would repeat a password that s may hold.
+		return nil, bad("it is not a URL")
+	}
+	switch {
+	case u.User != nil:
+		return nil, bad("user and password do not belong into it")
+	case u.Hostname() == "":
+		return nil, bad("%q has no host", cleanText(s))
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return nil, bad("%q has a query or a fragment", cleanText(s))
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, bad("%q is not https", cleanText(s))
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return nil, bad("%q would show the token to the network: use https", cleanText(s))
+	}
+	return u.JoinPath("/"), nil
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func newHTTPClient(cfg ClientConfig) (*http.Client, error) {
+	var h http.Client
+	switch {
+	case cfg.HTTP != nil && cfg.CAFile != "":
+		return nil, fail([]error{ErrConfig}, "ClientConfig: set at most one of CAFile and HTTP")
+	case cfg.HTTP != nil:
+		h = *cfg.HTTP
+	default:
+		transport, err := newTransport(cfg.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		h = http.Client{Transport: transport, Timeout: 60 * time.Second}
+	}
+	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &h, nil
+}
+
+func newTransport(caFile string) (http.RoundTripper, error) {
+	standard, ok := http.DefaultTransport.(*http.Transport)
+	if !ok && caFile == "" {
+		return http.DefaultTransport, nil // somebody's instrumentation
+	}
+	t := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+	}
+	if ok {
+		t = standard.Clone()
+	}
+	// Callers that publish at once keep their connections, where two would be kept.
+	t.MaxIdleConnsPerHost = 16
+	t.MaxResponseHeaderBytes = 64 << 10
+	if caFile != "" {
+		pool, err := readCAFile(caFile)
+		if err != nil {
+			return nil, err
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return t, nil
+}
+
+func readCAFile(name string) (*x509.CertPool, error) {
+	const limit = 8 << 20 // the system's bundles have about 250 KiB
+	bad := func(err error) error {
+		return fail([]error{ErrConfig, err}, "ClientConfig: CAFile %s: %s", cleanText(name), reason(err))
+	}
+	// A FIFO would be waited for when opened.
+	if info, err := os.Stat(name); err != nil {
+		return nil, bad(errors.Unwrap(err))
+	} else if !info.Mode().IsRegular() {
+		return nil, bad(errors.New("not a regular file"))
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, bad(errors.Unwrap(err))
+	}
+	defer func() { _ = f.Close() }()
+	pem, err := io.ReadAll(io.LimitReader(f, limit))
+	if err != nil {
+		return nil, bad(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, bad(errors.New("no certificate in PEM form"))
+	}
+	return pool, nil
+}
+
+// A Receipt says what became of an event.
+type Receipt struct {
+	GraceID   string // empty if PublishOnly
+	Submitter string
+	Message   Message  // as acknowledged by the broker, without Value; zero if Kafka was not used
+	Warnings  []string // the server's; a 201 does not mean that it understood the file
+	Fallback  error    // why HTTP was used although Kafka was asked for, or nil
+	Timing    Timing
+}
+
+// A Timing says how long each step took; a step that was not taken took none.
+type Timing struct{ Reserve, Encode, Publish, Upload time.Duration }
+
+// CreateEvent uploads e in one HTTP request, and returns once the server has
+// created the event. What is wrong with e is ErrEvent, and nothing of it has been
+// sent then.
+//
+// This request cannot be repeated without the risk of a second event: it is sent
+// again only when the server cannot have acted on it (connection refused, 429, 503
+// with Retry-After). An error after which the event may exist says so, and is
+// ErrOutcomeUnknown. [Client.PublishEvent] and [Client.UploadReservedEvent] have
+// no such gap.
+func (c *Client) CreateEvent(ctx context.Context, e Event) (Receipt, error) {
+	ce, err := c.check(ctx, e)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return c.createEvent(ctx, ce)
+}
+
+func (c *Client) createEvent(ctx context.Context, e checked) (Receipt, error) {
+	to, err := c.link(e.info, "events")
+	if err != nil {
+		return Receipt{}, err
+	}
+	offline := "False" // as Python writes it: the server takes "0" for true
+	if e.Offline {
+		offline = "True"
+	}
+	fields := []field{{"group", e.Group}, {"pipeline", e.Pipeline}, {"offline", offline}, {"content_id", e.contentID}}
+	fields = appendField(fields, "search", e.Search)
+	for _, label := range e.Labels {
+		fields = append(fields, field{"labels", label})
+	}
+	fields = appendField(fields, "replay_id", e.ReplayID)
+	start := time.Now()
+	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: multipartPayload(fields, e.Filename, e.Data)})
+	made, err := a.created(err)
+	if err != nil {
+		if a.unanswered {
+			err = unknown(err, "the event may exist all the same: look before sending it again")
+		}
+		return Receipt{}, err
+	}
+	return Receipt{
+		GraceID: made.GraceID, Submitter: made.Submitter, Warnings: made.Warnings,
+		Timing: Timing{Upload: time.Since(start)},
+	}, nil
+}
+
+// A Provenance says how a reserved event reached whoever uploads it. An empty
+// member is not sent.
+type Provenance struct{ KafkaServer, KafkaTopic string }
+
+// UploadReservedEvent completes over HTTP an event whose graceid is reserved. It
+// may be repeated: a graceid gets one event. If the server says that the event
+// is there already (409), that is success if an earlier try of this call may have
+// put it there, and a [*StatusError] otherwise. An error after which the event may
+// have been uploaded is ErrOutcomeUnknown.
+func (c *Client) UploadReservedEvent(ctx context.Context, graceID string, e Event, via Provenance) (Receipt, error) {
+	if err := checkGraceID(graceID); err != nil {
+		return Receipt{}, err
+	}
+	ce, err := c.check(ctx, e)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return c.uploadReserved(ctx, Reservation{GraceID: graceID}, ce, via, false)
+}
+
+// uploadReserved is UploadReservedEvent for an event that was checked. arrived
+// says that the event may have come to the server by another way, so that a 409 is
+// no surprise.
+func (c *Client) uploadReserved(ctx context.Context, r Reservation, e checked, via Provenance, arrived bool) (Receipt, error) {
+	to, err := c.template(e.info, "event-upload-template", r.GraceID)
+	if err != nil {
+		return Receipt{}, err
+	}
+	fields := []field{{"graceid", r.GraceID}}
+	for _, label := range e.Labels {
+		fields = append(fields, field{"labels", label})
+	}
+	fields = appendField(fields, "kafka_server", via.KafkaServer)
+	fields = appendField(fields, "kafka_topic", via.KafkaTopic)
+	start := time.Now()
+	a, err := c.do(ctx, exchange{
+		method: http.MethodPost, url: to, repeatable: true,
+		body: multipartPayload(fields, e.Filename, e.Data),
+	})
+	receipt := Receipt{GraceID: r.GraceID, Submitter: r.Submitter, Timing: Timing{Upload: time.Since(start)}}
+	if a.status == http.StatusConflict && (a.unanswered || arrived) {
+		c.log.InfoContext(ctx, "gracedb: the event was there already", "graceid", r.GraceID)
+		return receipt, nil
+	}
+	made, err := a.created(err)
+	if err == nil && made.GraceID != r.GraceID {
+		a.unanswered = true
+		err = a.unexpected("is about %s instead of %s", made.GraceID, r.GraceID)
+	}
+	if err != nil {
+		if a.unanswered {
+			err = unknown(err, "the event may have been uploaded all the same")
+		}
+		return Receipt{}, err
+	}
+	receipt.Warnings = made.Warnings
+	if made.Submitter != "" {
+		receipt.Submitter = made.Submitter
+	}
+	return receipt, nil
+}
+
+// unknown adds to err that what it failed to do may have been done.
+func unknown(err error, remark string) error {
+	return fail([]error{unansweredKind{}, err}, "%s; %s", reason(err), remark)
+}
+
+// An unansweredKind is ErrOutcomeUnknown without being a Kafka failure.
+type unansweredKind struct{}
+
+func (unansweredKind) Error() string        { return ErrOutcomeUnknown.Error() }
+func (unansweredKind) Is(target error) bool { return target == ErrOutcomeUnknown }
+
+// dialProblem reports whether err will be the same however often one tries.
+func dialProblem(err error) bool {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return true
+	}
+	_, cert := errors.AsType[*tls.CertificateVerificationError](err)
+	_, alert := errors.AsType[tls.AlertError](err)
+	return cert || alert || errors.Is(err, http.ErrSchemeMismatch)
+}

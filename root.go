@@ -1,0 +1,233 @@
+package gracedb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+// A ServiceInfo is the root document of a GraceDB server: what it is and what it
+// knows. Names are the server's, and their case matters. A list that the server
+// does not give is nil; whether such a name is good is then left to the server.
+type ServiceInfo struct {
+	ServerVersion string
+	APIVersions   []string
+	Groups        []string
+	Pipelines     []string
+	Searches      []string
+	Labels        []string
+	Links         map[string]string // URLs by name, such as "events"
+	Templates     map[string]string // URLs with placeholders such as {graceid}, by name
+}
+
+// ServiceInfo returns what the server says of itself. It is fetched once: by
+// whichever call needs it first, and again only if that failed. The result is
+// the caller's to keep.
+func (c *Client) ServiceInfo(ctx context.Context) (ServiceInfo, error) {
+	info, err := c.serviceInfo(ctx)
+	if err != nil {
+		return ServiceInfo{}, err
+	}
+	s := *info
+	for _, list := range []*[]string{&s.APIVersions, &s.Groups, &s.Pipelines, &s.Searches, &s.Labels} {
+		*list = slices.Clone(*list)
+	}
+	s.Links, s.Templates = maps.Clone(s.Links), maps.Clone(s.Templates)
+	return s, nil
+}
+
+// An infoCache lets one caller fetch the root document while the others wait. Who
+// waits does so with a context of its own; if the one who fetches gives up, the
+// next takes over, so that nobody fails because somebody else's time was short.
+type infoCache struct {
+	known  atomic.Pointer[ServiceInfo]
+	turn   chan struct{} // holds one while somebody fetches
+	failed atomic.Pointer[infoFailure]
+}
+
+// An infoFailure is what those who waited for a fetch share if it failed.
+type infoFailure struct{ err error }
+
+// serviceInfo returns the cached document, which must not be changed.
+func (c *Client) serviceInfo(ctx context.Context) (*ServiceInfo, error) {
+	if info := c.info.known.Load(); info != nil {
+		return info, nil
+	}
+	before := c.info.failed.Load()
+	select {
+	case c.info.turn <- struct{}{}:
+		defer func() { <-c.info.turn }()
+	case <-ctx.Done():
+		return nil, fail([]error{ctx.Err()}, "GET %s: %s", showURL(c.root), reason(ctx.Err()))
+	}
+	if info := c.info.known.Load(); info != nil {
+		return info, nil
+	}
+	if f := c.info.failed.Load(); f != before {
+		return nil, f.err // failed while this caller waited for it
+	}
+	info, err := c.fetchInfo(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.info.failed.Store(&infoFailure{err})
+		}
+		return nil, err
+	}
+	c.info.known.Store(info)
+	return info, nil
+}
+
+func (c *Client) fetchInfo(ctx context.Context) (*ServiceInfo, error) {
+	a, err := c.do(ctx, exchange{method: http.MethodGet, url: c.root, repeatable: true})
+	if err != nil {
+		if a.status == http.StatusNotFound && c.root != c.service {
+			return nil, c.badVersion(ctx, err)
+		}
+		return nil, err
+	}
+	info, err := decodeInfo(a.body)
+	if err != nil {
+		return nil, a.unexpected("%s", reason(err))
+	}
+	if len(info.Links)+len(info.Templates)+len(info.Groups)+len(info.Pipelines) == 0 {
+		// Kept, some other JSON would make every event of this client fail.
+		return nil, a.unexpected("is no root document of GraceDB: %q", excerpt(a.body))
+	}
+	return info, nil
+}
+
+// badVersion explains a 404 of the versioned root by what the unversioned one says.
+func (c *Client) badVersion(ctx context.Context, notFound error) error {
+	a, err := c.do(ctx, exchange{method: http.MethodGet, url: c.service, repeatable: true})
+	if err != nil {
+		return notFound
+	}
+	info, err := decodeInfo(a.body)
+	if err != nil {
+		return notFound
+	}
+	if len(info.APIVersions) == 0 {
+		return fail([]error{ErrConfig, notFound},
+			`%s has no versions of its API: set APIVersion to "default"`, showURL(c.service))
+	}
+	return fail([]error{ErrConfig, notFound}, "%s has no API version %q: it has %s", showURL(c.service),
+		strings.Trim(strings.TrimPrefix(c.root.Path, c.service.Path), "/"), cleanText(strings.Join(info.APIVersions, ", ")))
+}
+
+// decodeInfo reads a root document. What it does not hold stays empty; what it
+// holds in another form is an error.
+func decodeInfo(body []byte) (*ServiceInfo, error) {
+	var doc map[string]json.RawMessage
+	if err := json.Unmarshal(body, &doc); err != nil {
+		return nil, fmt.Errorf("is not a JSON object: %q", excerpt(body))
+	}
+	var info ServiceInfo
+	var links, templates map[string]any
+	for _, part := range []struct {
+		name string
+		into any
+	}{
+		{"server-version", &info.ServerVersion},
+		{"API_VERSIONS", &info.APIVersions},
+		{"api-versions", &info.APIVersions},
+		{"groups", &info.Groups},
+		{"pipelines", &info.Pipelines},
+		{"searches", &info.Searches},
+		{"labels", &info.Labels},
+		{"links", &links},
+		{"templates", &templates},
+	} {
+		raw, ok := doc[part.name]
+		if !ok {
+			continue
+		}
+		if err := json.Unmarshal(raw, part.into); err != nil {
+			return nil, fmt.Errorf("has %q in another form than expected: %q", part.name, excerpt(raw))
+		}
+	}
+	info.Links, info.Templates = stringsIn(links), stringsIn(templates)
+	return &info, nil
+}
+
+// stringsIn returns the members of m that are strings.
+func stringsIn(m map[string]any) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		if s, ok := v.(string); ok {
+			out[k] = s
+		}
+	}
+	return out
+}
+
+// A checked is an event that was found right, as it is sent.
+type checked struct {
+	Event
+	contentID string
+	info      *ServiceInfo // that it was checked with
+}
+
+// check returns e checked, or what is wrong with it. Nothing of it is sent yet.
+func (c *Client) check(ctx context.Context, e Event) (checked, error) {
+	e, err := e.checkLocally()
+	if err != nil {
+		return checked{}, err
+	}
+	info, err := c.serviceInfo(ctx)
+	if err != nil {
+		return checked{}, err
+	}
+	if err := e.checkNames(info); err != nil {
+		return checked{}, err
+	}
+	return checked{e, contentID(e.Data), info}, nil
+}
+
+// link returns a link of the root document.
+func (c *Client) link(info *ServiceInfo, name string) (*url.URL, error) {
+	raw, ok := info.Links[name]
+	if !ok {
+		return nil, fail(nil, "the root document of %s has no link %q", showURL(c.root), name)
+	}
+	return c.resolve(name, raw)
+}
+
+// template returns a template of the root document with graceID, if not empty, in
+// its place.
+func (c *Client) template(info *ServiceInfo, name, graceID string) (*url.URL, error) {
+	raw, ok := info.Templates[name]
+	if !ok {
+		return nil, fail([]error{errors.ErrUnsupported},
+			"%s does not reserve graceids: its root document has no %q", showURL(c.root), name)
+	}
+	if graceID != "" {
+		expanded, err := expandTemplate(raw, graceID)
+		if err != nil {
+			return nil, err
+		}
+		raw = expanded
+	}
+	return c.resolve(name, raw)
+}
+
+// resolve makes a URL of what the root document says, which must not lead the
+// token elsewhere.
+func (c *Client) resolve(name, raw string) (*url.URL, error) {
+	u, err := c.root.Parse(raw)
+	if err != nil || u.Opaque != "" {
+		return nil, fail(nil, "the root document of %s: %s is not a URL: %q", showURL(c.root), name, cleanText(raw))
+	}
+	if u.User != nil || !sameOrigin(u, c.service) {
+		return nil, fail(nil, "the root document of %s: %s leads to %s, which is refused: it is not %s://%s", showURL(c.root),
+			name, cleanText(u.Scheme+"://"+u.Host), c.service.Scheme, c.service.Host)
+	}
+	u.Fragment = ""
+	return u, nil
+}

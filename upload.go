@@ -1,0 +1,202 @@
+package gracedb
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/segmentio/asm/base64"
+)
+
+// An Upload is an event as it travels over Kafka.
+type Upload struct {
+	Server         string // GraceDB service URL, such as "https://gracedb-test.ligo.org/api/"
+	GraceID        string // reserved graceid; empty if PublishOnly
+	Submitter      string // from the reservation; empty if PublishOnly
+	Pipeline       string // in the case that the submitter wrote it, such as "MLy"
+	PublishOnly    bool   // not to be uploaded to GraceDB (gracedb_upload is false)
+	SkipSupervisor bool   // GraceDB's supervisor is asked to ignore the message
+	Labels         []string
+	Filename       string // as sent: it may hold directories, and is not to be trusted as a path
+	Data           []byte // contents of the file
+	ContentID      string // UUID of the first 16 bytes of Data's SHA-256, as sent; empty if it was not
+	// Time is when the producer made the message, to the microsecond; zero if it
+	// does not say.
+	Time time.Time
+	// Group, Search, Offline and ReplayID are empty in messages of producers that
+	// do not send them.
+	Group, Search string
+	Offline       bool
+	ReplayID      string
+	// Extra holds the members this package does not know, undecoded.
+	Extra map[string]json.RawMessage
+}
+
+// Event returns what u carries as an Event, for whoever uploads it to GraceDB. The
+// file name loses its directories. Labels and Data are u's own, not copies.
+func (u Upload) Event() Event {
+	return Event{
+		Group:    u.Group,
+		Pipeline: u.Pipeline,
+		Search:   u.Search,
+		Labels:   u.Labels,
+		Offline:  u.Offline,
+		ReplayID: u.ReplayID,
+		Filename: fileName(u.Filename),
+		Data:     u.Data,
+	}
+}
+
+// fileName returns the last element of path, or "" if that names no file. It is
+// the name that an event is saved under.
+func fileName(path string) string {
+	switch name := filepath.Base(path); name {
+	case ".", "..", string(filepath.Separator):
+		return ""
+	default:
+		return name
+	}
+}
+
+// contentID returns the UUID made of the first 16 bytes of data's SHA-256.
+func contentID(data []byte) string { return string(appendContentID(nil, data)) }
+
+func appendContentID(dst, data []byte) []byte {
+	sum := sha256.Sum256(data)
+	for i, b := range [...][]byte{sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]} {
+		if i > 0 {
+			dst = append(dst, '-')
+		}
+		dst = hex.AppendEncode(dst, b)
+	}
+	return dst
+}
+
+// encodeUpload returns the value of the Kafka message that carries u: the peer's
+// members in its order, then those that this package adds. u.Filename loses its
+// directories, an empty u.ContentID is computed, a zero u.Time is now, and
+// u.Extra, which only exists to be read, is left out.
+func encodeUpload(u Upload) []byte {
+	var scratch [1024]byte
+	head, tail := appendUpload(scratch[:0], u)
+	payload := base64.StdEncoding.EncodedLen(len(u.Data))
+
+	value := make([]byte, len(head)+payload+len(tail))
+	n := copy(value, head)
+	base64.StdEncoding.Encode(value[n:n+payload], u.Data)
+	copy(value[n+payload:], tail)
+	return value
+}
+
+// uploadSize returns the exact length of encodeUpload's result.
+func uploadSize(u Upload) int {
+	var scratch [1024]byte
+	if u.ContentID == "" {
+		u.ContentID = "00000000-0000-0000-0000-000000000000" // as long, without the hashing
+	}
+	head, tail := appendUpload(scratch[:0], u)
+	return len(head) + base64.StdEncoding.EncodedLen(len(u.Data)) + len(tail)
+}
+
+// appendUpload appends to dst the message that carries u, all but the payload, and
+// returns what comes before the payload and what comes after it.
+func appendUpload(dst []byte, u Upload) (head, tail []byte) {
+	dst = append(dst, `{"type":"upload","gracedb_server":`...)
+	dst = appendJSONString(dst, u.Server)
+	dst = append(dst, `,"graceid":`...)
+	dst = appendJSONStringOrNull(dst, u.GraceID)
+	dst = append(dst, `,"submitter":`...)
+	dst = appendJSONStringOrNull(dst, u.Submitter)
+	dst = append(dst, `,"pipeline":`...)
+	dst = appendJSONString(dst, u.Pipeline)
+	dst = append(dst, `,"gracedb_upload":`...)
+	dst = strconv.AppendBool(dst, !u.PublishOnly)
+	dst = append(dst, `,"skip_supervisor":`...)
+	dst = strconv.AppendBool(dst, u.SkipSupervisor)
+	dst = append(dst, `,"labels":`...)
+	dst = appendLabels(dst, u.Labels)
+	dst = append(dst, `,"eventFile":[`...)
+	dst = appendJSONString(dst, fileName(u.Filename))
+	dst = append(dst, `,"`...)
+	payload := len(dst)
+	dst = append(dst, `"],"_producer_timestamp":`...)
+	dst = appendUnixTime(dst, u.Time)
+
+	dst = append(dst, `,"content_id":`...)
+	if u.ContentID != "" {
+		dst = appendJSONString(dst, u.ContentID)
+	} else {
+		dst = append(appendContentID(append(dst, '"'), u.Data), '"')
+	}
+	dst = append(dst, `,"group":`...)
+	dst = appendJSONString(dst, u.Group)
+	if u.Search != "" {
+		dst = append(dst, `,"search":`...)
+		dst = appendJSONString(dst, u.Search)
+	}
+	if u.Offline {
+		dst = append(dst, `,"offline":true`...)
+	}
+	if u.ReplayID != "" {
+		dst = append(dst, `,"replay_id":`...)
+		dst = appendJSONString(dst, u.ReplayID)
+	}
+	dst = append(dst, '}')
+	return dst[:payload], dst[payload:]
+}
+
+// encodePing returns the value of a ping message; sub and scope are claims of the
+// token, or empty.
+func encodePing(now time.Time, sub, scope string) []byte {
+	dst := make([]byte, 0, 128+len(sub)+len(scope))
+	dst = append(dst, `{"type":"ping","timestamp":`...)
+	dst = appendUnixTime(dst, now)
+	dst = append(dst, `,"client":"gracedb-go","sub":`...)
+	dst = appendJSONStringOrNull(dst, sub)
+	dst = append(dst, `,"scope":`...)
+	dst = appendJSONStringOrNull(dst, scope)
+	return append(dst, '}')
+}
+
+// appendJSONString appends s as a JSON string: UTF-8 as it is, invalid bytes replaced.
+func appendJSONString(dst []byte, s string) []byte {
+	dst, _ = jsontext.AppendQuote(dst, s) // the error only says that bytes were replaced
+	return dst
+}
+
+func appendJSONStringOrNull(dst []byte, s string) []byte {
+	if s == "" {
+		return append(dst, "null"...)
+	}
+	return appendJSONString(dst, s)
+}
+
+func appendLabels(dst []byte, labels []string) []byte {
+	if len(labels) == 0 {
+		return append(dst, "null"...)
+	}
+	for i, label := range labels {
+		dst = append(dst, "[,"[min(i, 1)])
+		dst = appendJSONString(dst, label)
+	}
+	return append(dst, ']')
+}
+
+// appendUnixTime appends t as seconds since 1970 with six decimals, or now if t is
+// zero.
+func appendUnixTime(dst []byte, t time.Time) []byte {
+	if t.IsZero() {
+		t = time.Now()
+	}
+	micros := max(t.UnixMicro(), 0)
+	dst = strconv.AppendInt(dst, micros/1e6, 10)
+	dst = append(dst, '.')
+	for digit := int64(1e5); digit > 0; digit /= 10 {
+		dst = append(dst, byte('0'+micros/digit%10))
+	}
+	return dst
+}

@@ -1,0 +1,304 @@
+package gracedb
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/token"
+)
+
+// An authWatch is what a client knows of its authentication and connections: it
+// is told by the mechanism and by kgo's hooks, and asked by everyone who waits.
+//
+// States: good; bad, since the first refusal or missing token; past, when bad has
+// outlived the grace. One success makes it good again.
+type authWatch struct {
+	log   *slog.Logger
+	grace time.Duration // negative or zero: bad is past at once
+	onBad func()        // called, in a new goroutine, when good turns bad
+
+	mu        sync.Mutex
+	cause     error         // nil when good
+	bad, past chan struct{} // closed when reached; made anew when good again
+	good      chan struct{} // closed when good again; nil while good
+	timer     *time.Timer
+	next      time.Time // no try before
+
+	badToken     string // the token last refused
+	refusals     int    // how often in a row
+	refusedAt    time.Time
+	refusedFirst time.Time    // since all was well; or zero
+	claims       token.Claims // of the token last accepted
+
+	unreachable map[string]error // by address: why the last connection failed
+	down        chan struct{}    // closed, and made anew, when an address fails
+}
+
+func newAuthWatch(log *slog.Logger, grace time.Duration) *authWatch {
+	return &authWatch{
+		log: log, grace: grace,
+		bad: make(chan struct{}), past: make(chan struct{}), down: make(chan struct{}),
+		unreachable: make(map[string]error),
+	}
+}
+
+// turn returns when it is time to try: at once while all is well, else at most
+// every refusedPause, one caller at a time, or when all is well again. If ctx ends
+// first it returns the cause.
+func (w *authWatch) turn(ctx context.Context) error {
+	for {
+		w.mu.Lock()
+		if w.cause == nil {
+			w.mu.Unlock()
+			return nil
+		}
+		now := time.Now()
+		wait := w.next.Sub(now)
+		if wait <= 0 {
+			w.next = now.Add(refusedPause)
+			w.mu.Unlock()
+			return nil
+		}
+		good, cause := w.good, w.cause
+		w.mu.Unlock()
+
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-good:
+		case <-ctx.Done():
+			timer.Stop()
+			return cause
+		}
+		timer.Stop()
+	}
+}
+
+// held reports why tok should not be shown to a broker now: it was refused twice,
+// just now.
+func (w *authWatch) held(tok string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cause != nil && tok == w.badToken && w.refusals >= 2 && time.Since(w.refusedAt) < refusedHold {
+		return w.cause
+	}
+	return nil
+}
+
+func (w *authWatch) refusedToken() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.badToken
+}
+
+// refused records that a broker refused tok, for which the source was asked at the
+// given time. It reports whether the source knew by then that something was wrong.
+func (w *authWatch) refused(tok string, asked time.Time) (again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if tok != w.badToken {
+		w.badToken, w.refusals = tok, 0
+	}
+	w.refusals++
+	w.refusedAt = time.Now()
+	if w.refusedFirst.IsZero() {
+		w.refusedFirst = w.refusedAt
+	}
+	return !asked.Before(w.refusedFirst)
+}
+
+// fail records that authentication does not work now, and why.
+func (w *authWatch) fail(err error) {
+	w.mu.Lock()
+	first := w.cause == nil
+	changed := first || w.cause.Error() != err.Error()
+	w.cause = err
+	w.next = time.Now().Add(refusedPause)
+	if first {
+		w.good = make(chan struct{})
+		close(w.bad)
+		if w.grace <= 0 {
+			close(w.past)
+		} else {
+			past, good := w.past, w.good
+			w.timer = time.AfterFunc(w.grace, func() {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				if w.good == good { // the same outage
+					close(past)
+				}
+			})
+		}
+	}
+	onBad := w.onBad
+	w.mu.Unlock()
+	if changed {
+		w.log.Warn("gracedb: kafka: authentication fails", "err", reason(err))
+	}
+	if first && onBad != nil {
+		go onBad()
+	}
+}
+
+// accept records that a broker took a token with these claims.
+func (w *authWatch) accept(claims token.Claims) {
+	w.mu.Lock()
+	healed := w.cause != nil
+	other := w.claims.Subject != "" && w.claims.Subject != claims.Subject
+	was := w.claims.Subject
+	w.claims = claims
+	w.badToken, w.refusals, w.refusedFirst = "", 0, time.Time{}
+	if healed {
+		w.cause = nil
+		close(w.good)
+		w.good = nil
+		if w.timer != nil {
+			w.timer.Stop()
+		}
+		w.bad = make(chan struct{})
+		select {
+		case <-w.past:
+			w.past = make(chan struct{})
+		default: // who waits on it now is to hear of the next time, too
+		}
+	}
+	w.mu.Unlock()
+	if healed {
+		w.log.Info("gracedb: kafka: authentication works again")
+	}
+	if other {
+		w.log.Warn("gracedb: kafka: the token is another principal's", "was", cleanText(was), "is", cleanText(claims.Subject))
+	}
+}
+
+// status returns what ends waits: why authentication fails (nil if it does not),
+// and channels closed at the first failure and past the grace.
+func (w *authWatch) status() (bad, past <-chan struct{}, cause error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bad, w.past, w.cause
+}
+
+// pastGrace returns the cause if authentication has failed for longer than the
+// grace.
+func (w *authWatch) pastGrace() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.past:
+		return w.cause
+	default:
+		return nil
+	}
+}
+
+// healed returns a channel that is closed when authentication works.
+func (w *authWatch) healed() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.good == nil {
+		c := make(chan struct{})
+		close(c)
+		return c
+	}
+	return w.good
+}
+
+// identity returns the claims of the token last accepted.
+func (w *authWatch) identity() token.Claims {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.claims
+}
+
+// OnBrokerConnect is kgo's hook: it alone sees failures to connect, and a refusal
+// by code 58 without a challenge.
+func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
+	if err == nil {
+		w.mu.Lock()
+		delete(w.unreachable, addr)
+		w.mu.Unlock()
+		return
+	}
+	if errors.Is(err, ErrAuthentication) || errors.Is(err, kgo.ErrClientClosed) || errors.Is(err, context.Canceled) {
+		return // already recorded, or of no interest
+	}
+	if isRefusal(err) {
+		w.fail(fail([]error{ErrAuthentication, err}, "kafka: broker %s refused to authenticate: %s", addr, reason(err)))
+		return
+	}
+	w.mu.Lock()
+	known, seen := w.unreachable[addr]
+	w.unreachable[addr] = err
+	close(w.down)
+	w.down = make(chan struct{})
+	w.mu.Unlock()
+	if !seen || known.Error() != err.Error() {
+		w.log.Warn("gracedb: kafka: cannot connect", "broker", addr, "err", reason(err))
+	}
+}
+
+// isRefusal reports whether err is a broker's code for a failed authentication.
+func isRefusal(err error) bool {
+	return errors.Is(err, kerr.SaslAuthenticationFailed) ||
+		errors.Is(err, kerr.UnsupportedSaslMechanism) || errors.Is(err, kerr.IllegalSaslState)
+}
+
+func isTimeout(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
+// trouble returns what is known to be wrong with the connections to brokers, as
+// kinds and text; nothing if nothing is.
+func (w *authWatch) trouble() (is []error, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cause != nil {
+		return []error{ErrAuthentication, w.cause}, reason(w.cause)
+	}
+	if len(w.unreachable) == 0 {
+		return nil, ""
+	}
+	is = []error{ErrConnection}
+	var texts []string
+	for _, addr := range slices.Sorted(maps.Keys(w.unreachable)) {
+		err := w.unreachable[addr]
+		is = append(is, err)
+		text := reason(err)
+		if dial, ok := errors.AsType[*dialError](err); ok {
+			text = reason(dial) // without what the engine puts around it
+		}
+		if !strings.Contains(text, addr) {
+			text = addr + ": " + text
+		}
+		texts = append(texts, text)
+	}
+	return is, "cannot connect to " + cleanText(strings.Join(texts, "; "))
+}
+
+// allDown reports whether the last connection to each of addrs failed for a reason
+// that is certain, which silence is not; if not, it returns a channel that is
+// closed when there is reason to ask again.
+func (w *authWatch) allDown(addrs []string) (bool, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range addrs {
+		if err := w.unreachable[a]; err == nil || isTimeout(err) {
+			return false, w.down
+		}
+	}
+	return true, w.down
+}
