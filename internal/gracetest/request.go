@@ -1,0 +1,149 @@
+package gracetest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"maps"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// maxBody is what the server reads of a request.
+const maxBody = 64 << 20
+
+// A Request is one that arrived, whatever became of it.
+type Request struct {
+	Method, Path string
+	Header       http.Header // with the token replaced by "Bearer <token>"
+	ContentType  string      // without parameters
+	Fields       []Field     // of a form, in order
+	Body         []byte      // as it was, unless it is a form with a file
+	Status       int         // answered; 0 if the connection was cut
+	Fault        bool        // a Fault answered it, or changed the answer
+}
+
+// Values returns the values of all fields with that name.
+func (r Request) Values(name string) (values []string) {
+	for _, f := range r.Fields {
+		if f.Name == name && f.Header["Content-Type"] == nil {
+			values = append(values, string(f.Data))
+		}
+	}
+	return values
+}
+
+// Value returns the first of Values, or "".
+func (r Request) Value(name string) string {
+	if v := r.Values(name); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// File returns the part eventFile that is a file, and its name as the server
+// would store it. The Python client of old sent other parts of that name too.
+func (r Request) File() (f Field, ok bool) {
+	for _, f := range r.Fields {
+		if f.Name == "eventFile" && f.Filename != "" {
+			return f, true
+		}
+	}
+	return Field{}, false
+}
+
+// A Field is one field of a form.
+type Field struct {
+	Name     string
+	Filename string               // its base name; empty unless it is a file
+	Header   textproto.MIMEHeader // of its part; nil in a urlencoded form
+	Data     []byte
+}
+
+// readRequest reads what there is to record of a request. Its error says that the
+// body did not arrive or is not what it claims to be.
+func readRequest(r *http.Request) (Request, error) {
+	req := Request{Method: r.Method, Path: r.URL.Path, Header: r.Header.Clone()}
+	if req.Header.Get("Authorization") != "" {
+		req.Header.Set("Authorization", "Bearer <token>")
+	}
+	var params map[string]string
+	req.ContentType, params, _ = mime.ParseMediaType(r.Header.Get("Content-Type"))
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	req.Body = body
+	if err != nil {
+		return req, err
+	}
+	switch req.ContentType {
+	case "application/x-www-form-urlencoded":
+		for pair := range strings.SplitSeq(string(body), "&") {
+			name, value, _ := strings.Cut(pair, "=")
+			name, err1 := url.QueryUnescape(name)
+			value, err2 := url.QueryUnescape(value)
+			if err := errors.Join(err1, err2); err != nil {
+				return req, err
+			}
+			req.Fields = append(req.Fields, Field{Name: name, Data: []byte(value)})
+		}
+	case "multipart/form-data":
+		req.Body = nil
+		req.Fields, err = readParts(body, params["boundary"])
+	}
+	return req, err
+}
+
+func readParts(body []byte, boundary string) (fields []Field, err error) {
+	reader := multipart.NewReader(bytes.NewReader(body), boundary)
+	for {
+		part, err := reader.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			return fields, nil
+		}
+		if err != nil {
+			return fields, err
+		}
+		data, err := io.ReadAll(part)
+		if err != nil {
+			return fields, err
+		}
+		f := Field{Name: part.FormName(), Header: maps.Clone(part.Header), Data: data}
+		if _, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition")); err == nil {
+			f.Filename = baseName(params["filename"])
+		}
+		fields = append(fields, f)
+	}
+}
+
+// baseName is what Django keeps of a file name; nothing, if that is no name.
+func baseName(name string) string {
+	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	if name == "." || name == ".." {
+		return ""
+	}
+	return name
+}
+
+// Requests returns what arrived so far, in the order of arrival.
+func (s *Server) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+// KindOf returns what Fault.On calls a request.
+func KindOf(r Request) string { return kindOf(r.Method, r.Path) }
+
+// Count returns how many requests arrived of a kind: see Fault.On.
+func (s *Server) Count(kind string) (n int) {
+	for _, r := range s.Requests() {
+		if KindOf(r) == kind {
+			n++
+		}
+	}
+	return n
+}
