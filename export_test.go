@@ -1,0 +1,4 @@
+package gracedb
+
+// RaceDetector is for the tests outside the package.
+const RaceDetector = raceDetector

@@ -1,0 +1,104 @@
+package gracedb
+
+import (
+	stdbase64 "encoding/base64"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/gracedb-go/gracedb/internal/samples"
+)
+
+// benchUploads are uploads like those of aframe (0.2 kB) and gstlal.
+func benchUploads() []Upload {
+	uploads := []Upload{}
+	for _, data := range [][]byte{samples.Aframe(1), samples.Coinc(50_000, 1), samples.Coinc(360_000, 1), samples.Coinc(800_000, 1)} {
+		uploads = append(uploads, Upload{
+			Server: "https://gracedb-test.ligo.org/api/", GraceID: "G123456", Submitter: "gstlal.online@ligo.org",
+			Pipeline: "gstlal", Labels: []string{"INJ"}, Filename: "coinc.xml", Data: data, ContentID: contentID(data),
+			Time: time.Unix(1732288000, 123456000), Group: "CBC", Search: "AllSky",
+		})
+	}
+	return uploads
+}
+
+// A stdUpload is the same message for encoding/json.
+type stdUpload struct {
+	Type           string    `json:"type"`
+	Server         string    `json:"gracedb_server"`
+	GraceID        *string   `json:"graceid"`
+	Submitter      *string   `json:"submitter"`
+	Pipeline       string    `json:"pipeline"`
+	GraceDBUpload  bool      `json:"gracedb_upload"`
+	SkipSupervisor bool      `json:"skip_supervisor"`
+	Labels         []string  `json:"labels"`
+	EventFile      [2]string `json:"eventFile"`
+	Timestamp      float64   `json:"_producer_timestamp"`
+	ContentID      string    `json:"content_id"`
+	Group          string    `json:"group"`
+	Search         string    `json:"search,omitempty"`
+}
+
+func encodeStd(u Upload) ([]byte, error) {
+	return json.Marshal(stdUpload{
+		Type: "upload", Server: u.Server, GraceID: &u.GraceID, Submitter: &u.Submitter, Pipeline: u.Pipeline,
+		GraceDBUpload: true, Labels: u.Labels, EventFile: [2]string{u.Filename, stdbase64.StdEncoding.EncodeToString(u.Data)},
+		Timestamp: float64(u.Time.UnixMicro()) / 1e6, ContentID: u.ContentID, Group: u.Group, Search: u.Search,
+	})
+}
+
+func decodeStd(value []byte) (stdUpload, []byte, error) {
+	var u stdUpload
+	if err := json.Unmarshal(value, &u); err != nil {
+		return u, nil, err
+	}
+	data, err := stdbase64.StdEncoding.DecodeString(u.EventFile[1])
+	return u, data, err
+}
+
+func BenchmarkEncode(b *testing.B) {
+	for _, u := range benchUploads() {
+		size := fmt.Sprintf("%dkB", (len(u.Data)+500)/1000)
+		bench := func(name string, f func()) {
+			b.Run(size+"/"+name, func(b *testing.B) {
+				b.ReportAllocs()
+				b.SetBytes(int64(len(u.Data)))
+				for b.Loop() {
+					f()
+				}
+			})
+		}
+		bench("gracedb", func() { encodeUpload(u) })
+		bench("stdlib base64 alone", func() {
+			dst := make([]byte, stdbase64.StdEncoding.EncodedLen(len(u.Data)))
+			stdbase64.StdEncoding.Encode(dst, u.Data)
+		})
+		bench("encoding json", func() {
+			if _, err := encodeStd(u); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	for _, u := range benchUploads() {
+		size := fmt.Sprintf("%dkB", (len(u.Data)+500)/1000)
+		m := Message{Value: encodeUpload(u)}
+		bench := func(name string, f func() error) {
+			b.Run(size+"/"+name, func(b *testing.B) {
+				b.ReportAllocs()
+				b.SetBytes(int64(len(u.Data)))
+				for b.Loop() {
+					if err := f(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+		bench("Upload", func() error { _, err := m.Upload(); return err })
+		bench("Decode", func() error { return m.Decode(new(stdUpload)) })
+		bench("encoding json and base64", func() error { _, _, err := decodeStd(m.Value); return err })
+	}
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package gracedb
+
+const raceDetector = true

@@ -1,0 +1,145 @@
+package gracedb
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// vectorLines returns the lines of testdata/vectors/name, which are recorded from
+// the Python package; see the README there.
+func vectorLines[T any](t *testing.T, name string) []T {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "vectors", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []T
+	for line := range bytes.Lines(text) {
+		var v T
+		if err := json.Unmarshal(line, &v); err != nil {
+			t.Fatalf("%s, line %d: %v", name, len(lines)+1, err)
+		}
+		lines = append(lines, v)
+	}
+	return lines
+}
+
+// instanceDiffers are the service URLs for which DeriveInstanceName is an error
+// where the peer returns a name, each with the reason.
+var instanceDiffers = map[string]string{
+	"https://[::1]/api/":                    "a topic name may not hold ':'",
+	"https://[::1]:8443/api/":               "a topic name may not hold ':'",
+	"https://[fe80::1%25eth0]/api/":         "a topic name may not hold ':' or '%'",
+	"https://.ligo.org/api/":                "an empty instance is a mistake",
+	"https://gräcedb.example/api/":          "a topic name is ASCII",
+	"https://グレース.jp/api/":                  "a topic name is ASCII",
+	"https://gracedb-dev.ligo.org:abc/api/": "no request to such a port can work",
+	"https://grace db.ligo.org/api/":        "a topic name may not hold a space",
+	"https:// gracedb-dev.ligo.org/api/":    "a topic name may not hold a space",
+	"https://%67racedb.ligo.org/api/":       "a host is not percent-encoded",
+	"https://gracedb.ligo.org\n/api/":       "a newline inside a URL is a mistake",
+}
+
+func TestVectorsTopics(t *testing.T) {
+	type vector struct {
+		Fn     string
+		Input  json.RawMessage
+		Output json.RawMessage
+		Error  string
+	}
+	decode := func(raw json.RawMessage, v any) {
+		t.Helper()
+		if err := json.Unmarshal(raw, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := 0
+	for _, v := range vectorLines[vector](t, "topics.jsonl") {
+		t.Run(v.Fn+string(v.Input), func(t *testing.T) {
+			switch v.Fn {
+			case "derive_instance_name":
+				var input, want string
+				decode(v.Input, &input)
+				if v.Error == "" {
+					decode(v.Output, &want)
+				}
+				if instanceDiffers[input] != "" {
+					want = ""
+					seen++
+				}
+				got, err := DeriveInstanceName(input)
+				if got != want || (err == nil) != (want != "") {
+					t.Errorf("DeriveInstanceName(%q) = %q, %v; want %q", input, got, err, want)
+				}
+				if err != nil && !errors.Is(err, ErrConfig) {
+					t.Errorf("%v is not an ErrConfig", err)
+				}
+			case "make_topic_name":
+				var input [2]string
+				var want string
+				decode(v.Input, &input)
+				decode(v.Output, &want)
+				if got := MakeTopicName(input[0], input[1]); got != want {
+					t.Errorf("MakeTopicName(%q, %q) = %q, want %q", input[0], input[1], got, want)
+				}
+			case "parse_topic_name":
+				var input string
+				var want [2]string
+				decode(v.Input, &input)
+				if v.Error == "" {
+					decode(v.Output, &want)
+				}
+				instance, pipeline, err := ParseTopicName(input)
+				if diff := cmp.Diff(want, [2]string{instance, pipeline}); diff != "" {
+					t.Errorf("ParseTopicName(%q): %s", input, diff)
+				}
+				if (err != nil) != (v.Error != "") {
+					t.Errorf("ParseTopicName(%q): %v, want error %q", input, err, v.Error)
+				}
+			default:
+				t.Errorf("unknown function %q", v.Fn)
+			}
+		})
+	}
+	if seen != len(instanceDiffers) {
+		t.Errorf("%d of the %d differences met", seen, len(instanceDiffers))
+	}
+}
+
+// routingDiffers are the pipelines that go to another topic than the peer's, each
+// with the reason and where they go.
+var routingDiffers = map[string]struct{ pipelineTopic, topic, reason string }{
+	"İstanbul": {"istanbul", "gracedb-test.istanbul", "the peer lowers İ to two letters; no topic can have such a name"},
+	"ΑΣ":       {"ασ", "gracedb-test.ασ", "the peer knows the final sigma; no topic can have such a name"},
+	"A.B":      {"a.b", "a.b", "a name with a dot is a full topic name; no pipeline has one"},
+}
+
+func TestVectorsRouting(t *testing.T) {
+	type vector struct {
+		Group, Pipeline, Instance, Output string
+		PipelineTopic                     string `json:"pipeline_topic"`
+	}
+	seen := 0
+	for _, v := range vectorLines[vector](t, "routing.jsonl") {
+		if differs, ok := routingDiffers[v.Pipeline]; ok {
+			v.PipelineTopic, v.Output = differs.pipelineTopic, differs.topic
+			seen++
+		}
+		got := routeEvent(v.Group, v.Pipeline)
+		if got != v.PipelineTopic {
+			t.Errorf("routeEvent(%q, %q) = %q, want %q", v.Group, v.Pipeline, got, v.PipelineTopic)
+		}
+		if full := topicName(v.Instance, got); full != v.Output {
+			t.Errorf("topicName(%q, %q) = %q, want %q", v.Instance, got, full, v.Output)
+		}
+	}
+	if seen != len(routingDiffers) {
+		t.Errorf("%d of the %d differences met", seen, len(routingDiffers))
+	}
+}
