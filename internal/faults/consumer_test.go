@@ -1,0 +1,439 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+// take polls until n messages or an error came.
+func take(t testing.TB, c *gracedb.Consumer, n int) (got []gracedb.Message, err error) {
+	t.Helper()
+	for range n {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		m, err := c.Poll(ctx)
+		cancel()
+		if err != nil {
+			return got, err
+		}
+		got = append(got, m)
+	}
+	return got, nil
+}
+
+// silent checks that nothing comes for a while.
+func silent(t testing.TB, c *gracedb.Consumer, lasting time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), lasting)
+	defer cancel()
+	if m, err := c.Poll(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %q, %v", m.Value, err)
+	}
+}
+
+func numbers(from, to int) (values []string) {
+	for i := from; i < to; i++ {
+		values = append(values, fmt.Sprint(i))
+	}
+	return values
+}
+
+func wantOffsets(t testing.TB, got []gracedb.Message, from, to int64) {
+	t.Helper()
+	if int64(len(got)) != to-from {
+		t.Errorf("%d messages, want %d", len(got), to-from)
+	}
+	for i, m := range got {
+		if m.Offset != from+int64(i) {
+			t.Fatalf("message %d is at %d, want %d", i, m.Offset, from+int64(i))
+		}
+	}
+}
+
+var withAndWithout = []string{"", "g"}
+
+// both runs f without a group and with one.
+func both(t *testing.T, cfg kafkatest.Config, f func(*testing.T, *rig, string)) {
+	for _, group := range withAndWithout {
+		t.Run("group="+group, func(t *testing.T) {
+			virtually(t, cfg, func(t *testing.T, r *rig) { f(t, r, group) })
+		})
+	}
+}
+
+// A connection that breaks, a broker that is gone for a while, leaders that move:
+// consumers do not notice.
+func TestFault_N13_ConsumerHeals(t *testing.T) {
+	both(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{topic: 1}}, func(t *testing.T, r *rig, group string) {
+		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = group })
+		var got []gracedb.Message
+		n := 0
+		for i, fault := range []func() (heal func()){
+			func() func() { r.Drop(kafkatest.RST); return func() {} },
+			func() func() { r.Refuse(); r.Drop(kafkatest.FIN); return func() { r.Accept() } },
+			func() func() { r.Freeze(); return func() { r.Thaw() } },
+			func() func() { _ = r.MoveLeader(topic, 0, 1); return func() {} },
+			func() func() { _ = r.Kill(1); return func() { _ = r.Restart(1) } },
+			func() func() {
+				return r.Inject(kafkatest.Fault{Do: kafkatest.GarbageResponse, Keys: []kmsg.Key{kmsg.Fetch}, Count: 5}).Remove
+			},
+			func() func() {
+				return r.Inject(kafkatest.Fault{Do: kafkatest.HalfResponse, Keys: []kmsg.Key{kmsg.Fetch}, Count: 5}).Remove
+			},
+		} {
+			heal := fault()
+			time.Sleep(3 * time.Second)
+			r.raw(t, topic, 0, numbers(n, n+10)...)
+			heal()
+			n += 10
+			start := time.Now()
+			for len(got) < n {
+				more, err := take(t, con, n-len(got))
+				got = append(got, more...)
+				if err != nil && i != 5 { // garbage may look like a frame of a GiB
+					t.Errorf("fault %d: %v", i, err)
+				}
+			}
+			within(t, fmt.Sprint("receiving after fault ", i), time.Since(start), 12*time.Second)
+			t.Logf("fault %d: received after %v", i, time.Since(start))
+		}
+		wantOffsets(t, got, 0, int64(n))
+	})
+}
+
+// The coordinator of a group moves while it consumes.
+func TestFault_B17_CoordinatorMoves(t *testing.T) {
+	virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{topic: 1}}, func(t *testing.T, r *rig) {
+		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" })
+		r.raw(t, topic, 0, numbers(0, 5)...)
+		got, err := take(t, con, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id := range int32(3) {
+			if err := r.Kill(id); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			first := 5 + 5*int(id)
+			r.raw(t, topic, 0, numbers(first, first+5)...)
+			more, err := take(t, con, 5)
+			if err != nil {
+				t.Error(err)
+			}
+			got = append(got, more...)
+			if err := con.Commit(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := r.Restart(id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantOffsets(t, got, 0, 20)
+	})
+}
+
+// Retention deletes what was not read yet: the gap is told, and reading goes on
+// where the log begins.
+func TestFault_B18_OffsetOutOfRange(t *testing.T) {
+	both(t, kafkatest.Config{}, func(t *testing.T, r *rig, group string) {
+		for _, read := range []int{0, 3} {
+			t.Logf("%d read before", read)
+			con := r.consumer(t, func(c *gracedb.ConsumerConfig) {
+				if c.GroupID = group; group != "" {
+					c.GroupID = fmt.Sprint(group, read)
+				}
+			})
+			first := len(r.records(t))
+			if read > 0 {
+				first += int(lowest(t, r))
+			}
+			r.raw(t, topic, 0, numbers(0, read)...)
+			if _, err := take(t, con, read); err != nil {
+				t.Fatal(err)
+			}
+			if read > 0 {
+				silent(t, con, time.Second)
+			}
+			// The consumer is away while the log moves on.
+			r.Refuse()
+			r.Drop(kafkatest.RST)
+			r.raw(t, topic, 0, numbers(read, 20)...)
+			if err := r.Trim(topic, 0, int64(first+15)); err != nil {
+				t.Fatal(err)
+			}
+			r.Accept()
+			_, err := take(t, con, 1)
+			wantKinds(t, err, is(gracedb.ErrConsumer), is(gracedb.ErrProducer), topic, fmt.Sprint(first+15))
+			t.Log(err)
+			got, err := take(t, con, 5)
+			if err != nil {
+				t.Error(err)
+			}
+			wantOffsets(t, got, int64(first+15), int64(first+20))
+			if err := con.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// lowest returns where a topic's log begins.
+func lowest(t testing.TB, r *rig) int64 {
+	records := r.records(t)
+	if len(records) == 0 {
+		t.Fatal("the log is empty")
+	}
+	return records[0].Offset
+}
+
+// Members come and go: every message is seen, and what comes again was not done.
+func TestFault_B19_MembersComeAndGo(t *testing.T) {
+	virtually(t, kafkatest.Config{Topics: map[string]int{topic: 6}}, func(t *testing.T, r *rig) {
+		first := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" }) // pins the position
+		var mu sync.Mutex
+		seen := make(map[string]int)
+		consume := func(ctx context.Context, c *gracedb.Consumer) {
+			for m, err := range c.Stream(ctx) {
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				seen[fmt.Sprint(m.Partition, "/", m.Offset)]++
+				mu.Unlock()
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { consume(ctx, first) })
+		random := rand.New(rand.NewPCG(7, 7))
+		for range 10 {
+			life := time.Duration(1000+random.IntN(9000)) * time.Millisecond
+			start := time.Duration(random.IntN(8000)) * time.Millisecond
+			wg.Go(func() {
+				time.Sleep(start)
+				c, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: r.cluster("bob"), Topics: []string{"test"}, GroupID: "g"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				own, stop := context.WithTimeout(ctx, life)
+				defer stop()
+				consume(own, c)
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		const n = 1500
+		for i := range n {
+			r.raw(t, topic, int32(i%6), fmt.Sprint(i))
+			time.Sleep(10 * time.Millisecond)
+		}
+		for start := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+			mu.Lock()
+			all := len(seen) == n
+			mu.Unlock()
+			if all {
+				break
+			}
+			if time.Since(start) > 30*time.Second {
+				t.Errorf("%d of %d seen", len(seen), n)
+				break
+			}
+		}
+		cancel()
+		wg.Wait()
+		doubled := 0
+		for _, times := range seen {
+			doubled += times - 1
+		}
+		t.Logf("%d seen, %d doubled", len(seen), doubled)
+		// A member that leaves has one message in hand, which is not done.
+		if doubled > 60 {
+			t.Errorf("%d doubled", doubled)
+		}
+	})
+}
+
+// A batch that inflates without end stops the stream once, with its place, and is
+// passed over.
+func TestFault_X3_Bomb(t *testing.T) {
+	both(t, kafkatest.Config{MaxMessageBytes: 20 << 20}, func(t *testing.T, r *rig, group string) {
+		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = group })
+		r.raw(t, topic, 0, "before")
+		bomb, err := r.Client(kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(80<<20), kgo.MaxBufferedBytes(200<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer bomb.Close()
+		if err := bomb.ProduceSync(context.Background(), &kgo.Record{Topic: topic, Value: make([]byte, 70<<20)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		r.raw(t, topic, 0, "after")
+		got, err := take(t, con, 1)
+		if err != nil || string(got[0].Value) != "before" {
+			t.Fatalf("%v, %v", got, err)
+		}
+		_, err = take(t, con, 1)
+		wantKinds(t, err, is(gracedb.ErrConsumer), is(gracedb.ErrConnection), topic, "offset 1")
+		t.Log(err)
+		got, err = take(t, con, 1)
+		if err != nil || string(got[0].Value) != "after" {
+			t.Errorf("%v, %v", got, err)
+		}
+		silent(t, con, time.Second)
+	})
+}
+
+// What is in a message is its own affair: it is delivered, and its decoders say
+// what is wrong with it and where it is.
+func TestFault_X4_NotJSON(t *testing.T) {
+	both(t, kafkatest.Config{}, func(t *testing.T, r *rig, group string) {
+		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = group })
+		for _, value := range []string{"", "null", "{", `{"a":1,"a":2}`, "\xff\xfe", "[1]", `"x"`, `{"type":"upload"}`, string(bytes.Repeat([]byte("["), 20_000))} {
+			r.raw(t, topic, 0, value)
+			got, err := take(t, con, 1)
+			if err != nil || string(got[0].Value) != value {
+				t.Fatalf("%.20q: %v, %v", value, got, err)
+			}
+			_, err = got[0].Upload()
+			wantKinds(t, err, nil, nil, topic, fmt.Sprint(got[0].Offset))
+			var v struct{ A int }
+			if err := got[0].Decode(&v); err != nil {
+				wantKinds(t, err, nil, nil, topic, fmt.Sprint(got[0].Offset))
+			}
+		}
+	})
+}
+
+// A handler that is slower than the group's session stays a member.
+func TestFault_F8_SlowHandler(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
+		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" })
+		r.raw(t, topic, 0, numbers(0, 4)...)
+		var got []gracedb.Message
+		for m, err := range con.Stream(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, m)
+			time.Sleep(10 * time.Minute)
+			if len(got) == 4 {
+				break
+			}
+		}
+		wantOffsets(t, got, 0, 4)
+		if err := con.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := con.Close(); err != nil {
+			t.Error(err)
+		}
+		r.raw(t, topic, 0, "4")
+		next, err := take(t, r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" }), 1)
+		if err != nil || next[0].Offset != 4 {
+			t.Errorf("%v, %v", next, err)
+		}
+	})
+}
+
+// A handler's panic reaches the caller, and its message comes again.
+func TestFault_F9_HandlerPanics(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
+		r.raw(t, topic, 0, numbers(0, 4)...)
+		for range 3 {
+			func() {
+				con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID, c.FromBeginning = "g", true })
+				defer func() {
+					if v := recover(); v != "at 2" {
+						t.Errorf("recovered %v", v)
+					}
+				}()
+				defer func() { _ = con.Close() }()
+				for m := range con.Stream(t.Context()) {
+					if m.Offset == 2 {
+						panic("at 2")
+					}
+				}
+			}()
+		}
+		got, err := take(t, r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" }), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantOffsets(t, got, 2, 4)
+	})
+}
+
+// Commit, with something to commit, on a broker that does not answer.
+func TestFault_N7_CommitPastCtx(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
+		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" })
+		r.raw(t, topic, 0, numbers(0, 4)...)
+		if _, err := take(t, con, 2); err != nil {
+			t.Fatal(err)
+		}
+		r.Mute(kafkatest.MuteRequests)
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			start := time.Now()
+			err := con.Commit(ctx)
+			cancel()
+			within(t, "Commit", time.Since(start), 400*time.Millisecond)
+			wantKinds(t, err, is(gracedb.ErrConnection, gracedb.ErrConsumer, context.DeadlineExceeded), nil, r.Addrs()[0])
+		}
+		start := time.Now()
+		if err := con.Close(); err != nil {
+			t.Error(err)
+		}
+		within(t, "Close", time.Since(start), 3*time.Second)
+	})
+}
+
+// A killed member's partitions move within 15 seconds.
+func TestFault_B20_MoveToTheNextMember(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
+		// A client whose connections are cut for good is a dead one.
+		var dead atomic.Bool
+		first := r.consumer(t, func(c *gracedb.ConsumerConfig) {
+			c.GroupID = "g"
+			c.Cluster.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if dead.Load() {
+					return nil, errors.New("dead")
+				}
+				return r.Dial(ctx, network, addr)
+			}
+		})
+		r.raw(t, topic, 0, numbers(0, 5)...)
+		if _, err := take(t, first, 3); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1100 * time.Millisecond) // what is done is stored
+		dead.Store(true)
+		r.Drop(kafkatest.RST)
+		start := time.Now()
+		second := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" })
+		got, err := take(t, second, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		within(t, "taking over", time.Since(start), 15*time.Second)
+		t.Logf("taken over after %v", time.Since(start))
+		wantOffsets(t, got, 2, 5)
+	})
+}
