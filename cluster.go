@@ -64,7 +64,7 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	if err := c.checkBrokers(); err != nil {
 		return nil, err
 	}
-	return c.clientOpts(&bearer{src: c.tokenSource(""), watch: newAuthWatch(c.logger(), 0)})
+	return c.clientOpts(&bearer{src: c.tokenSource(""), watch: newAuthWatch(c.logger(), 0)}, nil)
 }
 
 // The waits of every client. A broker that has not answered a request within
@@ -84,10 +84,19 @@ const (
 
 // clientOpts returns the options common to all clients. Opts of the user come
 // last, so that they win.
-func (c Cluster) clientOpts(auth *bearer) ([]kgo.Opt, error) {
+func (c Cluster) clientOpts(auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
 	dial, err := c.dialer()
 	if err != nil {
 		return nil, err
+	}
+	if inner := dial; wrap != nil {
+		dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := inner(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return wrap(conn), nil
+		}
 	}
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),

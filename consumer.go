@@ -112,7 +112,7 @@ func newConsumer(cfg ConsumerConfig) (*Consumer, []string, error) {
 		)
 	}
 	var err error
-	if c.link, err = newLink(cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, opts...); err != nil {
+	if c.link, err = newLink(cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, nil, opts...); err != nil {
 		return nil, nil, err
 	}
 	topics, err := c.fullNames(cfg.Topics)

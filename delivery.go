@@ -25,6 +25,7 @@ type delivery struct {
 	record  kgo.Record
 	ctx     context.Context // withdraws it while it has not been sent
 	givenUp chan struct{}   // closed to withdraw it; or nil
+	ordered bool            // whether the next of its key may be queued already
 	done    func(Message, error)
 	settled chan struct{} // closed with err set; nil if done is called instead
 
@@ -40,9 +41,10 @@ type delivery struct {
 }
 
 // Done makes the engine fail the record. A record that may have been written is
-// not withdrawn: nobody could tell what became of it.
+// not withdrawn: nobody could tell what became of it. Nor is one that would take
+// others along that are then sent again, perhaps behind the next of their key.
 func (d *delivery) Done() <-chan struct{} {
-	if d.p.answers.lostSince(d.handed) {
+	if d.p.answers.doubtSince(d.handed) || d.Err() != nil && d.p.queue.orderedLive(d.msg.Topic) {
 		return nil
 	}
 	if d.givenUp != nil {
@@ -78,7 +80,6 @@ func (d *delivery) Value(any) any { return nil }
 
 // send gives d to the engine, which calls back when it is settled.
 func (p *Producer) send(d *delivery) {
-	d.p = p
 	if !p.lines.join(d) {
 		p.hand(d)
 	}
@@ -127,14 +128,20 @@ func (d *delivery) promise(r *kgo.Record, err error) {
 // again gives d back to the engine if it was not written, and failed for what is
 // not its own fault.
 func (p *Producer) again(d *delivery, err error) bool {
-	if p.life.Err() != nil || d.Err() != nil || p.answers.lostSince(d.handed) {
+	if p.life.Err() != nil || d.Err() != nil || p.answers.doubtSince(d.handed) {
 		return false
 	}
 	switch {
 	case isRefusal(err), errors.Is(err, ErrAuthentication):
-		// A bare code 58 makes the engine fail all that is buffered.
+		// A bare code 58 makes the engine fail all that is buffered, and forget
+		// what is on its way elsewhere.
+		if p.answers.maybeWritten(d.handed) {
+			return false
+		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		// Another message's context.
+		// Another message's context. The engine looks at that of the first in line
+		// for a partition, and only while nothing of the line was ever sent or, as
+		// Done sees to it, all that was is known not to be written.
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return p.againAlone(d)
 	default:
@@ -170,16 +177,14 @@ func (p *Producer) outcome(d *delivery, err error) error {
 	topic := d.msg.Topic
 	what := p.naming(topic)
 	_, answered := errors.AsType[*kerr.Error](err)
-	// An earlier try may have been written and its answer lost.
-	if p.answers.lostSince(d.handed) || answered && !notWritten(err) {
+	// An earlier try may have been written, or it is on its way.
+	if p.answers.doubtSince(d.handed) || answered && !notWritten(err) || !answered && p.answers.maybeWritten(d.handed) {
 		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
 	}
 	switch {
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return p.tooLarge(topic, messageSize(d.msg), fmt.Sprintf("the broker refuses it even compressed (its limit is %s)", p.codec.limitText()), err)
-	case errors.Is(err, kgo.ErrClientClosed):
-		return fail([]error{ErrOutcomeUnknown, ErrClosed, err}, "kafka: %s: closed before it was acknowledged; it may have been written", what)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		is, why := p.watch.trouble()
 		if why != "" {
 			why = ": " + why

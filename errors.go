@@ -187,8 +187,11 @@ func isConnectionError(err error) bool {
 }
 
 // notWritten reports whether err, as a broker's answer to a batch, means that no
-// record of it was appended. Answers that are not listed may come after an append
-// (REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND), or are not understood.
+// record of it is in the log, or will be. Answers that are not listed may come after
+// an append (REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND, and
+// NOT_LEADER_OR_FOLLOWER of a leader that lost its office while it waited for its
+// replicas), are asked again although batches are on their way behind this one
+// (NOT_ENOUGH_REPLICAS), or are not understood.
 func notWritten(err error) bool {
 	for _, answer := range []error{
 		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.CorruptMessage,
@@ -197,7 +200,6 @@ func notWritten(err error) bool {
 		kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed,
 		kerr.UnknownTopicOrPartition, kerr.UnknownTopicID, kerr.InvalidTopicException,
 		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
-		kerr.NotLeaderForPartition, kerr.NotEnoughReplicas,
 	} {
 		if errors.Is(err, answer) {
 			return true

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -32,8 +33,9 @@ type link struct {
 	closed  chan struct{}
 }
 
-// newLink checks c and makes the client. It connects to nothing.
-func newLink(c Cluster, kind error, scope string, grace time.Duration, own ...kgo.Opt) (*link, error) {
+// newLink checks c and makes the client. It connects to nothing. Each connection to
+// a broker goes through wrap, if that is not nil.
+func newLink(c Cluster, kind error, scope string, grace time.Duration, wrap func(net.Conn) net.Conn, own ...kgo.Opt) (*link, error) {
 	instance, err := c.instance()
 	if err != nil {
 		return nil, err
@@ -46,7 +48,7 @@ func newLink(c Cluster, kind error, scope string, grace time.Duration, own ...kg
 		return nil, err
 	}
 	l.auth = &bearer{src: c.tokenSource(scope), watch: l.watch}
-	opts, err := c.clientOpts(l.auth)
+	opts, err := c.clientOpts(l.auth, wrap)
 	if err != nil {
 		return nil, err
 	}

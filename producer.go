@@ -137,12 +137,11 @@ func newProducer(cfg ProducerConfig) (*Producer, error) {
 	}
 	p.answers.began = time.Now()
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
-	p.link, err = newLink(cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace),
+	p.link, err = newLink(cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), p.answers.watch,
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(partitioner{}),
 		kgo.ProducerLinger(0),
-		kgo.WithCompressor(codec),
-		kgo.WithHooks(&p.answers),
+		kgo.WithCompressor(builtBatches{codec, &p.answers}),
 		// A batch holds one message at least; what a message may measure is
 		// checked before.
 		kgo.ProducerBatchMaxBytes(int32(p.maxMessage+batchOverhead)),
@@ -190,17 +189,17 @@ func (p *Producer) checkTopicName(topic string) error {
 // done, if not nil, is called exactly once with what became of m, at the latest
 // during Close. It must not block: to produce from it, start a goroutine. If done
 // is nil, Flush reports a failure. Ending ctx withdraws m only while it has not
-// been sent. m.Value and m.Headers must not change until m is settled.
+// been sent, and while no other message that Produce was given with a key waits for
+// the same topic: it could lose its place. m.Value and m.Headers must not change until m is settled.
 //
 // Messages of one key arrive in the order of their calls, except that one whose
 // authentication fails in mid-flight is sent again behind those that follow it.
 // done may be called from several goroutines at a time.
 func (p *Producer) Produce(ctx context.Context, m Message, done func(Message, error)) error {
-	d, err := p.accept(ctx, m)
-	if err != nil {
+	d := &delivery{p: p, msg: m, ctx: ctx, done: done, ordered: len(m.Key) > 0}
+	if err := p.accept(ctx, d); err != nil {
 		return err
 	}
-	d.ctx, d.done = ctx, done
 	p.send(d)
 	return nil
 }
@@ -209,7 +208,7 @@ func (p *Producer) Produce(ctx context.Context, m Message, done func(Message, er
 // or the grace ends first, the error is also ErrOutcomeUnknown when m may have
 // been written or may still be, and ErrDelivery when it was not and will not be.
 func (p *Producer) ProduceSync(ctx context.Context, m Message) (Message, error) {
-	return p.produceSync(ctx, m, false)
+	return p.produceSync(ctx, &delivery{msg: m}, false)
 }
 
 // publish is ProduceSync, waiting at most FlushTimeout. With settle, a refused
@@ -217,15 +216,15 @@ func (p *Producer) ProduceSync(ctx context.Context, m Message) (Message, error) 
 func (p *Producer) publish(ctx context.Context, m Message, settle bool) (Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
 	defer cancel()
-	return p.produceSync(ctx, m, settle)
+	return p.produceSync(ctx, &delivery{msg: m}, settle)
 }
 
-func (p *Producer) produceSync(ctx context.Context, m Message, settle bool) (Message, error) {
-	d, err := p.accept(ctx, m)
-	if err != nil {
+func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (Message, error) {
+	d.p, d.ctx = p, context.WithoutCancel(ctx)
+	d.settled, d.givenUp = make(chan struct{}), make(chan struct{})
+	if err := p.accept(ctx, d); err != nil {
 		return Message{}, err
 	}
-	d.ctx, d.settled, d.givenUp = context.WithoutCancel(ctx), make(chan struct{}), make(chan struct{})
 	p.send(d)
 
 	gaveUp := p.wait(ctx, d)
@@ -294,44 +293,43 @@ func (p *Producer) refused() error {
 	return nil
 }
 
-// accept checks m and takes it into the queue.
-func (p *Producer) accept(ctx context.Context, m Message) (*delivery, error) {
+// accept checks d's message and takes d into the queue.
+func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	if p.isClosed() {
-		return nil, p.errClosed()
+		return p.errClosed()
 	}
 	topic := p.topic
-	if m.Topic != "" {
-		topic = topicName(p.instance, m.Topic)
+	if d.msg.Topic != "" {
+		topic = topicName(p.instance, d.msg.Topic)
 	}
 	if topic == "" {
-		return nil, fail([]error{ErrTopic, ErrDelivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")
+		return fail([]error{ErrTopic, ErrDelivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")
 	}
 	if err := p.checkTopicName(topic); err != nil {
-		return nil, err
+		return err
 	}
-	size := messageSize(m)
+	size := messageSize(d.msg)
 	if size > p.maxMessage {
-		return nil, p.tooLarge(topic, size, fmt.Sprintf("MaxMessageBytes is %d", p.maxMessage), nil)
+		return p.tooLarge(topic, size, fmt.Sprintf("MaxMessageBytes is %d", p.maxMessage), nil)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fail([]error{err, ErrDelivery}, "kafka: %s: %s", p.naming(topic), err)
+		return fail([]error{err, ErrDelivery}, "kafka: %s: %s", p.naming(topic), err)
 	}
 	if err := p.refused(); err != nil {
-		return nil, fail([]error{err, ErrDelivery}, "%s", reason(err))
+		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	}
-	m.Topic = topic
-	d := &delivery{msg: m, cost: int64(size) + messageOverhead}
+	d.msg.Topic, d.cost = topic, int64(size)+messageOverhead
 	_, past, _ := p.watch.status()
 	switch err := p.queue.enter(ctx, d, past); {
 	case err == nil:
-		return d, nil
+		return nil
 	case errors.Is(err, errStopped):
 		err = cmp.Or(p.refused(), ErrProducer)
-		return nil, fail([]error{err, ErrDelivery}, "%s", reason(err))
+		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	case errors.Is(err, ErrClosed):
-		return nil, p.errClosed()
+		return p.errClosed()
 	default:
-		return nil, fail([]error{err, ErrDelivery}, "kafka: %s: %s while waiting for room: %d bytes are not settled yet",
+		return fail([]error{err, ErrDelivery}, "kafka: %s: %s while waiting for room: %d bytes are not settled yet",
 			p.naming(topic), err, p.queue.limit)
 	}
 }

@@ -193,6 +193,19 @@ func (q *queue) forget(w *drainWaiter) {
 	}
 }
 
+// orderedLive reports whether a message of topic is wanted still, whose order among
+// others matters.
+func (q *queue) orderedLive(topic string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for d := q.first; d != nil; d = d.next {
+		if d.ordered && d.msg.Topic == topic && d.Err() == nil {
+			return true
+		}
+	}
+	return false
+}
+
 func (q *queue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
