@@ -176,6 +176,7 @@ func (c *conn) request(frame []byte) error {
 	case DropRequest:
 		return c.lose()
 	}
+	r.ownProducers()
 	forward, err := c.admit(r)
 	if err != nil {
 		return err

@@ -1,0 +1,53 @@
+package kafkatest
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"hash/fnv"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Where a record batch (version 2) has its fields.
+const (
+	batchChecksum = 17 // of all behind it
+	batchAttrs    = 21
+	batchProducer = 43
+	batchLeast    = 61
+)
+
+// ownProducers gives each partition a producer of its own, in the frame of a Produce
+// request. Kafka keeps an idempotent producer's epoch and sequence numbers by
+// partition; kfake keeps the epoch for all of them, and refuses a batch that is sent
+// again under the old epoch to one partition because another has seen the new.
+func (r *request) ownProducers() {
+	if r.key != int16(kmsg.Produce) {
+		return
+	}
+	req, err := r.decode()
+	if err != nil {
+		return // kfake says what is wrong
+	}
+	for _, t := range req.(*kmsg.ProduceRequest).Topics {
+		for _, p := range t.Partitions {
+			b := p.Records // a part of r.frame
+			if len(b) < batchLeast {
+				continue
+			}
+			id := int64(binary.BigEndian.Uint64(b[batchProducer:]))
+			checksum := crc32.Checksum(b[batchAttrs:], castagnoli)
+			if id < 0 || binary.BigEndian.Uint32(b[batchChecksum:]) != checksum {
+				continue
+			}
+			h := fnv.New64a()
+			_, _ = h.Write(b[batchProducer : batchProducer+8])
+			_, _ = h.Write([]byte(t.Topic))
+			_, _ = h.Write(t.TopicID[:])
+			_, _ = h.Write(binary.BigEndian.AppendUint32(nil, uint32(p.Partition)))
+			binary.BigEndian.PutUint64(b[batchProducer:], h.Sum64()>>1)
+			binary.BigEndian.PutUint32(b[batchChecksum:], crc32.Checksum(b[batchAttrs:], castagnoli))
+		}
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
