@@ -1,0 +1,213 @@
+package faults
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+
+	"github.com/gracedb-go/gracedb"
+)
+
+// An outlet is what a simulation publishes with.
+type outlet struct {
+	sync  func(context.Context, gracedb.Message) (gracedb.Message, error)
+	async func(context.Context, gracedb.Message, func(gracedb.Message, error)) error
+	flush func(context.Context) error
+	close func() error
+}
+
+// open connects the outlet.
+func (s *simulation) open() {
+	if *simBare {
+		s.out = s.bare()
+		return
+	}
+	cfg := gracedb.ProducerConfig{Cluster: s.cluster("alice"), Topic: "test", AuthGrace: s.plan.grace, FlushTimeout: flushTimeout}
+	p, err := gracedb.NewProducer(s.t.Context(), cfg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.out = outlet{p.ProduceSync, p.Produce, p.Flush, p.Close}
+}
+
+// bare publishes as a program does that uses franz-go as it comes: an error says
+// that a message was not delivered.
+func (s *simulation) bare() outlet {
+	cluster := s.cluster("alice")
+	conf := &tls.Config{ServerName: "localhost", RootCAs: s.Authority().Pool(), MinVersion: tls.VersionTLS12}
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(cluster.Brokers...),
+		kgo.DefaultProduceTopic(topic),
+		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := cluster.Dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			secure := tls.Client(conn, conf)
+			if err := secure.HandshakeContext(ctx); err != nil {
+				_ = conn.Close()
+				return nil, err
+			}
+			return secure, nil
+		}),
+		kgo.SASL(oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
+			token, err := cluster.Token(ctx)
+			return oauth.Auth{Token: token}, err
+		})),
+	)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	async := func(ctx context.Context, m gracedb.Message, done func(gracedb.Message, error)) error {
+		client.Produce(ctx, &kgo.Record{Key: m.Key, Value: m.Value}, func(r *kgo.Record, err error) {
+			if err != nil {
+				err = fmt.Errorf("%w: %w", gracedb.ErrDelivery, err)
+			}
+			done(gracedb.Message{Partition: r.Partition, Offset: r.Offset}, err)
+		})
+		return nil
+	}
+	return outlet{
+		async: async,
+		sync: func(ctx context.Context, m gracedb.Message) (got gracedb.Message, err error) {
+			told := make(chan struct{})
+			_ = async(ctx, m, func(g gracedb.Message, e error) { got, err = g, e; close(told) })
+			<-told
+			return got, err
+		},
+		flush: client.Flush,
+		close: func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+			defer cancel()
+			err := client.Flush(ctx)
+			client.Close()
+			return err
+		},
+	}
+}
+
+// A tally is what all simulations of a run have seen.
+type tally struct {
+	mu       sync.Mutex
+	faults   map[string]int
+	outcomes map[outcome]int
+	lost     int // acknowledged, and not in the log
+	doubled  int
+	untrue   int                             // failed, and in the log
+	others   int                             // other promises broken: bounds, order, consumers
+	reports  int                             // errors that consumers told of
+	worst    map[time.Duration]time.Duration // until all works again, by bound
+	late     int
+	behind   time.Duration // of consumers, at the end
+	virtual  time.Duration
+	seeds    map[uint64]time.Duration
+}
+
+func newTally() *tally {
+	return &tally{
+		faults: make(map[string]int), outcomes: make(map[outcome]int), worst: make(map[time.Duration]time.Duration), seeds: make(map[uint64]time.Duration),
+	}
+}
+
+func (y *tally) add(f func()) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	f()
+}
+
+func (y *tally) fault(kind string) { y.add(func() { y.faults[kind]++ }) }
+func (y *tally) breach()           { y.add(func() { y.others++ }) }
+func (y *tally) told(error)        { y.add(func() { y.reports++ }) }
+
+func (y *tally) took(seed uint64, d time.Duration) { y.add(func() { y.seeds[seed] = d }) }
+func (y *tally) lasted(d time.Duration)            { y.add(func() { y.virtual += d }) }
+func (y *tally) caughtUp(d time.Duration)          { y.add(func() { y.behind = max(y.behind, d) }) }
+
+func (y *tally) recovered(bound, took time.Duration) {
+	y.add(func() {
+		y.worst[bound] = max(y.worst[bound], took)
+		if took > bound {
+			y.late++
+		}
+	})
+}
+
+// history counts what became of the messages of one seed.
+func (y *tally) history(h *history, records []*kgo.Record) {
+	seen := make(map[string]int)
+	for _, r := range records {
+		value, _, _ := strings.Cut(string(r.Value), " ")
+		seen[value]++
+	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for value, s := range h.sends {
+		y.outcomes[s.outcome]++
+		switch n := seen[value]; {
+		case n > 1:
+			y.doubled++
+		case n == 1 && s.outcome == failed:
+			y.untrue++
+		case n == 0 && s.outcome == delivered:
+			y.lost++
+		}
+	}
+}
+
+// report prints the sum, as a table.
+func (y *tally) report(t *testing.T, seeds int, took time.Duration) {
+	var b strings.Builder
+	row := func(what string, format string, args ...any) {
+		fmt.Fprintf(&b, "| %s | %s |\n", what, fmt.Sprintf(format, args...))
+	}
+	sent, all := 0, 0
+	for _, n := range y.outcomes {
+		sent += n
+	}
+	var faults []string
+	for _, name := range slices.Sorted(maps.Keys(y.faults)) {
+		all += y.faults[name]
+		faults = append(faults, fmt.Sprintf("%s %d", name, y.faults[name]))
+	}
+	row("simulated", "%d seeds, %.1f virtual hours in %v", seeds, y.virtual.Hours(), took.Round(time.Second))
+	row("faults", "%d: %s", all, strings.Join(faults, ", "))
+	row("messages sent", "%d", sent)
+	row("delivered", "%d", y.outcomes[delivered])
+	row("failed, proven not written", "%d", y.outcomes[failed])
+	row("unknown", "%d", y.outcomes[unknown])
+	row("without an outcome", "%d", y.outcomes[pending])
+	row("acknowledged and lost", "%d", y.lost)
+	row("twice in the log", "%d", y.doubled)
+	row("failed, but in the log", "%d", y.untrue)
+	for _, bound := range slices.Sorted(maps.Keys(y.worst)) {
+		row(fmt.Sprintf("after faults, until all partitions work; bound %v", bound), "worst %v", y.worst[bound])
+	}
+	row("recoveries past their bound", "%d", y.late)
+	row("consumers at the end of the log, worst", "%v", y.behind)
+	if *simBare {
+		row("other promises broken", "%d", y.others)
+	}
+	text := b.String()
+	slowest := slices.SortedFunc(maps.Keys(y.seeds), func(a, b uint64) int { return cmp.Compare(y.seeds[b], y.seeds[a]) })
+	for _, seed := range slowest[:min(3, len(slowest))] {
+		text += fmt.Sprintf("slow: seed %d took %v\n", seed, y.seeds[seed].Round(time.Millisecond))
+	}
+	t.Log("\n" + text)
+	if *simReport != "" {
+		if err := os.WriteFile(*simReport, []byte("| | |\n|---|---|\n"+b.String()), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+}

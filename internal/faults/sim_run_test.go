@@ -1,0 +1,317 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+var (
+	simSeeds  = flag.Int("sim.seeds", 200, "how many seeds TestSimulation runs; a tenth with -short")
+	simFirst  = flag.Uint64("sim.first", 1, "the first of them")
+	simSeed   = flag.Uint64("sim.seed", 0, "run this one alone, and print its plan")
+	simReport = flag.String("sim.report", "", "write the summary to this file, too, as a Markdown table")
+	simBare   = flag.Bool("sim.bare", false, "publish with franz-go alone; what goes wrong is counted, and fails nothing")
+)
+
+// TestSimulation lets a random mix of all faults happen, for each seed another.
+func TestSimulation(t *testing.T) {
+	first, count := *simFirst, *simSeeds
+	if testing.Short() {
+		count /= 10
+	}
+	if *simSeed != 0 {
+		first, count = *simSeed, 1
+	}
+	sum := newTally()
+	began := time.Now()
+	t.Run("seeds", func(t *testing.T) {
+		for seed := first; seed < first+uint64(count); seed++ {
+			t.Run(fmt.Sprintf("seed_%05d", seed), func(t *testing.T) {
+				t.Parallel()
+				p := makePlan(seed)
+				defer func() {
+					if t.Failed() || *simSeed != 0 {
+						t.Logf("to run it again: -sim.seed %d\n%s", seed, p)
+					}
+				}()
+				start := time.Now()
+				synctest.Test(t, func(t *testing.T) { simulate(t, p, sum) })
+				sum.took(seed, time.Since(start))
+			})
+		}
+	})
+	sum.report(t, count, time.Since(began))
+}
+
+// A simulation is a plan that is carried out.
+type simulation struct {
+	*rig
+	t    *testing.T
+	plan *plan
+	out  outlet
+	sum  *tally
+
+	began      time.Time
+	other      atomic.Bool  // tokens are another principal's
+	latency    atomic.Int64 // of the network, there and back
+	partitions atomic.Int32 // how many there are
+	busy       atomic.Bool  // an episode is on
+	faulty     atomic.Bool  // a fault is on, or what it has begun is not over
+
+	mu        sync.Mutex
+	trimmed   []*kgo.Record
+	trimmedTo map[int32]int64
+	later     []func() error
+	readers   []*reader
+}
+
+func simulate(t *testing.T, p *plan, sum *tally) {
+	cfg := kafkatest.Config{
+		Brokers: p.brokers, Topics: map[string]int{topic: p.partitions}, MaxSession: p.session, Virtual: true,
+	}
+	if p.acl {
+		cfg.Subjects = map[string][]kfake.ACL{"alice": writeRights(), "carol": writeRights(), "bob": readRights()}
+	}
+	s := &simulation{rig: newRig(t, cfg), t: t, plan: p, sum: sum, began: time.Now(), trimmedTo: make(map[int32]int64)}
+	s.tokens.life = p.tokenLife
+	s.unordered = p.has("token refused, code 58")
+	s.partitions.Store(int32(p.partitions))
+	s.open()
+
+	ctx, stop := context.WithCancel(t.Context())
+	var consuming sync.WaitGroup
+	s.consume(ctx, &consuming)
+	sending, stopSending := context.WithCancel(t.Context())
+	var senders sync.WaitGroup
+	for i, load := range p.senders {
+		senders.Go(func() { s.send(sending, i, load) })
+	}
+	for i, e := range p.episodes {
+		last := i == len(p.episodes)-1
+		s.episode(e, last && p.closeEarly)
+		if !last || !p.closeEarly {
+			time.Sleep(e.quiet)
+		}
+	}
+	stopSending()
+	senders.Wait()
+	s.settle()
+	s.judgeReaders()
+	stop()
+	consuming.Wait()
+	s.judge()
+}
+
+func (s *simulation) note(format string, args ...any) {
+	if *simSeed != 0 {
+		s.t.Logf("%v: %s", time.Since(s.began), fmt.Sprintf(format, args...))
+	}
+}
+
+// cluster is how clients of the simulation connect.
+func (s *simulation) cluster(subject string) gracedb.Cluster {
+	c := s.rig.cluster(subject)
+	c.Brokers, c.Dial, c.SkipHostnameVerification = s.names(), s.dial, true
+	if s.plan.latency > 0 {
+		half := func() time.Duration { return time.Duration(s.latency.Load() / 2) }
+		c.Dial = (&shape{dial: s.dial, latency: half}).Dial
+	}
+	alice, carol := s.source(subject), s.source("carol")
+	c.Token = func(ctx context.Context) (string, error) {
+		if subject == "alice" && s.other.Load() {
+			return carol(ctx)
+		}
+		return alice(ctx)
+	}
+	return c
+}
+
+// episode does the steps of e, and measures how soon all works again.
+func (s *simulation) episode(e episode, closeAmid bool) {
+	s.busy.Store(true)
+	s.faulty.Store(true)
+	bound := soon
+	var wg sync.WaitGroup
+	amid := make(chan struct{})
+	for _, st := range e.steps {
+		bound = max(bound, kindOf(st.kind).bound)
+		s.sum.fault(st.kind)
+		wg.Go(func() {
+			time.Sleep(st.at)
+			s.note("%s", st)
+			start := time.Now()
+			lift := kindOf(st.kind).begin(s, st)
+			if lift == nil {
+				return
+			}
+			if closeAmid {
+				<-amid
+			} else {
+				time.Sleep(st.lasting - time.Since(start))
+			}
+			lift()
+			s.note("over: %s", st.kind)
+		})
+	}
+	if closeAmid {
+		time.Sleep(e.lasting() / 2)
+		s.close()
+		time.Sleep(e.lasting() / 2)
+		close(amid)
+	}
+	wg.Wait()
+	s.restore()
+	if !closeAmid {
+		took := s.recovered(bound)
+		s.note("all works again after %v", took)
+		s.sum.recovered(bound, took)
+		if took > bound {
+			s.breach("%v after the end of the faults not all partitions have acknowledged a message, want at most %v", took, bound)
+		}
+	}
+	s.busy.Store(false)
+	s.faulty.Store(false)
+}
+
+// atEnd makes f be called when the faults are over.
+func (s *simulation) atEnd(f func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.later = append(s.later, f)
+}
+
+func (s *simulation) restore() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.later {
+		if err := f(); err != nil {
+			s.t.Error(err)
+		}
+	}
+	s.later = nil
+}
+
+// recovered returns how long it takes until a message of each of several keys that
+// is sent now is acknowledged, or something longer than bound.
+func (s *simulation) recovered(bound time.Duration) time.Duration {
+	start := time.Now()
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithTimeout(s.t.Context(), bound+time.Minute)
+	defer cancel()
+	for i := range s.partitions.Load() {
+		wg.Go(func() {
+			acked := make(chan struct{})
+			var once sync.Once
+			for {
+				s.queue(ctx, s.begin(fmt.Sprint("probe", i)), func(err error) {
+					if err == nil {
+						once.Do(func() { close(acked) })
+					}
+				})
+				select {
+				case <-acked:
+					return
+				case <-ctx.Done():
+					return
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(start)
+}
+
+// send sends messages until ctx is done.
+func (s *simulation) send(ctx context.Context, i int, load sender) {
+	r := rand.New(rand.NewPCG(s.plan.seed, uint64(i)))
+	for {
+		pause := load.slow
+		if s.busy.Load() {
+			pause = load.fast
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause/2 + time.Duration(r.Int64N(int64(pause)))):
+		}
+		m := s.begin(fmt.Sprint("sender", i))
+		m.Value = append(m.Value, ' ')
+		size := r.IntN(500)
+		if r.IntN(100) < load.large {
+			size = r.IntN(200_000)
+		}
+		for range size / 8 {
+			m.Value = fmt.Appendf(m.Value, "%08x", r.Uint32())
+		}
+		timeout := time.Duration(1 + r.Int64N(int64(load.timeout)))
+		switch {
+		case r.IntN(10) < load.sync:
+			s.wait(m, timeout)
+		case r.IntN(3) == 0:
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			s.queue(ctx, m, func(error) { cancel() })
+		default:
+			s.queue(context.Background(), m, nil)
+		}
+	}
+}
+
+// wait sends m and waits for its outcome.
+func (s *simulation) wait(m gracedb.Message, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	start := time.Now()
+	got, err := s.out.sync(ctx, m)
+	s.end(s.t, m, got, err)
+	if over := time.Since(start) - timeout; over > 100*time.Millisecond {
+		s.breach("ProduceSync has outlasted its ctx by %v: %v", over, err)
+	}
+}
+
+// queue sends m without waiting; told, if not nil, is called with its outcome.
+func (s *simulation) queue(ctx context.Context, m gracedb.Message, told func(error)) {
+	if told == nil {
+		told = func(error) {}
+	}
+	start := time.Now()
+	err := s.out.async(ctx, m, func(got gracedb.Message, err error) {
+		s.end(s.t, m, got, err)
+		told(err)
+	})
+	if err != nil {
+		s.end(s.t, m, gracedb.Message{}, err)
+		told(err)
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Now().After(deadline.Add(100*time.Millisecond)) || time.Since(start) > time.Minute {
+		s.breach("Produce took %v: %v", time.Since(start), err)
+	}
+}
+
+// allowedReports are the errors that a consumer may tell of, by what has happened.
+func (s *simulation) allowedReport(err error) bool {
+	switch {
+	case strings.Contains(err.Error(), "lost"):
+		return s.plan.has("trimmed")
+	case errors.Is(err, gracedb.ErrAuthentication):
+		return s.plan.has("no token", "token refused", "token refused, code 58")
+	case errors.Is(err, gracedb.ErrConnection), strings.Contains(err.Error(), "fetching from"):
+		return s.plan.has("lost frame, cut") // bytes that are no frame
+	}
+	return false
+}
