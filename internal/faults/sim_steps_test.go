@@ -64,7 +64,7 @@ var kinds = []kind{
 	}, (*simulation).cut, soon},
 	{"short lives", func(r *rand.Rand, _ *plan, s *step) bool {
 		s.delay = someTime(r, 200*time.Millisecond, 2*time.Second)
-		s.n = 2 + int(s.lasting/s.delay)
+		s.n = min(10, 2+int(s.lasting/s.delay))
 		s.lasting = time.Duration(s.n-1) * s.delay
 		return true
 	}, (*simulation).cut, soon},
