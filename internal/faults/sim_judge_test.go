@@ -132,7 +132,7 @@ func (s *simulation) reader(ctx context.Context, name, group string, wrap func(d
 			return nil
 		}
 		s.note("%s: %v", name, err)
-		if !s.faulty.Load() {
+		if since := s.healthy.Load(); since >= 0 && time.Duration(since) <= start.Sub(s.began) {
 			s.breach("NewConsumer: %v", err)
 		}
 		time.Sleep(500 * time.Millisecond)

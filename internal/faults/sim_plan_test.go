@@ -93,6 +93,11 @@ func makePlan(seed uint64) *plan {
 		if !long && r.IntN(15) == 0 {
 			long, e.quiet = true, someTime(r, 10*time.Minute, 2*time.Hour)
 		}
+		for _, life := range []time.Duration{p.session, p.tokenLife} {
+			if life > 0 { // a login costs the processor a millisecond
+				e.quiet = min(e.quiet, 500*life)
+			}
+		}
 		for range 1 + r.IntN(3) {
 			e.steps = append(e.steps, makeStep(r, p))
 		}

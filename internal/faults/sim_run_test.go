@@ -72,7 +72,7 @@ type simulation struct {
 	latency    atomic.Int64 // of the network, there and back
 	partitions atomic.Int32 // how many there are
 	busy       atomic.Bool  // an episode is on
-	faulty     atomic.Bool  // a fault is on, or what it has begun is not over
+	healthy    atomic.Int64 // since when no fault is on, nor what it has begun; negative if one is
 
 	mu        sync.Mutex
 	trimmed   []*kgo.Record
@@ -90,7 +90,8 @@ func simulate(t *testing.T, p *plan, sum *tally) {
 	}
 	s := &simulation{rig: newRig(t, cfg), t: t, plan: p, sum: sum, began: time.Now(), trimmedTo: make(map[int32]int64)}
 	s.tokens.life = p.tokenLife
-	s.unordered = p.has("token refused, code 58")
+	// The second changes the partition of a key.
+	s.unordered = p.has("token refused, code 58", "partition added")
 	s.partitions.Store(int32(p.partitions))
 	s.open()
 
@@ -154,7 +155,7 @@ func (uncompressed) Compress(_ *bytes.Buffer, src []byte, _ ...kgo.CompressFlag)
 // episode does the steps of e, and measures how soon all works again.
 func (s *simulation) episode(e episode, closeAmid bool) {
 	s.busy.Store(true)
-	s.faulty.Store(true)
+	s.healthy.Store(-1)
 	bound := soon
 	var wg sync.WaitGroup
 	amid := make(chan struct{})
@@ -195,7 +196,7 @@ func (s *simulation) episode(e episode, closeAmid bool) {
 		}
 	}
 	s.busy.Store(false)
-	s.faulty.Store(false)
+	s.healthy.Store(int64(time.Since(s.began)))
 }
 
 // atEnd makes f be called when the faults are over.
@@ -320,7 +321,7 @@ func (s *simulation) allowedReport(err error) bool {
 		return s.plan.has("trimmed")
 	case errors.Is(err, gracedb.ErrAuthentication):
 		return s.plan.has("no token", "token refused", "token refused, code 58")
-	case errors.Is(err, gracedb.ErrConnection), strings.Contains(err.Error(), "fetching from"):
+	case errors.Is(err, gracedb.ErrConnection), strings.Contains(err.Error(), "fetching from"), strings.Contains(err.Error(), "group g:"):
 		return s.plan.has("lost frame, cut") // bytes that are no frame
 	}
 	return false
