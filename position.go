@@ -190,7 +190,9 @@ func (c *Consumer) listEndsOnce(ctx context.Context, states map[string]topicStat
 }
 
 // pin stores ends as the group's position where it has none. A group with live
-// members refuses that; then adjust does it when a partition is assigned.
+// members refuses that; then adjust does it when a partition is assigned. Where the
+// group has a position in other partitions of the topic, one without is newer than
+// the group, which is to read it from its first message: its end is dropped.
 func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics []string, ends map[string]map[int32]kgo.EpochOffset) error {
 	committed, err := c.committed(ctx, states, topics)
 	if err != nil {
@@ -199,7 +201,11 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 	missing := make(map[string]map[int32]kgo.EpochOffset)
 	for topic, parts := range ends {
 		for part, end := range parts {
-			if _, ok := committed[topic][part]; !ok {
+			switch _, ok := committed[topic][part]; {
+			case ok:
+			case len(committed[topic]) > 0:
+				delete(parts, part)
+			default:
 				set(missing, topic, part, end)
 			}
 		}
