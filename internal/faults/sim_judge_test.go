@@ -36,14 +36,14 @@ func (s *simulation) breach(format string, args ...any) {
 // consume starts the consumers.
 func (s *simulation) consume(ctx context.Context, wg *sync.WaitGroup) {
 	for i := range s.plan.direct {
-		r := s.reader(ctx, fmt.Sprint("consumer ", i), "", s.dialOf(ctx))
+		r := s.reader(ctx, fmt.Sprint("consumer ", i), "", s.dialOf(s.t.Context()))
 		wg.Go(func() { s.read(ctx, r, 0); s.leave(r) })
 	}
 	for i, m := range s.plan.members {
 		name := fmt.Sprint("member ", i)
 		var first *reader
 		if i == 0 { // pins the position before anything is sent
-			first = s.reader(ctx, name, "g", s.dialOf(ctx))
+			first = s.reader(ctx, name, "g", s.dialOf(s.t.Context()))
 		}
 		wg.Go(func() { s.join(ctx, name, m, first) })
 	}
@@ -62,7 +62,7 @@ func (s *simulation) join(ctx context.Context, name string, m member, r *reader)
 	}
 	defer dead()
 	if r == nil {
-		crash := ctx
+		crash := s.t.Context()
 		if m.crash {
 			crash = life
 		}
@@ -220,7 +220,12 @@ func (s *simulation) close() {
 
 // judgeReaders waits until the consumers have seen all that is in the log.
 func (s *simulation) judgeReaders() {
-	const bound = 45 * time.Second
+	bound := 30 * time.Second
+	if len(s.plan.members) > 0 {
+		// If a member is cut off while it joins, kfake waits for it until the
+		// rebalance timeout of a minute. Kafka gives it a session timeout.
+		bound = 75 * time.Second
+	}
 	if len(s.plan.members) > 0 { // who stays; the others may be gone
 		s.reader(s.t.Context(), "last member", "g", s.dialOf(s.t.Context()))
 		last := s.readers[len(s.readers)-1]
@@ -244,6 +249,9 @@ func (s *simulation) judgeReaders() {
 	}
 	s.sum.caughtUp(time.Since(start))
 	s.note("the consumers have seen all after %v", time.Since(start))
+	if len(missing) > 0 {
+		s.note("the group: %+v", s.Kfake().GroupInfo("g"))
+	}
 	for _, m := range missing {
 		s.breach("%v after the end: %s", bound, m)
 	}
@@ -313,6 +321,9 @@ func (s *simulation) judge() {
 			s.breach("%s", b)
 		}
 	}
+	// The broker may be in a wait of its own, such as of a fetch, and sees only then
+	// that the client has gone.
+	time.Sleep(10 * time.Second)
 	synctest.Wait()
 	for _, c := range s.Connections() {
 		s.breach("a connection is left: %+v", c)

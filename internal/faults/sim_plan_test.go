@@ -137,9 +137,7 @@ func (p *plan) addMembers(r *rand.Rand) {
 		if i > 0 {
 			m.at = time.Duration(r.Int64N(int64(min(p.length(), 3*time.Minute))))
 		}
-		// A group without a member does not hear of new partitions: who joins
-		// later starts at their end.
-		if r.IntN(2) == 0 && (i > 0 || !p.has("partition added")) {
+		if r.IntN(2) == 0 {
 			m.life = someTime(r, time.Second, 2*time.Minute)
 		}
 		p.members = append(p.members, m)
