@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -183,10 +184,8 @@ func (p *plan) has(names ...string) bool {
 
 func (e episode) has(names ...string) bool {
 	for _, s := range e.steps {
-		for _, name := range names {
-			if s.kind == name {
-				return true
-			}
+		if slices.Contains(names, s.kind) {
+			return true
 		}
 	}
 	return false
