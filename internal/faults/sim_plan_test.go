@@ -91,12 +91,12 @@ func makePlan(seed uint64) *plan {
 	long := false
 	for range 1 + r.IntN(4) {
 		e := episode{quiet: someTime(r, time.Second, time.Minute)}
-		if !long && r.IntN(15) == 0 {
-			long, e.quiet = true, someTime(r, 10*time.Minute, 2*time.Hour)
+		if !long && r.IntN(20) == 0 {
+			long, e.quiet = true, someTime(r, 10*time.Minute, time.Hour)
 		}
 		for _, life := range []time.Duration{p.session, p.tokenLife} {
 			if life > 0 { // a login costs the processor a millisecond
-				e.quiet = min(e.quiet, 500*life)
+				e.quiet = min(e.quiet, 200*life)
 			}
 		}
 		for range 1 + r.IntN(3) {
