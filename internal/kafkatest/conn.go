@@ -37,8 +37,12 @@ type conn struct {
 	lostOut   bool      // a response was swallowed, so none may be sent any more
 	throttled time.Time // no request is read before
 
-	done chan struct{}
-	once sync.Once
+	joining bool // the latest request is a JoinGroup; of whoever reads
+
+	done   chan struct{} // the client has gone, or is cut off
+	once   sync.Once
+	closed chan struct{} // kfake has gone
+	ended  sync.Once
 }
 
 // connect wraps a connection that a client has opened.
@@ -47,6 +51,7 @@ func (n *node) connect(raw net.Conn) *conn {
 	c := &conn{
 		Conn: w, wire: w, n: n, id: n.c.counts.opened.Add(1), opened: time.Now(),
 		free: make(chan struct{}, 1), done: make(chan struct{}), requests: map[kmsg.Key]int{},
+		closed: make(chan struct{}),
 	}
 	if n.c.tls != nil {
 		c.Conn = tls.Server(w, n.c.tls)
@@ -61,6 +66,7 @@ func (n *node) connect(raw net.Conn) *conn {
 // Close ends the connection properly.
 func (c *conn) Close() error {
 	c.release()
+	c.ended.Do(func() { close(c.closed) })
 	c.wire.closing.Store(true)
 	err := c.Conn.Close()
 	_ = c.wire.Close()
@@ -113,6 +119,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	for len(c.in) == 0 {
 		frame, err := c.readFrame()
 		if err != nil {
+			c.finishJoin()
 			return 0, err
 		}
 		select {
@@ -128,6 +135,20 @@ func (c *conn) Read(p []byte) (int, error) {
 	n := copy(p, c.in)
 	c.in = c.in[n:]
 	return n, nil
+}
+
+// finishJoin waits until a JoinGroup in work is answered. In Kafka the session of a
+// member that is gone by then times out; kfake begins to count only if there is
+// somebody to answer, and else waits for that member at each rebalance.
+func (c *conn) finishJoin() {
+	if !c.joining {
+		return
+	}
+	c.release()
+	select {
+	case <-c.free:
+	case <-c.closed:
+	}
 }
 
 func (c *conn) readFrame() ([]byte, error) {
@@ -162,6 +183,7 @@ func (c *conn) request(frame []byte) error {
 	throttled, lost := c.throttled, c.lostIn
 	c.mu.Unlock()
 	c.n.c.counts.request(r.key)
+	c.joining = kmsg.Key(r.key) == kmsg.JoinGroup
 	if err := c.wait(time.Until(throttled)); err != nil {
 		return err
 	}
