@@ -220,12 +220,8 @@ func (s *simulation) close() {
 
 // judgeReaders waits until the consumers have seen all that is in the log.
 func (s *simulation) judgeReaders() {
-	bound := 30 * time.Second
-	if len(s.plan.members) > 0 {
-		// If a member is cut off while it joins, kfake waits for it until the
-		// rebalance timeout of a minute. Kafka gives it a session timeout.
-		bound = 75 * time.Second
-	}
+	// A member that is cut off is waited for until its session ends.
+	const bound = 30 * time.Second
 	if len(s.plan.members) > 0 { // who stays; the others may be gone
 		s.reader(s.t.Context(), "last member", "g", s.dialOf(s.t.Context()))
 		last := s.readers[len(s.readers)-1]

@@ -84,7 +84,7 @@ func makePlan(seed uint64) *plan {
 	}
 	for range 1 + r.IntN(5) {
 		p.senders = append(p.senders, sender{
-			fast: someTime(r, 40*time.Millisecond, 4*time.Second), sync: r.IntN(11),
+			fast: someTime(r, 60*time.Millisecond, 4*time.Second), sync: r.IntN(11),
 			timeout: someTime(r, 50*time.Millisecond, 30*time.Second), large: max(0, r.IntN(6)-3),
 		})
 	}
