@@ -49,32 +49,3 @@ func TestSim_Seed201_PartitionNewerThanTheGroup(t *testing.T) {
 		})
 	}
 }
-
-// A member is cut off while it joins, for good: the others have its partitions when
-// its session would have ended.
-func TestSim_Seed924_CutOffWhileJoining(t *testing.T) {
-	virtually(t, kafkatest.Config{Topics: map[string]int{topic: 2}}, func(t *testing.T, r *rig) {
-		first := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" })
-		time.Sleep(time.Second)
-		r.consumer(t, func(c *gracedb.ConsumerConfig) {
-			c.GroupID = "g"
-			c.Cluster.Dial = untilDone(t, r, 200*time.Millisecond)
-		})
-		start := time.Now()
-		time.Sleep(3 * time.Second) // it has been given a partition
-		for part := range int32(2) {
-			r.raw(t, topic, part, "x")
-		}
-		if _, err := take(t, first, 2); err != nil {
-			t.Fatal(err)
-		}
-		within(t, "taking over", time.Since(start), 15*time.Second)
-	})
-}
-
-// untilDone dials connections that all end after a while, and none later.
-func untilDone(t *testing.T, r *rig, lasting time.Duration) dialFunc {
-	ctx, cancel := context.WithTimeout(t.Context(), lasting)
-	t.Cleanup(cancel)
-	return (&simulation{}).dialOf(ctx)(r.Dial)
-}

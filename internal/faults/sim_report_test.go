@@ -185,7 +185,7 @@ func (y *tally) report(t *testing.T, seeds int, took time.Duration) {
 	row("faults", "%d: %s", all, strings.Join(faults, ", "))
 	row("messages sent", "%d", sent)
 	row("delivered", "%d", y.outcomes[delivered])
-	row("failed, proven not written", "%d", y.outcomes[failed])
+	row("failed", "%d", y.outcomes[failed])
 	row("unknown", "%d", y.outcomes[unknown])
 	row("without an outcome", "%d", y.outcomes[pending])
 	row("acknowledged and lost", "%d", y.lost)
@@ -197,7 +197,7 @@ func (y *tally) report(t *testing.T, seeds int, took time.Duration) {
 	row("recoveries past their bound", "%d", y.late)
 	row("consumers at the end of the log, worst", "%v", y.behind)
 	if *simBare {
-		row("other promises broken", "%d", y.others)
+		row("promises broken, of all kinds", "%d", y.others)
 	}
 	text := b.String()
 	slowest := slices.SortedFunc(maps.Keys(y.seeds), func(a, b uint64) int { return cmp.Compare(y.seeds[b], y.seeds[a]) })
