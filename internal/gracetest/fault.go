@@ -182,6 +182,8 @@ func (s *Server) pause(r *http.Request, d time.Duration) bool {
 		return true
 	case <-r.Context().Done():
 		return false
+	case <-s.closing: // the end of a connection is not noticed before its request is read
+		return false
 	}
 }
 

@@ -2,6 +2,7 @@ package gracetest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/gracedb-go/gracedb/internal/testauth"
 )
@@ -277,4 +280,37 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Close leaves nobody waiting whose request was never read.
+func TestCloseEndsHandlers(t *testing.T) {
+	s, err := Start(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Script(Fault{Wait: time.Hour})
+	ctx, cancel := context.WithCancel(t.Context())
+	never, writer := io.Pipe()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+"v2/events/", never)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.HTTPClient()
+	done := make(chan error, 1)
+	go func() {
+		resp, err := c.Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		done <- err
+	}()
+	if _, err := writer.Write([]byte("half")); err != nil { // read by the transport: connected
+		t.Fatal(err)
+	}
+	cancel()
+	_ = writer.CloseWithError(context.Canceled)
+	<-done
+	c.CloseIdleConnections()
+	s.Close()
+	goleak.VerifyNone(t)
 }

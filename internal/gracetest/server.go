@@ -66,11 +66,13 @@ type Config struct {
 
 // A Server is a running GraceDB. It is safe for concurrent use.
 type Server struct {
-	cfg  Config
-	url  string
-	http *http.Server
-	pipe *pipeListener // of a virtual server
-	done chan struct{} // closed when serving has ended
+	cfg     Config
+	url     string
+	http    *http.Server
+	pipe    *pipeListener // of a virtual server
+	closed  sync.Once
+	closing chan struct{} // closed when Close is called
+	done    chan struct{} // closed when serving has ended
 
 	supervisor string // token of the supervisor, who may do anything
 
@@ -90,7 +92,7 @@ func Start(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, lastID: 1000, done: make(chan struct{}), supervisor: rand.Text(),
+		cfg: cfg, lastID: 1000, closing: make(chan struct{}), done: make(chan struct{}), supervisor: rand.Text(),
 		posts: make(map[string][]time.Time), conns: make(map[net.Conn]bool),
 	}
 	s.changed = sync.NewCond(&s.mu)
@@ -186,8 +188,14 @@ func (s *Server) listen() (net.Listener, error) {
 
 // Close cuts all connections and waits until nothing runs any more.
 func (s *Server) Close() {
+	s.closed.Do(func() { close(s.closing) })
 	_ = s.http.Close()
 	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.conns) > 0 {
+		s.changed.Wait()
+	}
 }
 
 // CloseIdle closes all connections once nothing happens on them, as a server does
