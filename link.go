@@ -142,8 +142,8 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 		}
 		select {
 		case err := <-done:
-			if err != nil && ctx.Err() != nil && !errors.Is(err, ErrKafka) {
-				return l.gaveUp(ctx.Err(), what)
+			if over := over(ctx); err != nil && over != nil && !errors.Is(err, ErrKafka) {
+				return l.gaveUp(over, what)
 			}
 			return l.explain(err, what)
 		case <-ctx.Done():
@@ -157,6 +157,15 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 		case <-down:
 		}
 	}
+}
+
+// over returns why ctx is done, or will be at once: the deadline of a connection,
+// which the engine takes from ctx, may be noticed first.
+func over(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // explain gives an engine's error its kinds.
