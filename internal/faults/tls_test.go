@@ -299,7 +299,7 @@ func TestFault_S2_Resumed(t *testing.T) {
 					r.Drop(kafkatest.FIN)
 				}
 				r.send(t, p, "k")
-				time.Sleep(2 * time.Hour)
+				time.Sleep(2*time.Hour + 7*time.Second) // between two keep-warm requests
 				r.send(t, p, "k")
 				requests := r.Requests()
 				r.Drop(kafkatest.FIN)
