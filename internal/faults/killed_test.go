@@ -43,7 +43,10 @@ func consumeAsChild(do task) (err error) {
 		time.Sleep(do.Handling)
 		fmt.Println("handled", m.Partition, m.Offset)
 		if handled++; handled == do.Kill {
-			dieAfter(do.After)
+			time.AfterFunc(do.After, die)
+			if do.AtHand {
+				select {}
+			}
 		}
 		if do.Commit {
 			if err := c.Commit(ctx); err != nil {
@@ -55,23 +58,15 @@ func consumeAsChild(do task) (err error) {
 	return nil
 }
 
-// dieAfter ends this process as kill -9 does. If d is zero it does not return.
-func dieAfter(d time.Duration) {
-	die := func() {
-		self, err := os.FindProcess(os.Getpid())
-		if err == nil {
-			err = self.Kill()
-		}
-		if err != nil {
-			panic(err)
-		}
+// die ends this process as kill -9 does.
+func die() {
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Kill()
 	}
-	if d > 0 {
-		time.AfterFunc(d, die)
-		return
+	if err != nil {
+		panic(err)
 	}
-	die()
-	select {}
 }
 
 // A progress is what the children of one group have said, by partition.
@@ -171,21 +166,21 @@ func TestFault_B20_Killed(t *testing.T) {
 		do := r.task(t, "g")
 		do.Commit = random.IntN(2) == 0
 		do.Kill = 1 + random.IntN(15)
-		switch random.IntN(3) {
-		case 0: // before the next is asked for
-		case 1: // about when this one, or one soon after, is committed by Commit
-			do.After = time.Duration(1 + random.IntN(3_000_000))
-		case 2: // about when it is committed in the background
-			do.After = 900*time.Millisecond + time.Duration(random.IntN(200_000_000))
+		do.AtHand = random.IntN(2) == 0
+		switch random.IntN(2) {
+		case 0: // about when something is committed by Commit
+			do.After = time.Duration(random.IntN(3_000_000))
+		case 1: // about when it is in the background, which is once a second
+			do.After = 900*time.Millisecond + time.Duration(random.IntN(400_000_000))
 		}
 		err := p.follow(t, do, nil)
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != -1 {
 			t.Errorf("a child that was to be killed: %v", err)
 		}
 		if t.Failed() {
-			t.Fatalf("in round %d: Commit %v, killed %v after message %d", round, do.Commit, do.After, do.Kill)
+			t.Fatalf("in round %d: Commit %v, killed %v after message %d, at hand %v", round, do.Commit, do.After, do.Kill, do.AtHand)
 		}
-		if do.After == 0 {
+		if do.AtHand {
 			atHand++
 			p.next[p.partition] = p.last[p.partition] // it was not done, and has to come again
 		}

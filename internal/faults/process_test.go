@@ -42,7 +42,8 @@ type task struct {
 	Handling      time.Duration // of each message
 	Commit        bool          // after each message
 	Kill          int           // which message to die at, counted from 1; 0 is none
-	After         time.Duration // how long after having handled it; if zero, before anything else
+	After         time.Duration // how long after having handled it
+	AtHand        bool          // and without having asked for the next
 }
 
 // child starts a part. It is killed at the end of the test, if it still runs.
