@@ -103,7 +103,6 @@ func (c Cluster) clientOpts(auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.O
 		kgo.ClientID("gracedb-go"),
 		kgo.SoftwareNameAndVersion("gracedb-go", version),
 		kgo.Dialer(dial),
-		kgo.DialTimeout(dialTimeout),
 		kgo.SASL(auth),
 		kgo.WithHooks(auth.watch),
 		kgo.RequestTimeoutOverhead(requestTimeout),
@@ -224,7 +223,17 @@ func (c Cluster) dialer() (func(ctx context.Context, network, address string) (n
 		skipHostname(conf)
 		c.logger().Warn("gracedb: broker host names are not verified (SkipHostnameVerification)")
 	}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(caller context.Context, network, address string) (net.Conn, error) {
+		// The engine bounds a connection that it makes itself, and not this: without
+		// a bound a peer that accepts and is silent would be waited for for ever.
+		ctx, cancel := context.WithTimeout(caller, dialTimeout)
+		defer cancel()
+		silent := func(err error) error {
+			if ctx.Err() == nil || caller.Err() != nil {
+				return err
+			}
+			return fmt.Errorf("no answer within %v: %w", dialTimeout, os.ErrDeadlineExceeded)
+		}
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, &dialError{address, err}
@@ -236,7 +245,7 @@ func (c Cluster) dialer() (func(ctx context.Context, network, address string) (n
 		}
 		conn, err := dial(ctx, network, address)
 		if err != nil {
-			return nil, &dialError{address, err}
+			return nil, &dialError{address, silent(err)}
 		}
 		if plaintext {
 			return &pacedConn{Conn: conn, raw: conn}, nil
@@ -246,7 +255,7 @@ func (c Cluster) dialer() (func(ctx context.Context, network, address string) (n
 		secure := tls.Client(conn, peer)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			_ = conn.Close() // the handshake's failure is what matters
-			return nil, &dialError{address, tlsReason(err)}
+			return nil, &dialError{address, silent(tlsReason(err))}
 		}
 		return &pacedConn{Conn: secure, raw: conn}, nil
 	}, nil
