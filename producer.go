@@ -142,7 +142,7 @@ func newProducer(cfg ProducerConfig) (*Producer, error) {
 		kgo.RecordPartitioner(partitioner{}),
 		kgo.ProducerLinger(0),
 		kgo.WithCompressor(codec),
-		kgo.WithHooks(&p.answers),
+		kgo.WithHooks(&p.answers, codec),
 		// A batch holds one message at least; what a message may measure is
 		// checked before.
 		kgo.ProducerBatchMaxBytes(int32(p.maxMessage+batchOverhead)),
