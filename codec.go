@@ -22,7 +22,7 @@ type codec struct {
 	encoders sync.Pool
 
 	mu        sync.Mutex
-	recent    [4]time.Duration // the latest round trips; 0 is none yet
+	recent    [8]time.Duration // the latest round trips; 0 is none yet
 	next      int
 	roundTrip atomic.Int64 // the least of recent, in nanoseconds
 
@@ -30,9 +30,10 @@ type codec struct {
 }
 
 const (
-	// farAway is the round trip from which a batch is compressed. At 1 Gbit/s that is
-	// where publishing takes as long either way; consumers gain from there on.
-	farAway = time.Millisecond
+	// farAway is the round trip from which a batch is compressed: with the broker's
+	// own time to answer, that is where large events take as long either way. Small
+	// ones gain from 0.5 ms on, but so short a time is also what a busy machine adds.
+	farAway = 2 * time.Millisecond
 	// worthwhile is the size under which a connection that was idle sends the batch
 	// in its first window, 10 packets, anyway. Events are rare: it always was.
 	worthwhile = 14_000
