@@ -16,7 +16,7 @@ func compressible(size int) []byte { return bytes.Repeat([]byte("0.25 1.5e-23 ")
 
 func dense(size int) []byte {
 	data := make([]byte, size)
-	rand.NewChaCha8([32]byte{}).Read(data) //nolint:errcheck // never fails
+	rand.NewChaCha8([32]byte{}).Read(data)
 	return base64.StdEncoding.AppendEncode(nil, data)[:size]
 }
 

@@ -76,7 +76,7 @@ func TestCodecFits(t *testing.T) {
 	c := startCluster(t, kafkatest.Config{TopicMaxMessageBytes: map[string]int{testTopic: limit}})
 	p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
 	random := make([]byte, 1_200_000)
-	rand.NewChaCha8([32]byte{}).Read(random) //nolint:errcheck // never fails
+	rand.NewChaCha8([32]byte{}).Read(random)
 	text := base64.StdEncoding.AppendEncode(nil, random)[:len(random)]
 	produces := c.Requests()
 	for _, value := range [][]byte{bytes.Repeat([]byte("0.25 1.5e-23"), 100_000), text} {

@@ -198,7 +198,7 @@ func (c *conn) direction(dst, src net.Conn, f *flow, sleep func(time.Duration)) 
 		}
 	}
 	c.close()
-	for range pieces { //nolint:revive // lets the reader end
+	for range pieces { // lets the reader end
 	}
 	reader.Wait()
 }
