@@ -47,6 +47,9 @@ type Config struct {
 	// FullJIT leaves Java's second compiler on: slower to start, but without it
 	// the broker's TLS costs 20 ms per MB. For measurements.
 	FullJIT bool
+	// Advertise is where clients are told to find the broker, if not where it
+	// listens: a proxy. It is for one broker.
+	Advertise string
 	// Properties adds to or replaces lines of server.properties.
 	Properties map[string]string
 }

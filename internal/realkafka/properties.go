@@ -87,6 +87,9 @@ func (c *Cluster) listeners(n *node, p map[string]string) {
 		p["listeners"] = controller
 		return
 	}
+	if own := c.cfg.Advertise; own != "" {
+		p["advertised.listeners"] = strings.ReplaceAll(p["advertised.listeners"], n.clientAddr(), own)
+	}
 	const client = "listener.name.client."
 	p[client+"ssl.keystore.type"] = "PEM"
 	p[client+"ssl.keystore.location"] = filepath.Join(c.dir, "server.pem")
