@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,8 +42,9 @@ var produces = []kmsg.Key{kmsg.Produce}
 type rig struct {
 	*kafkatest.Cluster
 	*history
-	tokens tokens
-	writer *kgo.Client // of raw
+	tokens    tokens
+	writer    *kgo.Client  // of raw
+	epochsEnd atomic.Int64 // where brokers say that the epochs of former leaders end; if zero, where they do
 }
 
 // virtually runs f with a rig in virtual time: waits cost nothing, bounds are exact.
@@ -63,6 +66,7 @@ func newRig(t testing.TB, cfg kafkatest.Config) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
+	r := &rig{Cluster: c, history: newHistory()}
 	// kfake does not know where the epoch of a leader ends until the next has
 	// written something, and says that it never was. Kafka does know.
 	c.Inject(kafkatest.Fault{
@@ -70,15 +74,17 @@ func newRig(t testing.TB, cfg kafkatest.Config) *rig {
 		Rewrite: func(req kmsg.Request, resp kmsg.Response) {
 			for i, t := range resp.(*kmsg.OffsetForLeaderEpochResponse).Topics {
 				for j := range t.Partitions {
-					if p := &t.Partitions[j]; p.ErrorCode == 0 && p.EndOffset < 0 {
+					p := &t.Partitions[j]
+					end := r.epochsEnd.Load()
+					if p.ErrorCode == 0 && (end > 0 || p.EndOffset < 0) {
 						p.LeaderEpoch = req.(*kmsg.OffsetForLeaderEpochRequest).Topics[i].Partitions[j].LeaderEpoch
-						p.EndOffset = math.MaxInt64
+						p.EndOffset = cmp.Or(end, math.MaxInt64)
 					}
 				}
 			}
 		},
 	})
-	return &rig{Cluster: c, history: newHistory()}
+	return r
 }
 
 // tokens is a place where a token is kept. It is found until it is taken away.
