@@ -418,7 +418,7 @@ func TestFault_T22_WrongClaims(t *testing.T) {
 			"nbf": func() (string, error) {
 				return r.Issuer().Token(testauth.Claims{NotBefore: time.Now().Add(time.Hour)})
 			},
-			"iat, which is C3": func() (string, error) {
+			"iat": func() (string, error) {
 				return r.Issuer().Token(testauth.Claims{IssuedAt: time.Now().Add(time.Minute)})
 			},
 		} {
@@ -430,6 +430,48 @@ func TestFault_T22_WrongClaims(t *testing.T) {
 			within(t, "NewProducer with a wrong "+name, time.Since(start), time.Second)
 		}
 	})
+}
+
+// The client's clock is a minute off the broker's. One that is behind shows a token
+// that to the broker has expired, one that is ahead issued it in the broker's future:
+// the broker says no more than invalid_token, and the error to look at the clock.
+func TestFault_C3_ClockOff(t *testing.T) {
+	const off = time.Minute
+	for name, tt := range map[string]struct {
+		life   time.Duration
+		refuse func(testauth.Claims) bool // what the broker's clock makes of a token
+	}{
+		"client behind": {40 * time.Second, func(c testauth.Claims) bool { return !time.Now().Add(off).Before(c.Expires) }},
+		"client ahead":  {3 * time.Hour, func(c testauth.Claims) bool { return time.Now().Add(-off).Before(c.IssuedAt) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, sessions, func(t *testing.T, r *rig) {
+				r.tokens.life = tt.life
+				p := r.producer(t, func(c *gracedb.ProducerConfig) { c.AuthGrace = -1 })
+				refused := 0
+				r.RefuseTokens(kafkatest.Refusal{Match: func(_ string, c testauth.Claims) bool {
+					if tt.refuse(c) {
+						refused++
+						return true
+					}
+					return false
+				}})
+				time.Sleep(sessions.MaxSession)
+				_, err := r.try(t, p, "k", time.Minute)
+				wantKinds(t, err, is(gracedb.ErrAuthentication), is(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token", "clock", r.Addrs()[0])
+				t.Log(err)
+				_, err = gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: r.cluster("bob"), Topics: []string{"test"}})
+				wantKinds(t, err, is(gracedb.ErrAuthentication), is(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token", "clock", r.Addrs()[0])
+				if refused == 0 {
+					t.Error("the fault did not happen")
+				}
+				r.AcceptTokens() // the clock has been set
+				within(t, "the first acknowledgement", r.firstAck(t, p), time.Second)
+				closeProducer(t, p)
+				r.judge(t)
+			})
+		})
+	}
 }
 
 // The broker's keys are rotated while tokens of the old ones are in use.
