@@ -28,16 +28,25 @@ func (c *Consumer) fetch(ctx context.Context) {
 		}
 		cancel()
 	}()
+	fetches := c.client.PollRecords(inner, pollRecords)
+	// The engine puts a loss of data behind what it has read again because of it.
 	troubled := false
-	c.client.PollRecords(inner, pollRecords).EachPartition(func(p kgo.FetchTopicPartition) {
-		c.take(p)
-		if p.Err != nil {
-			troubled = true
-			if err := c.trouble(p); err != nil {
-				c.buffer = append(c.buffer, batch{err: err})
+	each := func(losses bool) {
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			if _, lost := errors.AsType[*kgo.ErrDataLoss](p.Err); lost != losses {
+				return
 			}
-		}
-	})
+			c.take(p)
+			if p.Err != nil {
+				troubled = true
+				if err := c.trouble(p); err != nil {
+					c.buffer = append(c.buffer, batch{err: err})
+				}
+			}
+		})
+	}
+	each(true)
+	each(false)
 	if !troubled || len(c.buffer) > 0 {
 		return
 	}
@@ -59,11 +68,20 @@ func (c *Consumer) take(p kgo.FetchTopicPartition) {
 	}
 	first := p.Records[0].Offset
 	c.mu.Lock()
+	from, told := c.places.from[p.Topic][p.Partition]
+	if told && first < from {
+		c.places.back(p.Topic, p.Partition, first)
+	}
 	want, known := c.places.expect(p.Topic, p.Partition, p.Records[len(p.Records)-1].Offset+1)
 	c.mu.Unlock()
-	// Offsets have holes (compaction, transactions); what lies before the log's
-	// start is lost.
-	if known && first > want && p.LogStartOffset > want {
+	switch {
+	case told && first < from:
+		// Where nothing was read yet the engine goes to the log's start in silence.
+		c.buffer = append(c.buffer, batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages before %d are lost: the broker's log ended before it; continuing at %d",
+			p.Topic, p.Partition, from, first)})
+	case known && first > want && p.LogStartOffset > want:
+		// Offsets have holes (compaction, transactions); what lies before the log's
+		// start is lost.
 		c.buffer = append(c.buffer, batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages %d to %d are lost: the broker's log begins at %d; continuing there",
 			p.Topic, p.Partition, want, min(first, p.LogStartOffset)-1, p.LogStartOffset)})
 	}
@@ -85,7 +103,7 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) error {
 	}
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
 		c.mu.Lock()
-		c.places.reset(p.Topic, p.Partition, loss.ResetTo)
+		c.places.back(p.Topic, p.Partition, loss.ResetTo)
 		c.mu.Unlock()
 		return fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
 			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)

@@ -126,6 +126,7 @@ func (c *Consumer) follow(topic string, now topicState) {
 	var none [16]byte
 	another := was.id != now.id && was.id != none || was.id == none && purged
 	if another {
+		delete(c.places.from, topic)
 		delete(c.places.want, topic)
 		delete(c.places.start, topic)
 		delete(c.places.done, topic)

@@ -24,6 +24,7 @@ type places struct {
 	states map[string]topicState
 	gone   map[string]int             // in how many rounds in a row a topic was not there
 	start  map[string]map[int32]int64 // the snapshot
+	from   map[string]map[int32]int64 // where the engine was told to begin or go on
 	want   map[string]map[int32]int64 // the next offset expected
 	done   map[string]map[int32]int64 // the offset behind the last message that is done
 	owned  map[string]map[int32]bool  // a group member's partitions
@@ -35,9 +36,10 @@ type places struct {
 func newPlaces() places {
 	return places{
 		states: make(map[string]topicState), gone: make(map[string]int),
-		start: make(map[string]map[int32]int64), want: make(map[string]map[int32]int64),
-		done: make(map[string]map[int32]int64), lost: make(map[string]map[int32]int),
-		owned: make(map[string]map[int32]bool), said: make(map[string]map[string]bool),
+		start: make(map[string]map[int32]int64), from: make(map[string]map[int32]int64),
+		want: make(map[string]map[int32]int64), done: make(map[string]map[int32]int64),
+		lost: make(map[string]map[int32]int), owned: make(map[string]map[int32]bool),
+		said: make(map[string]map[string]bool),
 	}
 }
 
@@ -73,8 +75,19 @@ func (p *places) expect(topic string, partition int32, next int64) (was int64, k
 	return was, known
 }
 
+// reset notes where the engine was told to begin or go on.
 func (p *places) reset(topic string, partition int32, next int64) {
+	set(p.from, topic, partition, next)
 	set(p.want, topic, partition, next)
+}
+
+// back notes that the engine goes on at an offset that it had been past: what was
+// done behind it is not there any more.
+func (p *places) back(topic string, partition int32, next int64) {
+	p.reset(topic, partition, next)
+	if p.done[topic][partition] > next {
+		set(p.done, topic, partition, next)
+	}
 }
 
 // isNews reports whether this error of topic has not been reported since it last
@@ -326,16 +339,17 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 	for topic, parts := range offsets {
 		for part, offset := range parts {
 			at := offset.EpochOffset()
-			if at.Offset < 0 {
-				snapshot, ok := c.places.start[topic][part]
-				if !ok {
-					continue // FromBeginning, or newer than the snapshot: from its first message
-				}
+			told := at.Offset
+			if snapshot, ok := c.places.start[topic][part]; ok && told < 0 {
 				at = kgo.EpochOffset{Epoch: -1, Offset: snapshot}
-				parts[part] = kgo.NewOffset().At(at.Offset)
-				set(pinned, topic, part, at)
-			} else if done := c.places.done[topic][part]; done > at.Offset {
+			}
+			if done := c.places.done[topic][part]; done > at.Offset && done > 0 {
 				at = kgo.EpochOffset{Epoch: -1, Offset: done}
+			}
+			if at.Offset < 0 {
+				continue // FromBeginning, or newer than the snapshot: from its first message
+			}
+			if at.Offset != told {
 				parts[part] = kgo.NewOffset().At(at.Offset)
 				set(pinned, topic, part, at)
 			}
@@ -383,6 +397,7 @@ func (c *Consumer) lost(_ context.Context, _ *kgo.Client, parts map[string][]int
 		for _, id := range ids {
 			set(c.places.lost, topic, id, c.places.losses)
 			delete(c.places.owned[topic], id)
+			delete(c.places.from[topic], id)
 			delete(c.places.want[topic], id)
 		}
 	}

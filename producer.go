@@ -141,7 +141,7 @@ func newProducer(cfg ProducerConfig) (*Producer, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(partitioner{}),
 		kgo.ProducerLinger(0),
-kgo.WithCompressor(builtBatches{codec, &p.answers}),
+		kgo.WithCompressor(builtBatches{codec, &p.answers}),
 		kgo.WithHooks(codec),
 		// A batch holds one message at least; what a message may measure is
 		// checked before.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
@@ -25,13 +27,14 @@ var authOutages = []struct {
 	name       string
 	begin, end func(*rig)
 	asks       bool // the broker hears of it
+	reorders   bool // what was queued is sent again behind what followed it
 }{
-	{"no token", func(r *rig) { r.tokens.take(errNoToken) }, func(r *rig) { r.tokens.take(nil) }, false},
-	{"challenge", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{}) }, func(r *rig) { r.AcceptTokens() }, true},
-	{"code 58", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{Direct: true}) }, func(r *rig) { r.AcceptTokens() }, true},
-	{"no token, connections cut", func(r *rig) { r.tokens.take(errNoToken); r.Drop(kafkatest.RST) }, func(r *rig) { r.tokens.take(nil) }, false},
-	{"challenge, connections cut", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{}); r.Drop(kafkatest.RST) }, func(r *rig) { r.AcceptTokens() }, true},
-	{"code 58, connections cut", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{Direct: true}); r.Drop(kafkatest.RST) }, func(r *rig) { r.AcceptTokens() }, true},
+	{"no token", func(r *rig) { r.tokens.take(errNoToken) }, func(r *rig) { r.tokens.take(nil) }, false, false},
+	{"challenge", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{}) }, func(r *rig) { r.AcceptTokens() }, true, false},
+	{"code 58", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{Direct: true}) }, func(r *rig) { r.AcceptTokens() }, true, true},
+	{"no token, connections cut", func(r *rig) { r.tokens.take(errNoToken); r.Drop(kafkatest.RST) }, func(r *rig) { r.tokens.take(nil) }, false, false},
+	{"challenge, connections cut", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{}); r.Drop(kafkatest.RST) }, func(r *rig) { r.AcceptTokens() }, true, false},
+	{"code 58, connections cut", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{Direct: true}); r.Drop(kafkatest.RST) }, func(r *rig) { r.AcceptTokens() }, true, true},
 }
 
 func TestFault_T1_NewTokenEverySecond(t *testing.T) {
@@ -54,6 +57,11 @@ func TestFault_T1_NewTokenEverySecond(t *testing.T) {
 	})
 }
 
+// inFlight is how long before an outage a message may have been sent, and how long
+// after the first acknowledgement one may be refused still, by another broker (which
+// thinks a refusal over for 100 ms).
+const inFlight = 200 * time.Millisecond
+
 // Shorter than the grace, nobody notices.
 func TestFault_T2_OutageWithinGrace(t *testing.T) {
 	for _, o := range authOutages {
@@ -65,22 +73,27 @@ func TestFault_T2_OutageWithinGrace(t *testing.T) {
 				stop := r.traffic(t, p, 4, 20*time.Millisecond)
 				time.Sleep(5 * time.Second)
 				_, before := r.LoginCounts()
+				begun := time.Now()
 				o.begin(r)
 				time.Sleep(4 * time.Second)
 				o.end(r)
 				_, after := r.LoginCounts()
 				took := r.firstAck(t, p)
 				within(t, "the first acknowledgement", took, time.Second)
+				if o.reorders {
+					r.unordered(begun.Add(-inFlight), time.Now().Add(inFlight))
+				}
 				time.Sleep(5 * time.Second)
 				stop()
 				closeProducer(t, p)
 				r.judge(t)
-				if n := r.count(); n[failed]+n[unknown] > 0 {
-					for value, s := range r.sends {
-						if s.outcome != delivered && s.key != "probe" {
-							t.Errorf("%s: %v", value, s.err)
-							break
-						}
+				for value, s := range r.sends {
+					// A message whose answer the cut has lost is failed by code 58 before
+					// the engine can ask again: nobody knows whether it was written.
+					cut := o.reorders && s.outcome == unknown && s.began.Sub(begun).Abs() <= inFlight
+					if s.outcome != delivered && s.key != "probe" && !cut {
+						t.Errorf("%s: %v", value, s.err)
+						break
 					}
 				}
 				asked := after - before
@@ -129,6 +142,9 @@ func TestFault_T2_OutagePastGrace(t *testing.T) {
 				took = r.firstAck(t, p)
 				within(t, "the first acknowledgement", took, time.Second)
 				t.Logf("refused after %v, acknowledged %v after the end", refused, took)
+				if o.reorders {
+					r.unordered(begun.Add(-inFlight), time.Now().Add(inFlight))
+				}
 				time.Sleep(time.Second)
 				stop()
 				closeProducer(t, p)
@@ -154,6 +170,9 @@ func TestFault_T2_AThousandKept(t *testing.T) {
 				o.begin(r)
 				time.Sleep(200 * time.Millisecond)
 				accepted := 0
+				if o.reorders {
+					r.unordered(time.Now(), time.Now().Add(time.Hour))
+				}
 				for range 1000 {
 					if r.async(t, t.Context(), p, "k") == nil {
 						accepted++
@@ -332,32 +351,49 @@ func TestFault_T7_ExpiredWithinSkew(t *testing.T) {
 	})
 }
 
-// A token of another principal ends in a new connection and one warning.
+// A token of another principal ends in a new connection and one warning. What was
+// opened as the one before is not used any more past its session.
 func TestFault_T9_AnotherPrincipal(t *testing.T) {
 	virtually(t, sessions, func(t *testing.T, r *rig) {
 		var log lockedLog
-		subject := "alice"
+		var subject atomic.Value
+		subject.Store("alice")
 		p := r.producer(t, func(c *gracedb.ProducerConfig) {
 			c.Cluster.Logger = log.logger()
 			c.Cluster.Token = func(context.Context) (string, error) {
-				return r.Issuer().Token(testauth.Claims{Subject: subject})
+				return r.Issuer().Token(testauth.Claims{Subject: subject.Load().(string)})
 			}
 		})
 		r.send(t, p, "k")
-		subject = "carol"
+		subject.Store("carol")
+		requests := func(subject string) (all, produces int) {
+			for _, c := range r.Connections() {
+				if c.Subject != subject {
+					continue
+				}
+				produces += c.Requests[kmsg.Produce]
+				for _, n := range c.Requests {
+					all += n
+				}
+			}
+			return all, produces
+		}
+		time.Sleep(sessions.MaxSession)
+		before, _ := requests("alice") // some stay open, idle
 		for range 10 {
-			time.Sleep(time.Second)
 			r.send(t, p, "k")
+			time.Sleep(time.Second)
+		}
+		if after, _ := requests("alice"); after > before {
+			t.Errorf("%d requests more as the principal before", after-before)
+		}
+		if _, produces := requests("carol"); produces < 10 {
+			t.Errorf("%d messages as the new principal, want 10", produces)
 		}
 		closeProducer(t, p)
 		r.judge(t)
 		if n := log.count("another principal"); n != 1 {
 			t.Errorf("warned %d times", n)
-		}
-		for _, c := range r.Connections() {
-			if c.Subject != "" && c.Subject != "carol" {
-				t.Errorf("%+v", c)
-			}
 		}
 	})
 }
@@ -382,7 +418,7 @@ func TestFault_T22_WrongClaims(t *testing.T) {
 			"nbf": func() (string, error) {
 				return r.Issuer().Token(testauth.Claims{NotBefore: time.Now().Add(time.Hour)})
 			},
-			"iat, which is C3": func() (string, error) {
+			"iat": func() (string, error) {
 				return r.Issuer().Token(testauth.Claims{IssuedAt: time.Now().Add(time.Minute)})
 			},
 		} {
@@ -394,6 +430,48 @@ func TestFault_T22_WrongClaims(t *testing.T) {
 			within(t, "NewProducer with a wrong "+name, time.Since(start), time.Second)
 		}
 	})
+}
+
+// The client's clock is a minute off the broker's. One that is behind shows a token
+// that to the broker has expired, one that is ahead issued it in the broker's future:
+// the broker says no more than invalid_token, and the error to look at the clock.
+func TestFault_C3_ClockOff(t *testing.T) {
+	const off = time.Minute
+	for name, tt := range map[string]struct {
+		life   time.Duration
+		refuse func(testauth.Claims) bool // what the broker's clock makes of a token
+	}{
+		"client behind": {40 * time.Second, func(c testauth.Claims) bool { return !time.Now().Add(off).Before(c.Expires) }},
+		"client ahead":  {3 * time.Hour, func(c testauth.Claims) bool { return time.Now().Add(-off).Before(c.IssuedAt) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, sessions, func(t *testing.T, r *rig) {
+				r.tokens.life = tt.life
+				p := r.producer(t, func(c *gracedb.ProducerConfig) { c.AuthGrace = -1 })
+				refused := 0
+				r.RefuseTokens(kafkatest.Refusal{Match: func(_ string, c testauth.Claims) bool {
+					if tt.refuse(c) {
+						refused++
+						return true
+					}
+					return false
+				}})
+				time.Sleep(sessions.MaxSession)
+				_, err := r.try(t, p, "k", time.Minute)
+				wantKinds(t, err, is(gracedb.ErrAuthentication), is(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token", "clock", r.Addrs()[0])
+				t.Log(err)
+				_, err = gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: r.cluster("bob"), Topics: []string{"test"}})
+				wantKinds(t, err, is(gracedb.ErrAuthentication), is(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token", "clock", r.Addrs()[0])
+				if refused == 0 {
+					t.Error("the fault did not happen")
+				}
+				r.AcceptTokens() // the clock has been set
+				within(t, "the first acknowledgement", r.firstAck(t, p), time.Second)
+				closeProducer(t, p)
+				r.judge(t)
+			})
+		})
+	}
 }
 
 // The broker's keys are rotated while tokens of the old ones are in use.

@@ -1,14 +1,17 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,20 +26,25 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// What a fault meets is for the scheduler to decide, and a few tests do not judge
-	// every order of events rightly yet: .ci/run has a stage of their own, which
-	// tries a test that fails again.
-	if os.Getenv("GRACEDB_FAULTS") != "1" {
-		fmt.Println("internal/faults is not run without GRACEDB_FAULTS=1; .ci/run sets it")
-		os.Exit(0)
-	}
 	if child := os.Getenv(childVariable); child != "" {
 		os.Exit(runChild(child))
 	}
 	if ran, code := rebuilt(); ran {
 		os.Exit(code)
 	}
+	sideBySide()
 	goleak.VerifyTestMain(m)
+}
+
+// sideBySide lets all parallel tests run at once, unless a flag says otherwise: they
+// wait for the real clock, not for a processor.
+func sideBySide() {
+	flag.Parse()
+	told := false
+	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "test.parallel" })
+	if !told {
+		_ = flag.Set("test.parallel", "8") // it exists
+	}
 }
 
 const topic = "gracedb-test.test"
@@ -47,8 +55,9 @@ var produces = []kmsg.Key{kmsg.Produce}
 type rig struct {
 	*kafkatest.Cluster
 	*history
-	tokens tokens
-	writer *kgo.Client // of raw
+	tokens    tokens
+	writer    *kgo.Client  // of raw
+	epochsEnd atomic.Int64 // where brokers say that the epochs of former leaders end; if zero, where they do
 }
 
 // virtually runs f with a rig in virtual time: waits cost nothing, bounds are exact.
@@ -70,6 +79,7 @@ func newRig(t testing.TB, cfg kafkatest.Config) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
+	r := &rig{Cluster: c, history: newHistory()}
 	// kfake does not know where the epoch of a leader ends until the next has
 	// written something, and says that it never was. Kafka does know.
 	c.Inject(kafkatest.Fault{
@@ -77,15 +87,17 @@ func newRig(t testing.TB, cfg kafkatest.Config) *rig {
 		Rewrite: func(req kmsg.Request, resp kmsg.Response) {
 			for i, t := range resp.(*kmsg.OffsetForLeaderEpochResponse).Topics {
 				for j := range t.Partitions {
-					if p := &t.Partitions[j]; p.ErrorCode == 0 && p.EndOffset < 0 {
+					p := &t.Partitions[j]
+					end := r.epochsEnd.Load()
+					if p.ErrorCode == 0 && (end > 0 || p.EndOffset < 0) {
 						p.LeaderEpoch = req.(*kmsg.OffsetForLeaderEpochRequest).Topics[i].Partitions[j].LeaderEpoch
-						p.EndOffset = math.MaxInt64
+						p.EndOffset = cmp.Or(end, math.MaxInt64)
 					}
 				}
 			}
 		},
 	})
-	return &rig{Cluster: c, history: newHistory()}
+	return r
 }
 
 // tokens is a place where a token is kept. It is found until it is taken away.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"testing"
 )
 
 // rebuilt runs the tests of this package with the tag synctests. Without it kgo's
@@ -24,6 +25,9 @@ func rebuilt() (ran bool, code int) {
 	args := []string{"test", "-c", "-tags", "synctests", "-o", exe}
 	if raced {
 		args = append(args, "-race")
+	}
+	if mode := testing.CoverMode(); mode != "" {
+		args = append(args, "-covermode", mode)
 	}
 	build := exec.Command("go", append(args, ".")...)
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr

@@ -1,0 +1,230 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+// Answers to every kind of request that are of the right form and say anything at
+// all: no call hangs past its ctx, nothing panics, every message has one outcome.
+func TestFault_X5_RandomAnswers(t *testing.T) {
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { randomAnswers(t, seed) })
+	}
+}
+
+func FuzzAnswers(f *testing.F) {
+	for seed := range uint64(3) {
+		f.Add(1000 + seed)
+	}
+	f.Fuzz(randomAnswers)
+}
+
+func randomAnswers(t *testing.T, seed uint64) {
+	// What spins keeps virtual time from passing, and the test's own limit with it.
+	watchdog := time.AfterFunc(5*time.Minute, func() { panic(fmt.Sprint("hangs with seed ", seed)) })
+	defer watchdog.Stop()
+	synctest.Test(t, func(t *testing.T) {
+		random := rand.New(rand.NewPCG(seed, 5))
+		c, err := kafkatest.Start(kafkatest.Config{
+			Virtual: true, Brokers: 2, Topics: map[string]int{topic: 3}, MaxSession: 4 * time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		r := &rig{Cluster: c, history: newHistory()}
+		use := r.users(t, random.IntN(2) == 0)
+		s := &scrambler{random: random, rarely: 1 << random.IntN(7)}
+		c.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) { s.scramble(resp) }})
+		var wg sync.WaitGroup
+		for _, f := range use {
+			wg.Go(func() {
+				for start := time.Now(); time.Since(start) < 10*time.Second; {
+					ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+					begun := time.Now()
+					what := f(ctx)
+					cancel()
+					within(t, what, time.Since(begun), 800*time.Millisecond)
+					time.Sleep(100 * time.Millisecond)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// users returns calls to clients that are, or are not, in position before the
+// answers go wrong.
+func (r *rig) users(t *testing.T, lazy bool) []func(context.Context) string {
+	var accepted, settled atomic.Int64
+	p := r.producer(t, func(c *gracedb.ProducerConfig) { c.Lazy, c.FlushTimeout = lazy, 2*time.Second })
+	t.Cleanup(func() {
+		start := time.Now()
+		_ = p.Close()
+		within(t, "Producer.Close", time.Since(start), 2200*time.Millisecond)
+		if accepted.Load() != settled.Load() {
+			t.Errorf("%d messages accepted, %d settled", accepted.Load(), settled.Load())
+		}
+	})
+	use := []func(context.Context) string{
+		func(ctx context.Context) string {
+			_, _ = p.ProduceSync(ctx, gracedb.Message{Value: []byte("sync")})
+			return "ProduceSync"
+		},
+		func(ctx context.Context) string {
+			if p.Produce(ctx, gracedb.Message{Value: []byte("async")}, func(gracedb.Message, error) { settled.Add(1) }) == nil {
+				accepted.Add(1)
+			}
+			return "Produce"
+		},
+		func(ctx context.Context) string { _ = p.Flush(ctx); return "Flush" },
+		func(ctx context.Context) string { _, _ = p.Ping(ctx, ""); return "Ping" },
+		func(ctx context.Context) string { _ = p.Check(ctx); return "Producer.Check" },
+		func(ctx context.Context) string {
+			if p, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: r.cluster("alice"), Topic: "test", FlushTimeout: time.Millisecond}); err == nil {
+				_ = p.Close()
+			}
+			return "NewProducer"
+		},
+		func(ctx context.Context) string {
+			if c, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: r.cluster("bob"), Topics: []string{"test"}}); err == nil {
+				_ = c.Close()
+			}
+			return "NewConsumer"
+		},
+	}
+	for _, group := range withAndWithout {
+		c := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID, c.Lazy = group, lazy })
+		t.Cleanup(func() {
+			start := time.Now()
+			_ = c.Close()
+			within(t, "Consumer.Close", time.Since(start), 3*time.Second)
+		})
+		calls := 0
+		use = append(use,
+			func(ctx context.Context) string {
+				switch calls++; calls % 7 {
+				case 0:
+					_ = c.Commit(ctx)
+					return "Commit"
+				case 1:
+					_ = c.Subscribe(ctx, fmt.Sprint("no", calls))
+					return "Subscribe"
+				}
+				_, _ = c.Poll(ctx)
+				return "Poll"
+			},
+			func(ctx context.Context) string { _ = c.Check(ctx); return "Consumer.Check" })
+	}
+	return use
+}
+
+// A scrambler changes what is in answers.
+type scrambler struct {
+	mu     sync.Mutex
+	random *rand.Rand
+	rarely int  // one in so many values is changed
+	login  bool // the answer is to a login
+}
+
+// ofLogin are the codes that say that a login has failed. Brokers give no others of
+// them, and a Producer sends again what fails with them, however soon that is.
+var ofLogin = []int64{int64(kerr.UnsupportedSaslMechanism.Code), int64(kerr.IllegalSaslState.Code), int64(kerr.SaslAuthenticationFailed.Code)}
+
+func (s *scrambler) scramble(resp kmsg.Response) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.login = resp.Key() == int16(kmsg.SASLHandshake) || resp.Key() == int16(kmsg.SASLAuthenticate)
+	s.value(reflect.ValueOf(resp).Elem())
+}
+
+func (s *scrambler) hit() bool { return s.random.IntN(s.rarely) == 0 }
+
+var (
+	oddNumbers = []int64{0, 1, -1, 2, 3, -2, 7, 58, 100, 1 << 10, 1 << 20, math.MaxInt16, math.MinInt16, math.MaxInt32, math.MinInt32, math.MaxInt64, math.MinInt64}
+	oddNames   = []string{"", "x", topic, "gracedb-test.other", "localhost", "\x00\n\x1b[2J", "eyJhbGciOiJub25lIn0.e30.c2ln", "range", "consumer"}
+)
+
+func (s *scrambler) value(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if name := v.Type().Field(i).Name; name != "Version" && name != "UnknownTags" {
+				s.value(v.Field(i))
+			}
+		}
+	case reflect.Bool:
+		if s.hit() {
+			v.SetBool(!v.Bool())
+		}
+	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		if s.hit() {
+			n := oddNumbers[s.random.IntN(len(oddNumbers))]
+			if v.Kind() == reflect.Int16 && s.random.IntN(2) == 0 {
+				n = s.random.Int64N(140) - 1 // an error code
+			}
+			if slices.Contains(ofLogin, n) && !s.login {
+				return
+			}
+			v.SetInt(n << (64 - v.Type().Bits()) >> (64 - v.Type().Bits()))
+		}
+	case reflect.String:
+		if s.hit() {
+			v.SetString(oddNames[s.random.IntN(len(oddNames))])
+		}
+	case reflect.Pointer:
+		if v.IsNil() || s.hit() {
+			v.SetZero()
+		} else {
+			s.value(v.Elem())
+		}
+	case reflect.Array:
+		if s.hit() && v.Type().Elem().Kind() == reflect.Uint8 {
+			v.Index(s.random.IntN(v.Len())).SetUint(uint64(s.random.IntN(256)))
+		}
+	case reflect.Slice:
+		s.slice(v)
+	}
+}
+
+func (s *scrambler) slice(v reflect.Value) {
+	if v.Type().Elem().Kind() == reflect.Uint8 {
+		if s.hit() && v.Len() > 0 {
+			b := append([]byte(nil), v.Bytes()...)
+			b[s.random.IntN(len(b))] = byte(s.random.Uint32())
+			v.SetBytes(b[:1+s.random.IntN(len(b))])
+		}
+		return
+	}
+	if s.hit() {
+		switch n := v.Len(); s.random.IntN(4) {
+		case 0:
+			v.SetZero()
+		case 1:
+			v.Set(v.Slice(0, n-min(n, 1)))
+		case 2:
+			v.Set(reflect.AppendSlice(v.Slice3(0, n, n), v))
+		case 3:
+			v.Set(reflect.Append(v.Slice3(0, n, n), reflect.Zero(v.Type().Elem())))
+		}
+	}
+	for i := range v.Len() {
+		s.value(v.Index(i))
+	}
+}
