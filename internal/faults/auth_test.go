@@ -76,9 +76,9 @@ func TestFault_T2_OutageWithinGrace(t *testing.T) {
 				closeProducer(t, p)
 				r.judge(t)
 				if n := r.count(); n[failed]+n[unknown] > 0 {
-					for value, s := range r.sends {
-						if s.outcome != delivered && s.key != "probe" {
-							t.Errorf("%s: %v", value, s.err)
+					for value, s := range r.sends() {
+						if s.Outcome != delivered && s.Key != "probe" {
+							t.Errorf("%s: %v", value, s.Err)
 							break
 						}
 					}
@@ -133,9 +133,9 @@ func TestFault_T2_OutagePastGrace(t *testing.T) {
 				stop()
 				closeProducer(t, p)
 				r.judge(t)
-				for value, s := range r.sends {
-					if s.outcome == unknown && s.key != "probe" || s.outcome == failed && !errors.Is(s.err, gracedb.ErrAuthentication) {
-						t.Errorf("%s: %v", value, s.err)
+				for value, s := range r.sends() {
+					if s.Outcome == unknown && s.Key != "probe" || s.Outcome == failed && !errors.Is(s.Err, gracedb.ErrAuthentication) {
+						t.Errorf("%s: %v", value, s.Err)
 					}
 				}
 			})
