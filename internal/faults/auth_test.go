@@ -87,12 +87,12 @@ func TestFault_T2_OutageWithinGrace(t *testing.T) {
 				stop()
 				closeProducer(t, p)
 				r.judge(t)
-				for value, s := range r.sends {
+				for value, s := range r.sends() {
 					// A message whose answer the cut has lost is failed by code 58 before
 					// the engine can ask again: nobody knows whether it was written.
-					cut := o.reorders && s.outcome == unknown && s.began.Sub(begun).Abs() <= inFlight
-					if s.outcome != delivered && s.key != "probe" && !cut {
-						t.Errorf("%s: %v", value, s.err)
+					cut := o.reorders && s.Outcome == unknown && s.Began.Sub(begun).Abs() <= inFlight
+					if s.Outcome != delivered && s.Key != "probe" && !cut {
+						t.Errorf("%s: %v", value, s.Err)
 						break
 					}
 				}
@@ -149,9 +149,9 @@ func TestFault_T2_OutagePastGrace(t *testing.T) {
 				stop()
 				closeProducer(t, p)
 				r.judge(t)
-				for value, s := range r.sends {
-					if s.outcome == unknown && s.key != "probe" || s.outcome == failed && !errors.Is(s.err, gracedb.ErrAuthentication) {
-						t.Errorf("%s: %v", value, s.err)
+				for value, s := range r.sends() {
+					if s.Outcome == unknown && s.Key != "probe" || s.Outcome == failed && !errors.Is(s.Err, gracedb.ErrAuthentication) {
+						t.Errorf("%s: %v", value, s.Err)
 					}
 				}
 			})

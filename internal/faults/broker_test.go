@@ -184,8 +184,8 @@ func TestFault_B9_TopicMadeAnew(t *testing.T) {
 					n[string(rec.Value)]++
 				}
 				for value, count := range n {
-					if s := r.sends[value]; count > 1 || s.outcome == failed {
-						t.Errorf("%s is %v (%v) and %d times in the log", value, s.outcome, s.err, count)
+					if s := r.sends()[value]; count > 1 || s.Outcome == failed {
+						t.Errorf("%s is %v (%v) and %d times in the log", value, s.Outcome, s.Err, count)
 					}
 				}
 				t.Log(r.count())

@@ -89,9 +89,9 @@ func TestFault_F2_ProducerClosedAtOnce(t *testing.T) {
 		}
 	}
 	r.judge(t)
-	for value, s := range r.sends {
-		if s.err != nil && !errors.Is(s.err, gracedb.ErrClosed) {
-			t.Errorf("%s: %v", value, s.err)
+	for value, s := range r.sends() {
+		if s.Err != nil && !errors.Is(s.Err, gracedb.ErrClosed) {
+			t.Errorf("%s: %v", value, s.Err)
 		}
 	}
 }

@@ -122,9 +122,9 @@ func TestFault_F5_OneCtxEnds(t *testing.T) {
 		}
 		closeProducer(t, p)
 		r.judge(t)
-		for value, s := range r.sends {
-			if s.key != "leaves" && s.outcome != delivered {
-				t.Errorf("%s: %v", value, s.err)
+		for value, s := range r.sends() {
+			if s.Key != "leaves" && s.Outcome != delivered {
+				t.Errorf("%s: %v", value, s.Err)
 			}
 		}
 	})

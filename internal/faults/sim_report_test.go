@@ -153,14 +153,14 @@ func (y *tally) history(h *history, records []*kgo.Record) {
 	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	for value, s := range h.sends {
-		y.outcomes[s.outcome]++
+	for value, s := range h.sends() {
+		y.outcomes[s.Outcome]++
 		switch n := seen[value]; {
 		case n > 1:
 			y.doubled++
-		case n == 1 && s.outcome == failed:
+		case n == 1 && s.Outcome == failed:
 			y.untrue++
-		case n == 0 && s.outcome == delivered:
+		case n == 0 && s.Outcome == delivered:
 			y.lost++
 		}
 	}

@@ -1,0 +1,185 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/history"
+)
+
+// A publisher is a gracedb.Producer, or what it is compared with.
+type publisher interface {
+	Produce(ctx context.Context, m gracedb.Message, done func(gracedb.Message, error)) error
+	ProduceSync(ctx context.Context, m gracedb.Message) (gracedb.Message, error)
+	Close() error
+}
+
+// The ways to send.
+const (
+	longCtx  = "ProduceSync, 30 s"
+	shortCtx = "ProduceSync, 20-500 ms"
+	async    = "Produce"
+	shortly  = "Produce, withdrawn after 20-500 ms"
+)
+
+// A load is what publishes while things go wrong.
+type load struct {
+	history *history.History
+	end     chan struct{}
+	wg      sync.WaitGroup
+	lanes   []*lane
+	acks    atomic.Int64 // when the last acknowledgement came, by clock
+
+	mu   sync.Mutex
+	over map[string]time.Duration // by call: the worst time past its ctx, or past its promise
+}
+
+var began = time.Now()
+
+// clock is a time that atomics can hold.
+func clock() int64 { return int64(time.Since(began)) }
+
+func newLoad(h *history.History) *load {
+	return &load{history: h, end: make(chan struct{}), over: make(map[string]time.Duration)}
+}
+
+// A lane is a sender of messages with a key of its own, one after the other.
+type lane struct {
+	key   string
+	how   string
+	every time.Duration
+	acked atomic.Int64 // when its last acknowledgement came
+}
+
+// start sends through p in every way, 25 messages a second.
+func (l *load) start(name string, p publisher) {
+	for i, how := range []string{async, shortly, longCtx, shortCtx} {
+		lane := &lane{key: fmt.Sprintf("%s-%d", name, i), how: how, every: 160 * time.Millisecond}
+		l.lanes = append(l.lanes, lane)
+		l.wg.Go(func() {
+			tick := time.NewTicker(lane.every)
+			defer tick.Stop()
+			for {
+				select {
+				case <-l.end:
+					return
+				case <-tick.C:
+					l.send(p, lane)
+				}
+			}
+		})
+	}
+}
+
+func (l *load) send(p publisher, lane *lane) {
+	m := l.history.Begin(lane.key)
+	m.Value = append(m.Value, " "+strings.Repeat("x", rand.IntN(1500))...)
+	limit := 30 * time.Second
+	if lane.how == shortCtx || lane.how == shortly {
+		limit = 20*time.Millisecond + rand.N(480*time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	done := func(got gracedb.Message, err error) {
+		cancel()
+		l.history.End(m, got, err)
+		if err == nil {
+			now := clock()
+			lane.acked.Store(now)
+			l.acks.Store(now)
+		}
+	}
+	start := time.Now()
+	if lane.how == longCtx || lane.how == shortCtx {
+		got, err := p.ProduceSync(ctx, m)
+		l.returned(lane.how, time.Since(start)-limit)
+		done(got, err)
+		return
+	}
+	err := p.Produce(ctx, m, done)
+	l.returned(lane.how, time.Since(start)-limit)
+	if err != nil {
+		done(gracedb.Message{}, err)
+	}
+}
+
+// returned notes by how much a call was late.
+func (l *load) returned(call string, late time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over[call] = max(l.over[call], late, 0)
+}
+
+// visit opens producers, one after the other, which send a few messages and close.
+func (l *load) visit(open func(context.Context) (publisher, error)) {
+	l.wg.Go(func() {
+		lane := &lane{key: "visitor", how: async}
+		for {
+			select {
+			case <-l.end:
+				return
+			case <-time.After(time.Second):
+			}
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			p, err := open(ctx)
+			cancel()
+			l.returned("NewProducer, 10 s", time.Since(start)-10*time.Second)
+			if err != nil {
+				continue
+			}
+			for range 10 {
+				l.send(p, lane)
+				wait(20 * time.Millisecond)
+			}
+			start = time.Now()
+			_ = p.Close()
+			l.returned("Close, 10 s", time.Since(start)-10*time.Second)
+		}
+	})
+}
+
+// stop ends all senders.
+func (l *load) stop() {
+	close(l.end)
+	l.wg.Wait()
+}
+
+var errNoAck = errors.New("nothing is acknowledged")
+
+// recovered waits until every lane has had an acknowledgement again, and returns
+// how long after since the first and the last of them had one.
+func (l *load) recovered(ctx context.Context, since int64) (first, all time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		waiting := 0
+		for _, lane := range l.lanes {
+			if lane.acked.Load() <= since {
+				waiting++
+			}
+		}
+		now := time.Duration(clock() - since)
+		if waiting < len(l.lanes) && first == 0 {
+			first = now
+		}
+		if waiting == 0 {
+			return first, now, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return first, now, fmt.Errorf("%w in %d of %d lanes after %v", errNoAck, waiting, len(l.lanes), now)
+		}
+	}
+}

@@ -1,0 +1,161 @@
+//go:build unix
+
+package chaos
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/history"
+)
+
+// sums are what the report says.
+type sums struct {
+	start  time.Time
+	steps  int
+	kinds  map[kind]*effect
+	first  time.Duration // worst time from the end of faults to an acknowledgement
+	all    time.Duration // the same, in every lane
+	sent   map[history.Outcome]int
+	broken int // promises, by the checker
+	lost   int // acknowledged and not in the log
+	double int // twice in the log
+	lied   int // failed, and in the log
+	there  int // unknown, and in the log
+	missed int // by readers
+	again  map[string]int
+	lates  map[string]time.Duration
+}
+
+// An effect is what faults of a kind did, alone or with others.
+type effect struct {
+	times  int
+	silent time.Duration // worst
+	all    time.Duration
+}
+
+func newSums() *sums {
+	return &sums{start: time.Now(), kinds: make(map[kind]*effect), again: make(map[string]int), lates: make(map[string]time.Duration)}
+}
+
+func (s *sums) step(what step, silent, first, all time.Duration) {
+	s.steps++
+	s.first, s.all = max(s.first, first), max(s.all, all)
+	for _, f := range what.faults {
+		e := s.kinds[f.kind]
+		if e == nil {
+			e = new(effect)
+			s.kinds[f.kind] = e
+		}
+		e.times++
+		e.silent, e.all = max(e.silent, silent), max(e.all, all)
+	}
+}
+
+// judge holds the history against the log.
+func (s *sums) judge(t *testing.T, h *history.History, records []*kgo.Record) {
+	t.Helper()
+	broken := h.Check(records)
+	s.sent, s.broken = h.Count(), len(broken)
+	for i, b := range broken {
+		if i == 40 {
+			t.Logf("and %d more", len(broken)-i)
+			break
+		}
+		t.Log(b)
+	}
+	if len(broken) > 0 && !*bare {
+		t.Errorf("%d promises are broken", len(broken))
+	}
+	times := make(map[string]int)
+	for _, r := range records {
+		value, _, _ := strings.Cut(string(r.Value), " ")
+		times[value]++
+	}
+	causes := make(map[string]int)
+	for value, sent := range h.Sends() {
+		n := times[value]
+		switch {
+		case n > 1:
+			s.double++
+		case n == 0 && sent.Outcome == history.Delivered:
+			s.lost++
+		case n == 1 && sent.Outcome == history.Failed:
+			s.lied++
+		case n == 1 && sent.Outcome == history.Unknown:
+			s.there++
+		}
+		if sent.Outcome != history.Delivered {
+			causes[fmt.Sprintf("%s: %.160s", sent.Outcome, sent.Err)]++
+		}
+	}
+	for _, text := range slices.Sorted(maps.Keys(causes)) {
+		t.Logf("%d x %s", causes[text], text)
+	}
+}
+
+func (s *sums) late(call string, by time.Duration) { s.lates[call] = max(s.lates[call], by, 0) }
+
+// called checks that nothing has hung past its ctx or its promise.
+func (s *sums) called(t *testing.T, l *load) {
+	t.Helper()
+	for call, by := range l.over {
+		s.late(call, by)
+	}
+	for call, by := range s.lates {
+		if by > room*100*time.Millisecond && !*bare {
+			t.Errorf("%s: %v late, promised at most 100ms", call, by)
+		}
+	}
+}
+
+func (s *sums) print(t *testing.T) {
+	t.Helper()
+	var b strings.Builder
+	line := func(what string, format string, args ...any) {
+		fmt.Fprintf(&b, "| %s | %s |\n", what, fmt.Sprintf(format, args...))
+	}
+	who := "gracedb"
+	if *bare {
+		who = "plain franz-go"
+	}
+	line("who publishes, seed, time", "%s, %d, %v", who, *seed, time.Since(s.start).Round(time.Second))
+	total := 0
+	for _, n := range s.sent {
+		total += n
+	}
+	line("steps, of one or two faults", "%d", s.steps)
+	line("messages sent", "%d", total)
+	for _, o := range []history.Outcome{history.Delivered, history.Failed, history.Unknown, history.Pending} {
+		line(o.String(), "%d", s.sent[o])
+	}
+	line("acknowledged, not in the log", "%d", s.lost)
+	line("twice in the log", "%d", s.double)
+	line("failed, but in the log", "%d", s.lied)
+	line("unknown, and in the log", "%d", s.there)
+	line("promises broken, in all", "%d", s.broken)
+	line("missed by consumers", "%d", s.missed)
+	for _, name := range slices.Sorted(maps.Keys(s.again)) {
+		line("read again by the "+name, "%d", s.again[name])
+	}
+	line("worst time from the end of a fault to the next acknowledgement", "%v", round(s.first))
+	line("the same, of every sender", "%v", round(s.all))
+	for _, call := range slices.Sorted(maps.Keys(s.lates)) {
+		line("worst lateness of "+call, "%v", round(s.lates[call]))
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.kinds)) {
+		e := s.kinds[k]
+		line(string(k), "%d times; at worst %v without an acknowledgement, and %v until every sender had one", e.times, round(e.silent), round(e.all))
+	}
+	t.Log("\n" + b.String())
+	if *report != "" {
+		must(t, os.WriteFile(*report, []byte(b.String()), 0o644))
+	}
+}

@@ -1,0 +1,70 @@
+package history
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb"
+)
+
+// The checker finds what it is there to find.
+func TestHistory(t *testing.T) {
+	record := func(value string, offset int64) *kgo.Record {
+		return &kgo.Record{Topic: "t", Value: []byte(value), Offset: offset}
+	}
+	at := func(offset int64) gracedb.Message { return gracedb.Message{Offset: offset} }
+	for _, tt := range []struct {
+		name string
+		ends []any // of k/0, k/1…: a Message, an error, or nil for none
+		log  []*kgo.Record
+		want int
+	}{
+		{"well", []any{at(0), at(1), gracedb.ErrDelivery, gracedb.ErrOutcomeUnknown, gracedb.ErrOutcomeUnknown}, []*kgo.Record{record("k/0", 0), record("k/1", 1), record("k/4", 2)}, 0},
+		{"lost", []any{at(0)}, nil, 1},
+		{"doubled", []any{at(0)}, []*kgo.Record{record("k/0", 0), record("k/0", 1)}, 1},
+		{"elsewhere", []any{at(0)}, []*kgo.Record{record("k/0", 1)}, 1},
+		{"failed and written", []any{gracedb.ErrDelivery}, []*kgo.Record{record("k/0", 0)}, 1},
+		{"unknown and doubled", []any{gracedb.ErrOutcomeUnknown}, []*kgo.Record{record("k/0", 0), record("k/0", 1)}, 1},
+		{"out of order", []any{at(1), at(0)}, []*kgo.Record{record("k/1", 0), record("k/0", 1)}, 1},
+		{"told neither", []any{gracedb.ErrKafka}, nil, 1},
+		{"told both", []any{errors.Join(gracedb.ErrDelivery, gracedb.ErrOutcomeUnknown)}, nil, 1},
+		{"never told", []any{nil}, nil, 1},
+		{"never sent", nil, []*kgo.Record{record("k/0", 0)}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := New()
+			for _, end := range tt.ends {
+				m := h.Begin("k")
+				switch end := end.(type) {
+				case gracedb.Message:
+					h.End(m, end, nil)
+				case error:
+					h.End(m, gracedb.Message{}, end)
+				}
+			}
+			if broken := h.Check(tt.log); len(broken) != tt.want {
+				t.Errorf("%q", broken)
+			}
+		})
+	}
+}
+
+func TestHistoryToldTwice(t *testing.T) {
+	h := New()
+	m := h.Begin("k")
+	m.Value = append(m.Value, " and padding"...)
+	if wrong := h.End(m, m, nil); wrong != "" {
+		t.Error(wrong)
+	}
+	if wrong := h.End(m, m, gracedb.ErrDelivery); wrong == "" {
+		t.Error("nothing is wrong")
+	}
+	if broken := h.Check([]*kgo.Record{{Value: m.Value}}); len(broken) != 1 {
+		t.Errorf("%q", broken)
+	}
+	if n := h.Count(); n[Delivered] != 1 || len(n) != 1 {
+		t.Errorf("%v", n)
+	}
+}
