@@ -11,6 +11,7 @@ import (
 )
 
 const (
+	pending   = judge.Pending
 	delivered = judge.Delivered
 	failed    = judge.Failed
 	unknown   = judge.Unknown
