@@ -35,9 +35,12 @@ const (
 type load struct {
 	history *history.History
 	end     chan struct{}
+	once    sync.Once
 	wg      sync.WaitGroup
 	lanes   []*lane
 	acks    atomic.Int64 // when the last acknowledgement came, by clock
+
+	unopened causes // of producers that could not be opened
 
 	mu   sync.Mutex
 	over map[string]time.Duration // by call: the worst time past its ctx, or past its promise
@@ -52,18 +55,21 @@ func newLoad(h *history.History) *load {
 	return &load{history: h, end: make(chan struct{}), over: make(map[string]time.Duration)}
 }
 
-// A lane is a sender of messages with a key of its own, one after the other.
+// A lane is a sender of messages, one after the other, with a key of its own or
+// with none: with keys on their way ctx withdraws nothing.
 type lane struct {
-	key   string
+	key   string // in the history, if loose the beginning of it
+	loose bool
+	sent  int
 	how   string
 	every time.Duration
 	acked atomic.Int64 // when its last acknowledgement came
 }
 
 // start sends through p in every way, 25 messages a second.
-func (l *load) start(name string, p publisher) {
+func (l *load) start(name string, p publisher, loose bool) {
 	for i, how := range []string{async, shortly, longCtx, shortCtx} {
-		lane := &lane{key: fmt.Sprintf("%s-%d", name, i), how: how, every: 160 * time.Millisecond}
+		lane := &lane{key: fmt.Sprintf("%s-%d", name, i), loose: loose, how: how, every: 160 * time.Millisecond}
 		l.lanes = append(l.lanes, lane)
 		l.wg.Go(func() {
 			tick := time.NewTicker(lane.every)
@@ -81,7 +87,15 @@ func (l *load) start(name string, p publisher) {
 }
 
 func (l *load) send(p publisher, lane *lane) {
-	m := l.history.Begin(lane.key)
+	key := lane.key
+	if lane.loose {
+		key = fmt.Sprintf("%s.%d", lane.key, lane.sent) // nothing is promised of their order
+	}
+	lane.sent++
+	m := l.history.Begin(key)
+	if lane.loose {
+		m.Key = nil
+	}
 	m.Value = append(m.Value, " "+strings.Repeat("x", rand.IntN(1500))...)
 	limit := 30 * time.Second
 	if lane.how == shortCtx || lane.how == shortly {
@@ -134,6 +148,7 @@ func (l *load) visit(open func(context.Context) (publisher, error)) {
 			cancel()
 			l.returned("NewProducer, 10 s", time.Since(start)-10*time.Second)
 			if err != nil {
+				l.unopened.add(err)
 				continue
 			}
 			for range 10 {
@@ -149,7 +164,7 @@ func (l *load) visit(open func(context.Context) (publisher, error)) {
 
 // stop ends all senders.
 func (l *load) stop() {
-	close(l.end)
+	l.once.Do(func() { close(l.end) })
 	l.wg.Wait()
 }
 

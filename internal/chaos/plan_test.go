@@ -134,16 +134,16 @@ func (p plan) fault(of []kind) fault {
 	return f
 }
 
-// recovery is how soon after the end of a fault messages are to be acknowledged
-// again. A frame that is swallowed on a connection that stays is missed only after
-// the request's own timeout, 15 seconds and the engine's 5.
+// recovery is the longest that a sender may wait for an acknowledgement after the
+// end of the faults. A frame that is swallowed on a connection that stays is missed
+// only after the request's own timeout, 15 seconds and the engine's 5.
 func (s step) recovery() time.Duration {
 	for _, f := range s.faults {
-		if f.kind == dropRequest || f.kind == dropAnswer || f.kind == freeze {
-			return 2*time.Second + 20*time.Second/room
+		if f.kind == dropRequest || f.kind == dropAnswer {
+			return 20*time.Second + room*time.Second
 		}
 	}
-	return time.Second
+	return room * time.Second
 }
 
 func TestPlan(t *testing.T) {

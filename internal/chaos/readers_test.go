@@ -26,12 +26,12 @@ type reader struct {
 
 	mu     sync.Mutex
 	seen   map[place]int
-	errors map[string]int // what Poll has said
-	late   time.Duration  // the worst time that Poll took past its ctx
+	errors causes        // what Poll has said
+	late   time.Duration // the worst time that Poll took past its ctx
 }
 
 func newReader(name string) *reader {
-	return &reader{name: name, seen: make(map[place]int), errors: make(map[string]int)}
+	return &reader{name: name, seen: make(map[place]int)}
 }
 
 const pollTime = time.Second
@@ -49,7 +49,7 @@ func (r *reader) poll(c *gracedb.Consumer) {
 	case err == nil:
 		r.seen[place{m.Partition, m.Offset}]++
 	case ctx.Err() == nil || !errors.Is(err, context.DeadlineExceeded):
-		r.errors[fmt.Sprintf("%.300s", err)]++
+		r.errors.add(err)
 	}
 }
 
@@ -119,9 +119,7 @@ func (m *member) reopen() *gracedb.Consumer {
 		if err == nil {
 			return c
 		}
-		m.to.mu.Lock()
-		m.to.errors[fmt.Sprintf("opening again: %.300s", err)]++
-		m.to.mu.Unlock()
+		m.to.errors.add(fmt.Errorf("NewConsumer: %w", err))
 		select {
 		case <-m.end:
 			return nil

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,12 +26,13 @@ type sums struct {
 	first  time.Duration // worst time from the end of faults to an acknowledgement
 	all    time.Duration // the same, in every lane
 	sent   map[history.Outcome]int
-	broken int // promises, by the checker
-	lost   int // acknowledged and not in the log
-	double int // twice in the log
-	lied   int // failed, and in the log
-	there  int // unknown, and in the log
-	missed int // by readers
+	ways   map[string]map[history.Outcome]int // the same, by how it was sent
+	broken int                                // promises, by the checker
+	lost   int                                // acknowledged and not in the log
+	double int                                // twice in the log
+	lied   int                                // failed, and in the log
+	there  int                                // unknown, and in the log
+	missed int                                // by readers
 	again  map[string]int
 	lates  map[string]time.Duration
 }
@@ -60,8 +63,9 @@ func (s *sums) step(what step, silent, first, all time.Duration) {
 }
 
 // judge holds the history against the log.
-func (s *sums) judge(t *testing.T, h *history.History, records []*kgo.Record) {
+func (s *sums) judge(t *testing.T, l *load, records []*kgo.Record) {
 	t.Helper()
+	h := l.history
 	broken := h.Check(records)
 	s.sent, s.broken = h.Count(), len(broken)
 	for i, b := range broken {
@@ -79,9 +83,19 @@ func (s *sums) judge(t *testing.T, h *history.History, records []*kgo.Record) {
 		value, _, _ := strings.Cut(string(r.Value), " ")
 		times[value]++
 	}
-	causes := make(map[string]int)
+	ways := make(map[string]string)
+	s.ways = make(map[string]map[history.Outcome]int)
+	for _, lane := range l.lanes {
+		ways[lane.key] = lane.how
+		s.ways[lane.how] = make(map[history.Outcome]int)
+	}
+	var why causes
 	for value, sent := range h.Sends() {
 		n := times[value]
+		key, _, _ := strings.Cut(sent.Key, ".")
+		if how, ok := ways[key]; ok {
+			s.ways[how][sent.Outcome]++
+		}
 		switch {
 		case n > 1:
 			s.double++
@@ -93,11 +107,35 @@ func (s *sums) judge(t *testing.T, h *history.History, records []*kgo.Record) {
 			s.there++
 		}
 		if sent.Outcome != history.Delivered {
-			causes[fmt.Sprintf("%s: %.160s", sent.Outcome, sent.Err)]++
+			why.add(fmt.Errorf("%s: %w", sent.Outcome, sent.Err))
 		}
 	}
-	for _, text := range slices.Sorted(maps.Keys(causes)) {
-		t.Logf("%d x %s", causes[text], text)
+	why.print(t, "messages")
+}
+
+// causes are errors and how often each was seen.
+type causes struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+var ports = regexp.MustCompile(`\b(localhost|127\.0\.0\.1):\d+`)
+
+func (c *causes) add(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = make(map[string]int)
+	}
+	c.n[fmt.Sprintf("%.220s", ports.ReplaceAllString(err.Error(), "$1"))]++
+}
+
+func (c *causes) print(t *testing.T, of string) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, text := range slices.Sorted(maps.Keys(c.n)) {
+		t.Logf("%s: %d times: %s", of, c.n[text], text)
 	}
 }
 
@@ -106,6 +144,7 @@ func (s *sums) late(call string, by time.Duration) { s.lates[call] = max(s.lates
 // called checks that nothing has hung past its ctx or its promise.
 func (s *sums) called(t *testing.T, l *load) {
 	t.Helper()
+	l.unopened.print(t, "NewProducer")
 	for call, by := range l.over {
 		s.late(call, by)
 	}
@@ -135,6 +174,9 @@ func (s *sums) print(t *testing.T) {
 	line("messages sent", "%d", total)
 	for _, o := range []history.Outcome{history.Delivered, history.Failed, history.Unknown, history.Pending} {
 		line(o.String(), "%d", s.sent[o])
+	}
+	for _, how := range slices.Sorted(maps.Keys(s.ways)) {
+		line("by "+how, "%v", s.ways[how])
 	}
 	line("acknowledged, not in the log", "%d", s.lost)
 	line("twice in the log", "%d", s.double)

@@ -51,6 +51,7 @@ const (
 	Unknown
 )
 
+// String returns the name of an outcome.
 func (o Outcome) String() string {
 	return [...]string{"pending", "delivered", "failed", "unknown"}[o]
 }
