@@ -116,15 +116,15 @@ func (r *rig) disturb(t *testing.T, load *load, members []*member, sums *sums) {
 		if err != nil {
 			t.Fatalf("the brokers do not come back: %v\n%s", err, r.kafka.Log(20))
 		}
-		first, all, err := load.recovered(t.Context(), since)
+		first, all, last, err := load.recovered(t.Context(), since)
 		if err != nil {
 			t.Fatalf("after %v: %v", s, err)
 		}
 		quiet := silence()
 		sums.step(s, quiet, first, all)
-		t.Logf("    silent for %v, acknowledged again after %v, every sender after %v", round(quiet), round(first), round(all))
+		t.Logf("    silent for %v, acknowledged again after %v, every sender after %v, the last %s", round(quiet), round(first), round(all), last)
 		if all > s.recovery() && !*bare {
-			t.Errorf("after %v: every sender had an acknowledgement only after %v, want at most %v", s, all, s.recovery())
+			t.Errorf("after %v: %s had an acknowledgement only after %v, want at most %v", s, last, all, s.recovery())
 		}
 		waitInSync(t, r.kafka, r.topic, offsetsTopic)
 	}

@@ -168,33 +168,34 @@ func (l *load) stop() {
 	l.wg.Wait()
 }
 
-var errNoAck = errors.New("nothing is acknowledged")
+var errNoAck = errors.New("no message is acknowledged")
 
 // recovered waits until every lane has had an acknowledgement again, and returns
-// how long after since the first and the last of them had one.
-func (l *load) recovered(ctx context.Context, since int64) (first, all time.Duration, err error) {
+// how long after since the first and the last of them had one, and which was that.
+func (l *load) recovered(ctx context.Context, since int64) (first, all time.Duration, last string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		waiting := 0
+		var waiting []string
 		for _, lane := range l.lanes {
 			if lane.acked.Load() <= since {
-				waiting++
+				waiting = append(waiting, lane.key)
 			}
 		}
 		now := time.Duration(clock() - since)
-		if waiting < len(l.lanes) && first == 0 {
+		if len(waiting) < len(l.lanes) && first == 0 {
 			first = now
 		}
-		if waiting == 0 {
-			return first, now, nil
+		if len(waiting) == 0 {
+			return first, now, last, nil
 		}
+		last = strings.Join(waiting, " ")
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return first, now, fmt.Errorf("%w in %d of %d lanes after %v", errNoAck, waiting, len(l.lanes), now)
+			return first, now, last, fmt.Errorf("%w of %s after %v", errNoAck, last, now)
 		}
 	}
 }
