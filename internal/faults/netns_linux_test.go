@@ -123,7 +123,7 @@ func (c *cable) within(namespace string, f func() error) error {
 			done <- err
 			return
 		}
-		defer file.Close() //nolint:errcheck // only read
+		defer file.Close()
 		if _, _, errno := syscall.RawSyscall(setns, file.Fd(), syscall.CLONE_NEWNET, 0); errno != 0 {
 			done <- fmt.Errorf("setns: %w", errno)
 			return
