@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -30,9 +31,9 @@ type delivery struct {
 	settled chan struct{} // closed with err set; nil if done is called instead
 
 	err     error
-	handed  time.Duration // when it was given to the engine, by the clock of answers
-	tries   int           // refusals for its size
-	unguard func() bool   // while it stands in line
+	handed  moment      // when it was given to the engine
+	tries   int         // refusals for its size
+	unguard func() bool // while it stands in line
 
 	cost       int64
 	seq        uint64
@@ -40,11 +41,18 @@ type delivery struct {
 	prev, next *delivery
 }
 
+// A moment is a time by the clock of answers. The engine may still look at the context
+// of a record that it has given back, and that is handed to it anew.
+type moment struct{ at atomic.Int64 }
+
+func (m *moment) set(at time.Duration) { m.at.Store(int64(at)) }
+func (m *moment) get() time.Duration   { return time.Duration(m.at.Load()) }
+
 // Done makes the engine fail the record. A record that may have been written is
 // not withdrawn: nobody could tell what became of it. Nor is one that would take
 // others along that are then sent again, perhaps behind the next of their key.
 func (d *delivery) Done() <-chan struct{} {
-	if d.p.answers.doubtSince(d.handed) || d.Err() != nil && d.p.queue.orderedLive(d.msg.Topic) {
+	if d.p.answers.doubtSince(d.handed.get()) || d.Err() != nil && d.p.queue.orderedLive(d.msg.Topic) {
 		return nil
 	}
 	if d.givenUp != nil {
@@ -86,7 +94,7 @@ func (p *Producer) send(d *delivery) {
 }
 
 func (p *Producer) hand(d *delivery) {
-	d.handed = p.answers.now()
+	d.handed.set(p.answers.now())
 	d.record = kgo.Record{
 		Topic: d.msg.Topic, Key: d.msg.Key, Value: d.msg.Value, Timestamp: d.msg.Time,
 		Context: p.life,
@@ -128,14 +136,14 @@ func (d *delivery) promise(r *kgo.Record, err error) {
 // again gives d back to the engine if it was not written, and failed for what is
 // not its own fault.
 func (p *Producer) again(d *delivery, err error) bool {
-	if p.life.Err() != nil || d.Err() != nil || p.answers.doubtSince(d.handed) {
+	if p.life.Err() != nil || d.Err() != nil || p.answers.doubtSince(d.handed.get()) {
 		return false
 	}
 	switch {
 	case isRefusal(err), errors.Is(err, ErrAuthentication):
 		// A bare code 58 makes the engine fail all that is buffered, and forget
 		// what is on its way elsewhere.
-		if p.answers.maybeWritten(d.handed) {
+		if p.answers.maybeWritten(d.handed.get()) {
 			return false
 		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -178,7 +186,7 @@ func (p *Producer) outcome(d *delivery, err error) error {
 	what := p.naming(topic)
 	_, answered := errors.AsType[*kerr.Error](err)
 	// An earlier try may have been written, or it is on its way.
-	if p.answers.doubtSince(d.handed) || answered && !notWritten(err) || !answered && p.answers.maybeWritten(d.handed) {
+	if p.answers.doubtSince(d.handed.get()) || answered && !notWritten(err) || !answered && p.answers.maybeWritten(d.handed.get()) {
 		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
 	}
 	switch {
@@ -255,7 +263,7 @@ func (l *lines) start(d *delivery) {
 func (l *lines) add(d *delivery) {
 	topic := d.msg.Topic
 	l.of[topic] = append(l.of[topic], d)
-	d.handed = d.p.answers.now()
+	d.handed.set(d.p.answers.now())
 	// The engine cannot withdraw what it does not have.
 	if len(l.of[topic]) > 1 {
 		d.unguard = context.AfterFunc(d, func() { l.drop(d) })
