@@ -152,6 +152,7 @@ func (p *progress) finish(t testing.TB, r *rig, total int) {
 // it, again and again: each message is handled, those that were committed never
 // again, and the one at hand, which was not, always.
 func TestFault_B20_Killed(t *testing.T) {
+	t.Parallel()
 	const partitions, rounds = 3, 30
 	random := seeded(t)
 	r := newRig(t, kafkatest.Config{Topics: map[string]int{topic: partitions}})
@@ -234,6 +235,7 @@ func expel(t testing.TB, r *rig, group string) {
 // A process that streams is asked to stop: it does within 5 seconds, and the next
 // goes on behind the last message that it handled.
 func TestFault_P8_Terminated(t *testing.T) {
+	t.Parallel()
 	random := seeded(t)
 	r := newRig(t, kafkatest.Config{})
 	p := newProgress()
@@ -276,6 +278,7 @@ func TestFault_P8_Terminated(t *testing.T) {
 // The same when the broker is mute just then: it stops in time, and what could not
 // be committed comes again.
 func TestFault_P8_TerminatedInSilence(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, kafkatest.Config{})
 	p := newProgress()
 	r.raw(t, topic, 0, numbers(0, 100)...)

@@ -26,12 +26,21 @@ import (
 )
 
 var (
-	simSeeds  = flag.Int("sim.seeds", 200, "how many seeds TestSimulation runs; a tenth with -short")
+	simSeeds  = flag.Int("sim.seeds", usualSeeds(), "how many seeds TestSimulation runs; a tenth with -short")
 	simFirst  = flag.Uint64("sim.first", 1, "the first of them")
 	simSeed   = flag.Uint64("sim.seed", 0, "run this one alone, and print its plan")
 	simReport = flag.String("sim.report", "", "write the summary to this file, too, as a Markdown table")
 	simBare   = flag.Bool("sim.bare", false, "publish with franz-go alone; what goes wrong is counted, and fails nothing")
 )
+
+// usualSeeds is how many seeds run in every go test: fewer with -race, which makes
+// each take ten times as long.
+func usualSeeds() int {
+	if raced {
+		return 50
+	}
+	return 200
+}
 
 // TestSimulation lets a random mix of all faults happen, for each seed another.
 func TestSimulation(t *testing.T) {
