@@ -119,7 +119,7 @@ func (c Cluster) clientOpts(auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.O
 		kgo.MaxDecompressBatchBytes(maxBatchBytes),
 	}
 	if c.Logger != nil {
-		opts = append(opts, kgo.WithLogger(engineLog{c.Logger}))
+		opts = append(opts, kgo.WithLogger(&engineLog{log: c.Logger}))
 	}
 	return append(opts, c.Opts...), nil
 }
@@ -370,40 +370,4 @@ func (c *pacedConn) Write(b []byte) (int, error) {
 		}
 	}
 	return written, nil
-}
-
-// An engineLog hands kgo's log on. kgo's Info is a debugging aid to users of this
-// package, and its values may hold what brokers said.
-type engineLog struct{ log *slog.Logger }
-
-func (l engineLog) Level() kgo.LogLevel {
-	ctx := context.Background()
-	switch {
-	case l.log.Enabled(ctx, slog.LevelDebug):
-		return kgo.LogLevelDebug
-	case l.log.Enabled(ctx, slog.LevelWarn):
-		return kgo.LogLevelWarn
-	case l.log.Enabled(ctx, slog.LevelError):
-		return kgo.LogLevelError
-	}
-	return kgo.LogLevelNone
-}
-
-func (l engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	for i, v := range keyvals {
-		switch v := v.(type) {
-		case error:
-			keyvals[i] = cleanText(v.Error())
-		case string:
-			keyvals[i] = cleanText(v)
-		}
-	}
-	to := slog.LevelDebug
-	switch level {
-	case kgo.LogLevelError:
-		to = slog.LevelError
-	case kgo.LogLevelWarn:
-		to = slog.LevelWarn
-	}
-	l.log.Log(context.Background(), to, "gracedb: kafka: "+msg, keyvals...)
 }
