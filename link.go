@@ -126,6 +126,7 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 	}
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
+	began := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- f(inner) }()
 	for {
@@ -135,7 +136,7 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 		if p == starting {
 			stop = bad
 			var all bool
-			if all, down = l.watch.allDown(l.brokers); all && cause == nil {
+			if all, down = l.watch.allDown(l.brokers, began); all && cause == nil {
 				is, text := l.watch.trouble()
 				return fail(append(is, l.kind), "kafka: %s: %s", what, text)
 			}

@@ -280,7 +280,13 @@ func (p *Producer) Check(ctx context.Context) error {
 			_, err := p.client.Request(ctx, req)
 			return err
 		}
-		return p.pingLeaders(ctx, leaders)
+		err := p.pingLeaders(ctx, leaders)
+		if isConnectionError(err) {
+			// A connection that died in silence stops no message: they go over
+			// the next.
+			err = p.pingLeaders(ctx, leaders)
+		}
+		return err
 	})
 }
 

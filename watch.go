@@ -41,15 +41,26 @@ type authWatch struct {
 	refusedFirst time.Time    // since all was well; or zero
 	claims       token.Claims // of the token last accepted
 
-	unreachable map[string]error // by address: why the last connection failed
-	down        chan struct{}    // closed, and made anew, when an address fails
+	said recently
+	last map[string]attempt // by address: the last connection
+	down chan struct{}      // closed, and made anew, when an address fails
 }
+
+// An attempt is how a connection went.
+type attempt struct {
+	err error // nil: it was made
+	at  time.Time
+}
+
+// staleAfter is how old a failure is that says nothing of now any more. An address
+// that somebody waits for is tried at least every dialTimeout.
+const staleAfter = 2 * dialTimeout
 
 func newAuthWatch(log *slog.Logger, grace time.Duration) *authWatch {
 	return &authWatch{
 		log: log, grace: grace,
 		bad: make(chan struct{}), past: make(chan struct{}), down: make(chan struct{}),
-		unreachable: make(map[string]error),
+		last: make(map[string]attempt),
 	}
 }
 
@@ -228,7 +239,7 @@ func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
 	if err == nil {
 		w.mu.Lock()
-		delete(w.unreachable, addr)
+		w.last[addr] = attempt{at: time.Now()}
 		w.mu.Unlock()
 		return
 	}
@@ -240,12 +251,12 @@ func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 		return
 	}
 	w.mu.Lock()
-	known, seen := w.unreachable[addr]
-	w.unreachable[addr] = err
+	known := w.last[addr].err
+	w.last[addr] = attempt{err, time.Now()}
 	close(w.down)
 	w.down = make(chan struct{})
 	w.mu.Unlock()
-	if !seen || known.Error() != err.Error() {
+	if !w.said.already(addr+": "+err.Error()) || known == nil {
 		w.log.Warn("gracedb: kafka: cannot connect", "broker", addr, "err", reason(err))
 	}
 }
@@ -269,13 +280,12 @@ func (w *authWatch) trouble() (is []error, text string) {
 	if w.cause != nil {
 		return []error{ErrAuthentication, w.cause}, reason(w.cause)
 	}
-	if len(w.unreachable) == 0 {
-		return nil, ""
-	}
-	is = []error{ErrConnection}
 	var texts []string
-	for _, addr := range slices.Sorted(maps.Keys(w.unreachable)) {
-		err := w.unreachable[addr]
+	for _, addr := range slices.Sorted(maps.Keys(w.last)) {
+		err := w.last[addr].err
+		if err == nil || time.Since(w.last[addr].at) > staleAfter {
+			continue
+		}
 		is = append(is, err)
 		text := reason(err)
 		if dial, ok := errors.AsType[*dialError](err); ok {
@@ -286,17 +296,26 @@ func (w *authWatch) trouble() (is []error, text string) {
 		}
 		texts = append(texts, text)
 	}
-	return is, "cannot connect to " + cleanText(strings.Join(texts, "; "))
+	if texts == nil {
+		return nil, ""
+	}
+	return append(is, ErrConnection), "cannot connect to " + cleanText(strings.Join(texts, "; "))
 }
 
-// allDown reports whether the last connection to each of addrs failed for a reason
-// that is certain, which silence is not; if not, it returns a channel that is
-// closed when there is reason to ask again.
-func (w *authWatch) allDown(addrs []string) (bool, <-chan struct{}) {
+// allDown reports whether each of addrs has been tried since then, and failed for a
+// reason that is certain, which silence is not, while no other address that brokers
+// may have named works; if not, it returns a channel that is closed when there is
+// reason to ask again.
+func (w *authWatch) allDown(addrs []string, since time.Time) (bool, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, a := range addrs {
-		if err := w.unreachable[a]; err == nil || isTimeout(err) {
+	for _, a := range w.last {
+		if a.err == nil {
+			return false, w.down
+		}
+	}
+	for _, addr := range addrs {
+		if a := w.last[addr]; a.err == nil || isTimeout(a.err) || a.at.Before(since) {
 			return false, w.down
 		}
 	}
