@@ -5,7 +5,7 @@
 //	cd internal/bench && go run . [-quick] [-only publish,idle]
 //
 // It needs Java 17, Maven and Python 3, as the tests of internal/interop do, and
-// about 25 minutes of an otherwise idle machine. Each section's result is kept in
+// about 20 minutes of an otherwise idle machine. Each section's result is kept in
 // the directory of -json, so that a section can be measured again alone; the file is
 // written from all that is kept there. -list names the sections.
 package main
@@ -29,17 +29,50 @@ type section struct {
 	name  string // as in -only
 	title string
 	run   func(context.Context, *bench) (result, error)
+	light bool // may run while processes of the section "idle" sleep: it needs one core, and no broker
 }
 
-// sections stand in the order of the file. Those that need a quiet machine run one
-// after the other; nothing runs beside them.
+// sections stand in the order of the file.
 var sections = []section{
-	{"encode", "Encoding and decoding", encodeSection},
+	{"start", "From the start of a process to the first acknowledgement", startSection, false},
+	{"publish", "Publishing an event", publishSection, false},
+	{"burst", "A burst of events", burstSection, false},
+	{"bulk", "Many messages, both ways", bulkSection, false},
+	{"latency", "One message at a time, from end to end", latencySection, false},
+	{"idle", "Idle, and the first event afterwards", idleSection, false},
+	{"encode", "Encoding and decoding", encodeSection, true},
+	{"tokens", "Looking a token up", tokensSection, true},
+	{"allocations", "Allocations of a message", allocationsSection, false},
+	{"growth", "Cost as work grows", growthSection, false},
+	{"sizes", "Size of programs and installations", sizesSection, true},
+	{"codec", "Compression", codecSection, false},
 }
 
 // A bench is one run of this program.
 type bench struct {
-	quick bool // as few measurements as show that everything works
+	quick     bool // as few measurements as show that everything works
+	shared    *rig // once a section has needed it
+	meanwhile func(context.Context) error // runs what is light, once
+}
+
+// rig returns what everybody talks to, with Java warm.
+func (b *bench) rig(ctx context.Context) (*rig, error) {
+	if b.shared != nil {
+		return b.shared, nil
+	}
+	r, err := startRig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.shared = r
+	return r, r.warmUp(ctx, b.count(60, 5))
+}
+
+func (b *bench) close() error {
+	if b.shared == nil {
+		return nil
+	}
+	return b.shared.close()
 }
 
 // count returns how often to do something.
@@ -72,10 +105,18 @@ func run(ctx context.Context, args []string) error {
 		list   = flags.Bool("list", false, "name the sections and end")
 		out    = flags.String("out", "../../BENCHMARKS.md", "the `file` to write; if empty, none")
 		charts = flags.String("charts", "charts", "the `directory` of the charts")
+		guard  = flags.Bool("guard", false, "fail if ours has become twice as slow beside bare as guard.json says; nothing else is done")
+		record = flags.Bool("record", false, "with -guard: write guard.json")
+		child  = flags.String("child", "", "for this program's own use: be measured as `ours` or `bare`")
 		kept   = flags.String("json", "results", "the `directory` where results are kept")
 	)
 	_ = flags.Parse(args) // ends the program itself
-	if *list {
+	switch {
+	case *child != "":
+		return childMain(ctx, *child, flags.Arg(0))
+	case *guard:
+		return guardRatios(ctx, *record)
+	case *list:
 		for _, s := range sections {
 			fmt.Println(s.name)
 		}
@@ -86,7 +127,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	b := &bench{quick: *quick}
-	if err := measure(ctx, b, chosen, *kept); err != nil {
+	if err := errors.Join(measure(ctx, b, chosen, *kept), b.close()); err != nil {
 		return err
 	}
 	if *out == "" {
@@ -115,29 +156,53 @@ func choose(only string) ([]section, error) {
 }
 
 // measure runs sections and keeps and prints what they say. One that fails does not
-// keep the others from being measured.
+// keep the others from being measured. Those that are light run while others sleep,
+// if there is such a time.
 func measure(ctx context.Context, b *bench, chosen []section, dir string) error {
 	if len(chosen) == 0 {
 		return nil
 	}
 	m := thisMachine(ctx)
-	var errs []error
+	var light, heavy []section
 	for _, s := range chosen {
-		began := time.Now()
-		b.log("%s", s.name)
-		r, err := s.run(ctx, b)
-		if err == nil {
-			err = keep(dir, s.name, keptResult{r, time.Now(), b.quick, m})
+		if s.light {
+			light = append(light, s)
+		} else {
+			heavy = append(heavy, s)
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
-			b.log("%s failed: %v", s.name, err)
-			continue
-		}
-		b.log("%s took %v", s.name, time.Since(began).Round(time.Second))
-		printResult(&r)
 	}
-	return errors.Join(errs...)
+	all := func(ctx context.Context, sections []section) error {
+		var errs []error
+		for _, s := range sections {
+			if ctx.Err() == nil {
+				errs = append(errs, measureOne(ctx, b, s, dir, m))
+			}
+		}
+		return errors.Join(append(errs, ctx.Err())...)
+	}
+	b.meanwhile = func(ctx context.Context) error {
+		now := light
+		light = nil
+		return all(ctx, now)
+	}
+	err := all(ctx, heavy)
+	return errors.Join(err, b.meanwhile(ctx))
+}
+
+func measureOne(ctx context.Context, b *bench, s section, dir string, m machine) error {
+	began := time.Now()
+	b.log("%s", s.name)
+	r, err := s.run(ctx, b)
+	if err == nil {
+		err = keep(dir, s.name, keptResult{r, time.Now(), b.quick, m})
+	}
+	if err != nil {
+		b.log("%s failed: %v", s.name, err)
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	b.log("%s took %v", s.name, time.Since(began).Round(time.Second))
+	printResult(&r)
+	return nil
 }
 
 func printResult(r *result) {

@@ -51,7 +51,7 @@ percentile. The broker is Apache Kafka 4.3.1 over TLS with OAUTHBEARER, one node
 stand-in that speaks HTTPS and does nothing slowly; all on the loopback interface, which hides round trips, unless a
 section says otherwise.
 
-This file is written by one command: ` + "`cd internal/bench && go run .`" + ` (about 25 minutes; -only and -quick do less).
+This file is written by one command: ` + "`cd internal/bench && go run .`" + ` (about 20 minutes; -only and -quick do less).
 
 `
 
