@@ -107,13 +107,10 @@ func run(ctx context.Context, args []string) error {
 		charts = flags.String("charts", "charts", "the `directory` of the charts")
 		guard  = flags.Bool("guard", false, "fail if ours has become twice as slow beside bare as guard.json says; nothing else is done")
 		record = flags.Bool("record", false, "with -guard: write guard.json")
-		child  = flags.String("child", "", "for this program's own use: be measured as `ours` or `bare`")
 		kept   = flags.String("json", "results", "the `directory` where results are kept")
 	)
 	_ = flags.Parse(args) // ends the program itself
 	switch {
-	case *child != "":
-		return childMain(ctx, *child, flags.Arg(0))
 	case *guard:
 		return guardRatios(ctx, *record)
 	case *list:

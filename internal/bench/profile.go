@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/pprof"
 	"slices"
 	"strings"
 )
@@ -34,11 +32,7 @@ func explain(ctx context.Context, rig *rig, r *result, f func(*child) error) err
 			return err
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-cum", "-nodecount=25", self, file).Output()
+	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-cum", "-nodecount=25", rig.child, file).Output()
 	if err != nil {
 		return fmt.Errorf("go tool pprof: %w", err)
 	}
@@ -46,16 +40,4 @@ func explain(ctx context.Context, rig *rig, r *result, f func(*child) error) err
 	r.After += "\nA target was missed. Where ours spends the processor's time while it does this again and again:\n\n```\nDuration" +
 		strings.TrimRight(table, "\n") + "\n```\n"
 	return nil
-}
-
-// profile starts a profile into path, or ends the one that runs if path is empty.
-func (c *commands) profile(path string) (err error) {
-	if path == "" {
-		pprof.StopCPUProfile()
-		return c.profiled.Close()
-	}
-	if c.profiled, err = os.Create(path); err != nil {
-		return err
-	}
-	return pprof.StartCPUProfile(c.profiled)
 }

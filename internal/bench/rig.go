@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -27,6 +28,7 @@ type rig struct {
 	box   *interop.Sandbox
 	at    place
 	dir   string
+	child string // the program of all but the peer
 }
 
 // A place is what a child is told about the rig.
@@ -53,6 +55,10 @@ func startRig(ctx context.Context) (_ *rig, err error) {
 	}()
 	if r.dir, err = os.MkdirTemp("", "bench-*"); err != nil {
 		return nil, err
+	}
+	r.child = filepath.Join(r.dir, "child")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", r.child, "./child").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	if r.kafka, err = realkafka.Start(ctx, realkafka.Config{FullJIT: true}); err != nil {
 		return nil, err
@@ -143,7 +149,8 @@ func (r *rig) warmUp(ctx context.Context, rounds int) error {
 			}
 		}
 	}
-	return nil
+	// The broker makes its topic of offsets for the first group.
+	return c.do(ctx, "consume", args{"topics": []string{"gstlal"}, "n": rounds * len(sizes)}, nil)
 }
 
 // start starts a child that can do what who can; it is told with do.
@@ -154,11 +161,7 @@ func (r *rig) start(ctx context.Context, who string) (*child, error) {
 	}
 	cmd := r.box.Command(ctx, "-u", "-c", peerScript, string(at))
 	if who != peer {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
-		}
-		cmd.Path, cmd.Args = self, []string{self, "-child", who, string(at)}
+		cmd.Path, cmd.Args = r.child, []string{r.child, who, string(at)}
 	}
 	return startChild(cmd, who)
 }

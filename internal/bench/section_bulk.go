@@ -13,6 +13,9 @@ type load struct {
 	target         float64 // times less than the peer
 }
 
+// A reading is when what happened, in seconds since before the constructor.
+type reading struct{ Opened, First, Last float64 }
+
 // bulkSection produces many messages, and consumes many.
 func bulkSection(ctx context.Context, b *bench) (r result, err error) {
 	rig, err := b.rig(ctx)

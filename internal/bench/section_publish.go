@@ -10,6 +10,9 @@ var everybody = []string{ours, bare, bareNone, peer}
 
 func kilobytes(size int) string { return trim(float64(size)/1000) + " kB" }
 
+// steps are what publishing an event took, in seconds.
+type steps struct{ Total, Reserve, Encode, Publish float64 }
+
 // publishSection publishes events one after the other, and says where their time
 // goes.
 func publishSection(ctx context.Context, b *bench) (r result, err error) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -46,20 +45,6 @@ func tokensSection(ctx context.Context, b *bench) (r result, err error) {
 	fresh, err := freshToken(ctx, rig)
 	r.After = fmt.Sprintf("`ReloadToken` while its token is fresh: %d ns and %d allocations a call.", fresh.NsPerOp(), fresh.AllocsPerOp())
 	return r, err
-}
-
-// lookUp is what ours measures of it; the two kinds are the same.
-func lookUp(ctx context.Context, o order) (any, error) {
-	query := gracedb.TokenQuery{Audience: []string{"https://localhost"}, Scopes: []string{"gracedb.read"}}
-	took := make([]float64, o.N)
-	var errs []error
-	for i := range took {
-		start := time.Now()
-		_, err := gracedb.FindToken(query)(ctx)
-		took[i] = time.Since(start).Seconds()
-		errs = append(errs, err)
-	}
-	return map[string][]float64{"Kafka": took, "REST": took}, errors.Join(errs...)
 }
 
 // freshToken measures what a connection pays as a rule.

@@ -1,3 +1,6 @@
+// Command child is what the benchmarks measure: this library, or franz-go and
+// net/http by hand. It is a program of its own, so that what draws charts and starts
+// brokers adds nothing to its start, its memory or its threads.
 package main
 
 import (
@@ -8,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -47,18 +49,33 @@ type event struct {
 // reserving nor publishing: checking, hashing, encoding.
 type steps struct{ Total, Reserve, Encode, Publish float64 }
 
-// childMain does commands until its input ends.
-func childMain(ctx context.Context, who, at string) error {
+// A place is where everything is.
+type place struct {
+	Brokers    string `json:"bootstrap_servers"`
+	Instance   string `json:"instance_name"`
+	CAFile     string `json:"ca_cert_path"`
+	ServiceURL string `json:"service_url"`
+}
+
+func main() {
+	if err := run(context.Background(), os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		os.Exit(1)
+	}
+}
+
+// run does commands until its input ends: a JSON object a line.
+func run(ctx context.Context, who, at string) error {
 	var p place
 	if err := json.Unmarshal([]byte(at), &p); err != nil {
 		return err
 	}
 	c := commands{}
 	switch who {
-	case ours:
+	case "ours":
 		c.subject = &library{place: p}
-	case bare, bareNone:
-		c.subject = &byHand{place: p, compress: who == bare}
+	case "bare", "bare-none":
+		c.subject = &byHand{place: p, compress: who == "bare"}
 	default:
 		return fmt.Errorf("no child %q", who)
 	}
@@ -255,31 +272,6 @@ func (c *commands) spread(ctx context.Context, o order) (any, error) {
 		})
 		return errors.Join(err, c.flush(ctx))
 	})
-}
-
-// allocations says what a queued message costs, its making apart.
-func (c *commands) allocations(ctx context.Context, o order) (any, error) {
-	value := make([]byte, o.Size)
-	var before, after runtime.MemStats
-	run := func() error {
-		for range o.N {
-			if err := c.queue(ctx, o.Pipeline, nil, value); err != nil {
-				return err
-			}
-		}
-		return c.flush(ctx)
-	}
-	if err := run(); err != nil { // pools fill
-		return nil, err
-	}
-	runtime.ReadMemStats(&before)
-	took, err := timed(run)
-	runtime.ReadMemStats(&after)
-	n := float64(o.N)
-	return map[string]float64{
-		"seconds": took / n,
-		"count": float64(after.Mallocs-before.Mallocs) / n, "bytes": float64(after.TotalAlloc-before.TotalAlloc) / n,
-	}, err
 }
 
 // fill writes N events, as a producer of the peer's would.
