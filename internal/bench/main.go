@@ -50,8 +50,8 @@ var sections = []section{
 
 // A bench is one run of this program.
 type bench struct {
-	quick     bool // as few measurements as show that everything works
-	shared    *rig // once a section has needed it
+	quick     bool                        // as few measurements as show that everything works
+	shared    *rig                        // once a section has needed it
 	meanwhile func(context.Context) error // runs what is light, once
 }
 

@@ -61,13 +61,16 @@ func growths(ctx context.Context, b *bench, rig *rig) []growth {
 	spread := func(c *child, a args) (took float64, err error) { return took, c.do(ctx, "spread", a, &took) }
 	return []growth{
 		{
-			fmt.Sprintf("%d messages, each waited for", work), "goroutines of one producer", []int{1, 2, 4, 8, 16, 32, 64}, nil,
+			fmt.Sprintf("%d messages, each waited for", work), "goroutines of one producer",
+			[]int{1, 2, 4, 8, 16, 32, 64},
+			nil,
 			func(c *child, x int) (float64, error) {
 				return spread(c, args{"topics": []string{"bulk"}, "n": work, "callers": x})
 			},
 		},
 		{
-			fmt.Sprintf("%d messages with keys, queued", 5*work), "partitions", []int{1, 2, 4, 8, 16, 32},
+			fmt.Sprintf("%d messages with keys, queued", 5*work), "partitions",
+			[]int{1, 2, 4, 8, 16, 32},
 			func(x int) error { return rig.topic(ctx, fmt.Sprintf("parts%d", x), int32(x)) },
 			func(c *child, x int) (float64, error) {
 				return spread(c, args{"topics": []string{fmt.Sprintf("parts%d", x)}, "n": 5 * work, "size": 400, "callers": 1, "keys": true})
@@ -85,7 +88,7 @@ func growths(ctx context.Context, b *bench, rig *rig) []growth {
 			func(c *child, x int) (float64, error) {
 				var took reading
 				err := c.do(ctx, "consume", args{"topics": []string{fmt.Sprintf("count%d", x)}, "n": x}, &took)
-				return took.Last - took.First, err
+				return took.Last - took.Opened, err
 			},
 		},
 		{

@@ -29,7 +29,7 @@ func publishSection(ctx context.Context, b *bench) (r result, err error) {
 		"The floor is one POST, one round trip to the broker and one copy of the file."
 	split := table{Title: "The steps, median, ms. Encode is what is neither reserving nor publishing: checks, SHA-256, base64 and JSON, " +
 		"in the peer also the validation of the message.", Head: []string{"event", "who", "reserve", "encode", "publish", "total"}}
-	times := map[string]float64{"200": 5, "50000": 4, "360000": 2.2, "800000": 2.1, "2000000": 2.2}
+	targets := map[int]float64{200: 5, 50_000: 4, 360_000: 2.2, 800_000: 2.1, 2_000_000: 2.2}
 	c := chart{Name: "publish", Title: "Publishing an event (median)", Y: "ms", LogX: true, LogY: true, X: "size of the file, kB"}
 	lines := make(map[string]*series)
 	for _, size := range sizes {
@@ -38,7 +38,7 @@ func publishSection(ctx context.Context, b *bench) (r result, err error) {
 			return r, err
 		}
 		f := newFigure(kilobytes(size), "ms", total)
-		f.timesBetter(peer, times[fmt.Sprint(size)])
+		f.timesBetter(peer, targets[size])
 		r.Figures = append(r.Figures, f)
 		for _, who := range everybody {
 			median := func(i int) float64 { return newSpread(parts[who][i]).Median }

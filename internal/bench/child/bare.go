@@ -89,7 +89,7 @@ func (b *byHand) open(ctx context.Context) error {
 func (b *byHand) metadata(ctx context.Context) error {
 	req := kmsg.NewPtrMetadataRequest()
 	topic := kmsg.NewMetadataRequestTopic()
-	topic.Topic = kmsg.StringPtr(b.full("test"))
+	topic.Topic = new(b.full("test"))
 	req.Topics = append(req.Topics, topic)
 	resp, err := req.RequestWith(ctx, b.client)
 	if err == nil && (len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0) {

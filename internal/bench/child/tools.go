@@ -37,7 +37,6 @@ func lookUp(ctx context.Context, o order) (any, error) {
 	return map[string][]float64{"Kafka": took, "REST": took}, errors.Join(errs...)
 }
 
-
 // allocations says what a queued message costs, its making apart.
 func (c *commands) allocations(ctx context.Context, o order) (any, error) {
 	value := make([]byte, o.Size)
@@ -59,7 +58,6 @@ func (c *commands) allocations(ctx context.Context, o order) (any, error) {
 	n := float64(o.N)
 	return map[string]float64{
 		"seconds": took / n,
-		"count": float64(after.Mallocs-before.Mallocs) / n, "bytes": float64(after.TotalAlloc-before.TotalAlloc) / n,
+		"count":   float64(after.Mallocs-before.Mallocs) / n, "bytes": float64(after.TotalAlloc-before.TotalAlloc) / n,
 	}, err
 }
-
