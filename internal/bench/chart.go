@@ -21,6 +21,7 @@ type chart struct {
 	LogY   bool     // of lines; bars begin at zero
 	Groups []string // what the bars of each series stand for, from left to right
 	Series []series
+	Drawn  bool // by another program: it is only linked to
 }
 
 // A series is one line, or one bar in every group.

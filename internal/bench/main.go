@@ -50,6 +50,7 @@ var sections = []section{
 
 // A bench is one run of this program.
 type bench struct {
+	charts    string                      // the directory
 	quick     bool                        // as few measurements as show that everything works
 	shared    *rig                        // once a section has needed it
 	meanwhile func(context.Context) error // runs what is light, once
@@ -123,7 +124,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{quick: *quick}
+	b := &bench{quick: *quick, charts: *charts}
 	if err := errors.Join(measure(ctx, b, chosen, *kept), b.close()); err != nil {
 		return err
 	}

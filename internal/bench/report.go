@@ -75,7 +75,7 @@ func writeReport(out, charts, dir string) error {
 				fmt.Fprintf(&overview, "| [%s](#%s) | %s | %s | %s | %s |\n", s.title, anchor(s.title), f.What, t.Text, t.Got, yes(t.Met))
 			}
 		}
-		machines = append(machines, k.stamp(s.name))
+		machines = append(machines, k.stamp())
 	}
 	var b strings.Builder
 	b.WriteString(head)
@@ -92,7 +92,7 @@ func writeReport(out, charts, dir string) error {
 	return os.WriteFile(out, []byte(b.String()), 0o644)
 }
 
-func (k *keptResult) stamp(_ string) string {
+func (k *keptResult) stamp() string {
 	quick := ""
 	if k.Quick {
 		quick = " A quick run: too short for its numbers to mean anything."
@@ -118,8 +118,10 @@ func (k *keptResult) markdown(b *strings.Builder, s *section, out, charts string
 		}
 	}
 	for _, c := range k.Charts {
-		if err := c.draw(charts); err != nil {
-			return err
+		if !c.Drawn {
+			if err := c.draw(charts); err != nil {
+				return err
+			}
 		}
 		link, err := filepath.Rel(filepath.Dir(out), filepath.Join(charts, c.Name+".svg"))
 		if err != nil {
