@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/gracedb-go/gracedb/internal/interop"
@@ -57,7 +61,56 @@ func sizesSection(ctx context.Context, _ *bench) (r result, err error) {
 	r.Figures = append(r.Figures, size, newFigure("dependencies", "modules or packages",
 		map[string][]float64{ours: {float64(len(modules))}, peer: {installed.Packages - 1}}))
 	r.After = "Linked: " + strings.Join(modules, ", ") + "."
-	return r, nil
+	heaviest, err := heaviest(ctx, dir)
+	r.Tables = append(r.Tables, heaviest)
+	return r, err
+}
+
+// heaviest says whose code and data the program is made of, as far as symbols tell.
+func heaviest(ctx context.Context, dir string) (table, error) {
+	t := table{Title: "Whose symbols are the largest together, before the program is stripped:", Head: []string{"module", "kB"}}
+	binary := filepath.Join(dir, "unstripped")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./smallest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return t, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	out, err := exec.CommandContext(ctx, "go", "tool", "nm", "-size", binary).Output()
+	if err != nil {
+		return t, fmt.Errorf("go tool nm: %w", err)
+	}
+	sums := make(map[string]float64)
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)                       // address, size, kind, name
+		if len(f) < 4 || strings.EqualFold(f[2], "b") { // what is zero at the start takes no room in the file
+			continue
+		}
+		size, err := strconv.ParseFloat(f[1], 64)
+		if err != nil {
+			continue
+		}
+		sums[moduleOf(f[3])] += size / 1000
+	}
+	names := slices.SortedFunc(maps.Keys(sums), func(a, b string) int { return cmp.Compare(sums[b], sums[a]) })
+	for _, name := range names[:min(12, len(names))] {
+		t.row(name, sums[name])
+	}
+	return t, nil
+}
+
+// moduleOf returns roughly the module of a symbol.
+func moduleOf(symbol string) string {
+	path := strings.TrimLeft(symbol, "*")
+	for _, prefix := range []string{"type:.eq.", "type:*", "type:", "go:itab.*", "go:itab."} {
+		path = strings.TrimPrefix(path, prefix)
+	}
+	path, _, _ = strings.Cut(path, "[") // the types of an instance
+	parts := strings.Split(path, "/")
+	if len(parts) < 3 || !strings.Contains(parts[0], ".") {
+		return "the standard library, and what has no name"
+	}
+	last, _, _ := strings.Cut(parts[2], ".")
+	return strings.Join(append(parts[:2:2], last), "/")
 }
 
 // linked returns the modules that the program is made of, this repository's apart.
