@@ -141,7 +141,7 @@ class Peer:
             number += 1
             start = now()
             self.producer.produce(value, topic=pipeline)
-            self.producer.producer.poll(0)
+            self.producer.flush(timeout=15, strict=True)  # as create_event does: otherwise it lingers for 5 ms
             message = consumer.poll(timeout=0.5)
             while message is not None and message["value"] != value:
                 message = consumer.poll(timeout=0.5)

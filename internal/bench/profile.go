@@ -9,11 +9,10 @@ import (
 	"strings"
 )
 
-// explain adds a processor profile of ours doing f to a result that has missed a
-// target. The child has a producer.
-func explain(ctx context.Context, rig *rig, r *result, f func(*child) error) error {
-	missed := func(f figure) bool { return slices.ContainsFunc(f.Targets, func(t target) bool { return !t.Met }) }
-	if !slices.ContainsFunc(r.Figures, missed) {
+// explain adds to r a processor profile of ours doing f, which is what the figure
+// measures, if that has missed a target. The child has a producer.
+func explain(ctx context.Context, rig *rig, r *result, fig *figure, f func(*child) error) error {
+	if !slices.ContainsFunc(fig.Targets, func(t target) bool { return !t.Met }) {
 		return nil
 	}
 	t, err := rig.startAll(ctx, ours)
@@ -37,7 +36,7 @@ func explain(ctx context.Context, rig *rig, r *result, f func(*child) error) err
 		return fmt.Errorf("go tool pprof: %w", err)
 	}
 	_, table, _ := strings.Cut(string(out), "Duration") // without the path of the program
-	r.After += "\nA target was missed. Where ours spends the processor's time while it does this again and again:\n\n```\nDuration" +
+	r.After += "\nMissed: " + fig.What + ". Where ours spends the processor's time while it does that again and again:\n\n```\nDuration" +
 		strings.TrimRight(table, "\n") + "\n```\n"
 	return nil
 }

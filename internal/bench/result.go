@@ -156,7 +156,7 @@ func figureTable(figures []figure) table {
 			t.Head = append(t.Head, c.title)
 		}
 	}
-	compared := []string{bare, bareNone, peer}
+	compared := []string{bare, bareNone, peer, floor}
 	compared = slices.DeleteFunc(compared, func(who string) bool { return !slices.Contains(used, who) })
 	for _, who := range compared {
 		t.Head = append(t.Head, who+" ÷ ours")

@@ -40,6 +40,16 @@ func publishSection(ctx context.Context, b *bench) (r result, err error) {
 		f := newFigure(kilobytes(size), "ms", total)
 		f.timesBetter(peer, targets[size])
 		r.Figures = append(r.Figures, f)
+		if err := explain(ctx, rig, &r, &f, func(c *child) error {
+			for range b.count(200, 20) {
+				if err := c.do(ctx, "publish", args{"path": rig.sample(size), "pipeline": "gstlal"}, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return r, err
+		}
 		for _, who := range everybody {
 			median := func(i int) float64 { return newSpread(parts[who][i]).Median }
 			split.row(kilobytes(size), who, median(0), median(1), median(2), f.By[who].Median)
@@ -58,14 +68,7 @@ func publishSection(ctx context.Context, b *bench) (r result, err error) {
 		}
 	}
 	r.Tables, r.Charts = append(r.Tables, split), append(r.Charts, c)
-	return r, explain(ctx, rig, &r, func(c *child) error {
-		for range b.count(100, 10) {
-			if err := c.do(ctx, "publish", args{"path": rig.sample(360_000), "pipeline": "gstlal"}, nil); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return r, nil
 }
 
 // publishSize returns the totals of each, the floor among them, and reserve, encode
@@ -143,7 +146,7 @@ func burstSection(ctx context.Context, b *bench) (r result, err error) {
 		r.Figures = append(r.Figures, newFigure(fmt.Sprintf("%d callers", callers), "ms", values[callers]))
 	}
 	r.Figures[1].timesBetter(peer, 7)
-	return r, explain(ctx, rig, &r, func(c *child) error {
+	return r, explain(ctx, rig, &r, &r.Figures[1], func(c *child) error {
 		for range b.count(10, 2) {
 			if err := c.do(ctx, "burst", args{"path": rig.sample(100_000), "pipeline": "gstlal", "n": 100, "callers": 8}, nil); err != nil {
 				return err

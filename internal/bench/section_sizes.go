@@ -68,7 +68,7 @@ func sizesSection(ctx context.Context, _ *bench) (r result, err error) {
 
 // heaviest says whose code and data the program is made of, as far as symbols tell.
 func heaviest(ctx context.Context, dir string) (table, error) {
-	t := table{Title: "Whose symbols are the largest together, before the program is stripped:", Head: []string{"module", "kB"}}
+	t := table{Title: "Whose symbols are the largest together, the standard library apart, before the program is stripped:", Head: []string{"module", "kB"}}
 	binary := filepath.Join(dir, "unstripped")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./smallest")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -89,7 +89,9 @@ func heaviest(ctx context.Context, dir string) (table, error) {
 		if err != nil {
 			continue
 		}
-		sums[moduleOf(f[3])] += size / 1000
+		if module := moduleOf(f[3]); module != "" {
+			sums[module] += size / 1000
+		}
 	}
 	names := slices.SortedFunc(maps.Keys(sums), func(a, b string) int { return cmp.Compare(sums[b], sums[a]) })
 	for _, name := range names[:min(12, len(names))] {
@@ -98,16 +100,17 @@ func heaviest(ctx context.Context, dir string) (table, error) {
 	return t, nil
 }
 
-// moduleOf returns roughly the module of a symbol.
+// moduleOf returns roughly the module of a symbol, or "" for the standard library,
+// whose symbols overlap.
 func moduleOf(symbol string) string {
 	path := strings.TrimLeft(symbol, "*")
-	for _, prefix := range []string{"type:.eq.", "type:*", "type:", "go:itab.*", "go:itab."} {
+	for _, prefix := range []string{"type:.eq.", "type:.hash.", "type:*", "type:", "go:itab.*", "go:itab."} {
 		path = strings.TrimPrefix(path, prefix)
 	}
 	path, _, _ = strings.Cut(path, "[") // the types of an instance
 	parts := strings.Split(path, "/")
 	if len(parts) < 3 || !strings.Contains(parts[0], ".") {
-		return "the standard library, and what has no name"
+		return ""
 	}
 	last, _, _ := strings.Cut(parts[2], ".")
 	return strings.Join(append(parts[:2:2], last), "/")

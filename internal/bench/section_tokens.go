@@ -41,9 +41,12 @@ func tokensSection(ctx context.Context, b *bench) (r result, err error) {
 		f := newFigure("a token "+name, "µs", []map[string][]float64{kafka, rest}[i])
 		f.timesBetter(peer, 8)
 		r.Figures = append(r.Figures, f)
+		if err := explain(ctx, rig, &r, &f, func(c *child) error { return c.do(ctx, "token", args{"n": 20_000}, nil) }); err != nil {
+			return r, err
+		}
 	}
 	fresh, err := freshToken(ctx, rig)
-	r.After = fmt.Sprintf("`ReloadToken` while its token is fresh: %d ns and %d allocations a call.", fresh.NsPerOp(), fresh.AllocsPerOp())
+	r.After += fmt.Sprintf("\n`ReloadToken` while its token is fresh: %d ns and %d allocations a call.", fresh.NsPerOp(), fresh.AllocsPerOp())
 	return r, err
 }
 

@@ -314,7 +314,8 @@ func (c *commands) consume(ctx context.Context, o order) (any, error) {
 	return r, err
 }
 
-// latency sends one message at a time and waits until it has come back.
+// latency sends one message at a time and waits until it is acknowledged and has
+// come back.
 func (c *commands) latency(ctx context.Context, o order) (any, error) {
 	opened, arrived, failed := make(chan struct{}), make(chan string, 1), make(chan error, 1)
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -335,7 +336,7 @@ func (c *commands) latency(ctx context.Context, o order) (any, error) {
 	for i := range o.N {
 		value := strconv.Itoa(i)
 		start := time.Now()
-		if err := c.queue(ctx, o.Pipeline, nil, []byte(value)); err != nil {
+		if err := c.sync(ctx, o.Pipeline, nil, []byte(value)); err != nil {
 			return nil, err
 		}
 		for got := ""; got != value; {
