@@ -35,7 +35,7 @@ func guardRatios(ctx context.Context, record bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
 	if record {
-		found, err := g.ratios(ctx, 5)
+		found, err := g.ratios(ctx, 10)
 		if err != nil {
 			return err
 		}
