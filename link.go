@@ -351,3 +351,19 @@ func shortList(names []string) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// whileMoving calls f again as long as it fails because a leader or a coordinator is
+// moving, or is not there yet.
+func whileMoving[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	for {
+		got, err := f()
+		if err == nil || !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) {
+			return got, err
+		}
+		select {
+		case <-ctx.Done():
+			return got, errors.Join(ctx.Err(), err)
+		case <-time.After(retryBackoff(2)):
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -149,18 +148,7 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 
 // listEnds returns the end of each partition: the offset of the next message.
 func (c *Consumer) listEnds(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
-	for {
-		ends, err := c.listEndsOnce(ctx, states, topics)
-		if err == nil || !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) {
-			return ends, err
-		}
-		// A leader is moving.
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), err)
-		case <-time.After(retryBackoff(2)):
-		}
-	}
+	return whileMoving(ctx, func() (map[string]map[int32]kgo.EpochOffset, error) { return c.listEndsOnce(ctx, states, topics) })
 }
 
 func (c *Consumer) listEndsOnce(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
@@ -207,7 +195,7 @@ func (c *Consumer) listEndsOnce(ctx context.Context, states map[string]topicStat
 // group has a position in other partitions of the topic, one without is newer than
 // the group, which is to read it from its first message: its end is dropped.
 func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics []string, ends map[string]map[int32]kgo.EpochOffset) error {
-	committed, err := c.committed(ctx, states, topics)
+	committed, err := whileMoving(ctx, func() (map[string]map[int32]int64, error) { return c.committed(ctx, states, topics) })
 	if err != nil {
 		return err
 	}
