@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,7 +115,7 @@ type answeredConn struct {
 func (a *answers) watch(conn net.Conn) net.Conn { return &answeredConn{Conn: conn, answers: a} }
 
 func (c *answeredConn) Write(b []byte) (int, error) {
-	r, ok := parseRequest(b)
+	r, frame, ok := parseRequest(b)
 	if ok {
 		c.answers.mu.Lock()
 		r.at = c.answers.now()
@@ -126,9 +127,12 @@ func (c *answeredConn) Write(b []byte) (int, error) {
 		c.answers.conns[c] = struct{}{}
 		c.answers.mu.Unlock()
 	}
-	n, err := c.Conn.Write(b)
+	n, err := c.Conn.Write(frame)
 	if err != nil && ok {
 		c.end(n == 0)
+	}
+	if err == nil {
+		n = len(b)
 	}
 	return n, err
 }
@@ -218,16 +222,20 @@ func (c *answeredConn) answered() {
 	}
 }
 
-// parseRequest reads the head of a request, and how many batches it brings.
-func parseRequest(frame []byte) (sentRequest, bool) {
+// parseRequest reads the head of a request, and how many batches it brings. It returns
+// the frame to send, which names no partition without a batch: the engine leaves one
+// so if it drops the batch while it writes, and Kafka never answers that (seen with
+// 4.3.1), nor anything behind it. Of a partition that is not in the answer the engine
+// sends again what it still has.
+func parseRequest(frame []byte) (r sentRequest, send []byte, ok bool) {
 	if len(frame) < 4 {
-		return sentRequest{}, false
+		return r, frame, false
 	}
 	b := kbin.Reader{Src: frame[4:]}
 	key := kmsg.Key(b.Int16())
-	r := sentRequest{version: b.Int16(), correlation: b.Int32()}
+	r = sentRequest{version: b.Int16(), correlation: b.Int32()}
 	if key != kmsg.Produce || !b.Ok() {
-		return r, b.Ok()
+		return r, frame, b.Ok()
 	}
 	b.NullableString() // the client's id
 	req := kmsg.NewPtrProduceRequest()
@@ -237,16 +245,23 @@ func parseRequest(frame []byte) (sentRequest, bool) {
 	}
 	if req.ReadFrom(b.Src) != nil {
 		r.batches = 1 // some; it is not ours to complain
-		return r, true
+		return r, frame, true
 	}
-	for _, t := range req.Topics {
-		for _, p := range t.Partitions {
-			if p.Records != nil {
-				r.batches++
-			}
-		}
+	named := 0
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		named += len(t.Partitions)
+		t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool { return p.Records == nil })
+		r.batches += len(t.Partitions)
 	}
-	return r, true
+	if named == r.batches {
+		return r, frame, true
+	}
+	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.ProduceRequestTopic) bool { return len(t.Partitions) == 0 })
+	head := frame[:len(frame)-len(b.Src)]
+	send = req.AppendTo(slices.Clone(head))
+	binary.BigEndian.PutUint32(send, uint32(len(send)-4))
+	return r, send, true
 }
 
 // settles reports whether an answer says of every batch of a Produce request whether

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,7 +45,7 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	}
 	to := slog.LevelDebug
 	switch {
-	case level > kgo.LogLevelWarn, l.said.already(fmt.Sprint(level, msg, keyvals)):
+	case level > kgo.LogLevelWarn, strings.HasPrefix(msg, notAsked), l.said.already(fmt.Sprint(level, msg, keyvals)):
 	case level == kgo.LogLevelError:
 		to = slog.LevelError
 	case level == kgo.LogLevelWarn:
@@ -52,6 +53,9 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	}
 	l.log.Log(context.Background(), to, "gracedb: kafka: "+msg, keyvals...)
 }
+
+// notAsked is how kgo puts it that a Produce answer leaves out what parseRequest did.
+const notAsked = "broker did not reply to all topics / partitions"
 
 // repeatAfter is when a warning is said again.
 const repeatAfter = time.Minute

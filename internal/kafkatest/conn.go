@@ -198,6 +198,9 @@ func (c *conn) request(frame []byte) error {
 	case DropRequest:
 		return c.lose()
 	}
+	if r.namesNoBatch() {
+		return c.lose() // as Kafka 4.3.1, which answers nothing more on the connection
+	}
 	r.ownProducers()
 	forward, err := c.admit(r)
 	if err != nil {

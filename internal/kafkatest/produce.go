@@ -50,4 +50,24 @@ func (r *request) ownProducers() {
 	}
 }
 
+// namesNoBatch reports whether r is a Produce request with a partition that has no
+// batch, not even an empty one.
+func (r *request) namesNoBatch() bool {
+	if r.key != int16(kmsg.Produce) {
+		return false
+	}
+	req, err := r.decode()
+	if err != nil {
+		return false
+	}
+	for _, t := range req.(*kmsg.ProduceRequest).Topics {
+		for _, p := range t.Partitions {
+			if p.Records == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
