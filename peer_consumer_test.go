@@ -78,6 +78,13 @@ func TestPeerFinding_10_BeforeFirstPoll(t *testing.T) {
 	}
 }
 
+// later calls f when d has passed; the test does not end before f has.
+func later(t *testing.T, d time.Duration, f func()) {
+	done := make(chan struct{})
+	time.AfterFunc(d, func() { defer close(done); f() })
+	t.Cleanup(func() { <-done })
+}
+
 // withoutAutoCommit keeps the engine from storing positions by itself. While a group
 // cannot be joined it would wait for a lock with that, and virtual time with it.
 func withoutAutoCommit(cluster gracedb.Cluster) gracedb.Cluster {
@@ -112,14 +119,14 @@ func TestPeerFinding_10b_Outage(t *testing.T) {
 						t.Error(err)
 					}
 					how.begin(t, c)
-					time.AfterFunc(10*time.Second, func() {
+					later(t, 10*time.Second, func() {
 						produceRaw(t, c, record(testTopic, 0, "0"), record(testTopic, 0, "1"), record(testTopic, 0, "2"))
 					})
 					if _, err := con.Poll(within(t, time.Minute)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
 						t.Error(err)
 					}
 					how.end(t, c)
-					time.AfterFunc(5*time.Second, func() { produceRaw(t, c, record(testTopic, 0, "3")) })
+					later(t, 5*time.Second, func() { produceRaw(t, c, record(testTopic, 0, "3")) })
 					for i := range 4 {
 						if got := poll(t, con); string(got.Value) != fmt.Sprint(i) {
 							t.Fatalf("got %s, want %d", got.Value, i)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strconv"
 	"time"
@@ -20,7 +21,11 @@ import (
 // CreateTopic makes a topic. A topic that was deleted is another topic if it is
 // made again.
 func (c *Cluster) CreateTopic(topic string, partitions int, configs map[string]string) error {
-	if err := c.kfake.CreateTopic(topic, int32(partitions), configs); err != nil {
+	// A topic tells the broker's limit if it has none of its own; kfake would tell
+	// Kafka's default.
+	all := map[string]string{"max.message.bytes": strconv.Itoa(c.cfg.MaxMessageBytes)}
+	maps.Copy(all, configs)
+	if err := c.kfake.CreateTopic(topic, int32(partitions), all); err != nil {
 		return fmt.Errorf("kafkatest: create topic %s: %w", topic, err)
 	}
 	return nil

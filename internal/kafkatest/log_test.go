@@ -8,9 +8,29 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/testauth"
 )
+
+// A topic tells its own limit, or the broker's.
+func TestTopicLimit(t *testing.T) {
+	c := start(t, Config{Topics: map[string]int{topic: 1, "gracedb-test.small": 1}, TopicMaxMessageBytes: map[string]int{"gracedb-test.small": 1000}})
+	cl := client(t, c, as(c, testauth.Claims{}))
+	for topic, want := range map[string]string{topic: "10485760", "gracedb-test.small": "1000"} {
+		req := kmsg.NewPtrDescribeConfigsRequest()
+		r := kmsg.NewDescribeConfigsRequestResource()
+		r.ResourceType, r.ResourceName, r.ConfigNames = kmsg.ConfigResourceTypeTopic, topic, []string{"max.message.bytes"}
+		req.Resources = append(req.Resources, r)
+		resp, err := req.RequestWith(t.Context(), cl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := *resp.Resources[0].Configs[0].Value; got != want {
+			t.Errorf("the limit of %s is %s, want %s", topic, got, want)
+		}
+	}
+}
 
 func TestTopics(t *testing.T) {
 	c := start(t, Config{Topics: map[string]int{topic: 1, "gracedb-test.small": 1}, TopicMaxMessageBytes: map[string]int{"gracedb-test.small": 1000}})
