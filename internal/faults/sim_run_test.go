@@ -53,23 +53,31 @@ func TestSimulation(t *testing.T) {
 	}
 	sum := newTally()
 	began := time.Now()
-	t.Run("seeds", func(t *testing.T) {
-		for seed := first; seed < first+uint64(count); seed++ {
-			t.Run(fmt.Sprintf("seed_%05d", seed), func(t *testing.T) {
-				t.Parallel()
-				p := makePlan(seed)
-				defer func() {
-					if t.Failed() || *simSeed != 0 {
-						t.Logf("to run it again: -sim.seed %d\n%s", seed, p)
-					}
-				}()
-				start := time.Now()
-				synctest.Test(t, func(t *testing.T) { simulate(t, p, sum) })
-				sum.took(seed, time.Since(start))
-			})
-		}
-	})
+	// A test holds on to those in it until it has ended.
+	const atOnce = 100
+	for last := first + uint64(count); first < last; first += atOnce {
+		t.Run(fmt.Sprintf("from_%05d", first), func(t *testing.T) {
+			for seed := first; seed < min(first+atOnce, last); seed++ {
+				t.Run(fmt.Sprintf("seed_%05d", seed), func(t *testing.T) {
+					t.Parallel()
+					simulateSeed(t, seed, sum)
+				})
+			}
+		})
+	}
 	sum.report(t, count, time.Since(began))
+}
+
+func simulateSeed(t *testing.T, seed uint64, sum *tally) {
+	p := makePlan(seed)
+	defer func() {
+		if t.Failed() || *simSeed != 0 {
+			t.Logf("to run it again: -sim.seed %d\n%s", seed, p)
+		}
+	}()
+	start := time.Now()
+	synctest.Test(t, func(t *testing.T) { simulate(t, p, sum) })
+	sum.took(seed, time.Since(start))
 }
 
 // A simulation is a plan that is carried out.
