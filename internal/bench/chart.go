@@ -40,6 +40,7 @@ func (c *chart) draw(dir string) error {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = c.Title, c.X, c.Y
 	p.BackgroundColor = color.White // a reader's dark page would hide black text
+	p.Title.Padding, p.Legend.Padding = vg.Points(6), vg.Points(3)
 	p.Legend.Top, p.Legend.Left = true, true
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{220}, color.Gray{220}
@@ -99,6 +100,7 @@ func (c *chart) bars(p *plot.Plot) error {
 		p.Legend.Add(s.Name, bar)
 	}
 	p.NominalX(c.Groups...)
+	p.X.Min, p.X.Max = -0.5, float64(len(c.Groups))-0.5
 	p.Y.Min = 0
 	return nil
 }
