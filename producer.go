@@ -233,6 +233,7 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 		return p.result(ctx, d)
 	}
 	close(d.givenUp)
+	d.line.drop(d)
 	if settle {
 		select {
 		case <-d.settled:
