@@ -34,7 +34,9 @@ type delivery struct {
 	tries  int    // refusals for its size
 
 	line    *line
-	place   *list.Element // while it waits in line; of line.mu
+	wire    int64         // the most that it adds to a batch
+	entered bool          // whether line counts it as in the engine
+	place   *list.Element // while it waits in line
 	unguard func() bool   // while it waits in line; or nil
 
 	cost       int64

@@ -17,11 +17,14 @@ type lines struct {
 
 // A line is what of one topic waits outside of the engine, and why: since a broker
 // has refused to authenticate, until there is a use in asking again; since it has
-// refused a batch for its size, until the message before is settled.
+// refused a batch for its size, until the message before is settled; and because the
+// engine might make a batch that is too large of it and what it has.
 type line struct {
 	mu      sync.Mutex
 	back    list.List // what the engine has given back; it goes first
 	waiting list.List // what it has not had
+	limit   int64     // the largest batch that brokers take, as far as known
+	inside  int64     // bytes in the engine
 	paused  bool
 	alone   bool      // one message at a time, until none waits
 	sent    *delivery // that message, while it is in the engine
@@ -44,7 +47,7 @@ func (l *lines) get(topic string) *line {
 		l.of = make(map[string]*line)
 	}
 	if l.of[topic] == nil {
-		l.of[topic] = &line{}
+		l.of[topic] = &line{limit: unknownLimit}
 	}
 	return l.of[topic]
 }
@@ -54,7 +57,7 @@ func (p *Producer) send(d *delivery) {
 	l := p.lines.get(d.msg.Topic)
 	d.line = l
 	l.mu.Lock()
-	if l.next() != nil || l.moving || !l.lets() {
+	if l.next() != nil || l.moving || !l.lets(d) {
 		l.keep(d, l.waiting.PushBack(d))
 		l.mu.Unlock()
 		return
@@ -98,6 +101,14 @@ func (l *line) isSingle(d *delivery) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sent == d
+}
+
+// learn notes the largest batch that brokers take.
+func (l *line) learn(limit int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = limit
+	l.advance()
 }
 
 // leave lets go of d, which is settled.
@@ -148,8 +159,19 @@ func (l *line) next() *delivery {
 	return nil
 }
 
-// lets reports whether the next may go to the engine.
-func (l *line) lets() bool { return !l.paused && (!l.alone || l.sent == nil) }
+// lets reports whether d, if it is the next, may go to the engine.
+func (l *line) lets(d *delivery) bool {
+	return !l.paused && (!l.alone || l.sent == nil) && (l.inside == 0 || l.inside+d.wire <= l.limit-batchHeader)
+}
+
+const (
+	// batchHeader is what brokers count beside a batch's messages.
+	batchHeader = 61
+	// recordOverhead and headerOverhead are the most that the wire adds to what a
+	// message, and each of its headers, measures.
+	recordOverhead = 36
+	headerOverhead = 10
+)
 
 // advance sends whose turn it is, one after the other and without the lock.
 func (l *line) advance() {
@@ -157,7 +179,7 @@ func (l *line) advance() {
 		return // who does it sees to it
 	}
 	l.moving = true
-	for d := l.next(); d != nil && l.lets(); d = l.next() {
+	for d := l.next(); d != nil && l.lets(d); d = l.next() {
 		l.remove(d)
 		l.enters(d)
 		l.mu.Unlock()
@@ -171,12 +193,18 @@ func (l *line) advance() {
 }
 
 func (l *line) enters(d *delivery) {
+	l.inside += d.wire
+	d.entered = true
 	if l.alone {
 		l.sent = d
 	}
 }
 
 func (l *line) leaves(d *delivery) {
+	if d.entered {
+		l.inside -= d.wire
+		d.entered = false
+	}
 	if l.sent == d {
 		l.sent = nil
 	}
