@@ -14,7 +14,8 @@ import (
 
 // A broker says that authentication has failed where nobody has asked it to
 // authenticate: it is asked hardly more often than at a login, and what waits for it
-// is delivered in its order when that is over. (What follows on a refused message
+// is delivered when that is over, in its order but for what the engine already had
+// when it failed what came before. (What follows on a refused message
 // when that is refused is not sent again, since it may have been written.)
 func TestRefusedWithoutLogin(t *testing.T) {
 	const outage = 10 * time.Second
@@ -23,6 +24,7 @@ func TestRefusedWithoutLogin(t *testing.T) {
 			virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
 				p := r.producer(t, func(c *gracedb.ProducerConfig) { c.Lazy = true })
 				refused := r.refuse(key)
+				begun := time.Now()
 				stop := r.traffic(t, p, 3, 20*time.Millisecond)
 				time.Sleep(outage)
 				asked := r.Requests()[key]
@@ -32,6 +34,8 @@ func TestRefusedWithoutLogin(t *testing.T) {
 					t.Errorf("asked %d times in %v, want at most %d", asked, outage, most)
 				}
 				within(t, "the first acknowledgement", r.firstAck(t, p), time.Second)
+				r.unordered(begun, time.Now())
+				time.Sleep(time.Second)
 				stop()
 				closeProducer(t, p)
 				r.judge(t)
