@@ -1,12 +1,11 @@
 package gracedb
 
 import (
-	"cmp"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,10 +29,15 @@ type delivery struct {
 	done    func(Message, error)
 	settled chan struct{} // closed with err set; nil if done is called instead
 
-	err     error
-	handed  moment      // when it was given to the engine
-	tries   int         // refusals for its size
-	unguard func() bool // while it stands in line
+	err    error
+	handed moment // when it was given to the engine
+	tries  int    // refusals for its size
+
+	line    *line
+	wire    int64         // the most that it adds to a batch
+	entered bool          // whether line counts it as in the engine
+	place   *list.Element // while it waits in line
+	unguard func() bool   // while it waits in line; or nil
 
 	cost       int64
 	seq        uint64
@@ -86,13 +90,7 @@ func (d *delivery) Deadline() (time.Time, bool) { return time.Time{}, false }
 // Value returns nothing.
 func (d *delivery) Value(any) any { return nil }
 
-// send gives d to the engine, which calls back when it is settled.
-func (p *Producer) send(d *delivery) {
-	if !p.lines.join(d) {
-		p.hand(d)
-	}
-}
-
+// hand gives d to the engine, which calls back when it is settled.
 func (p *Producer) hand(d *delivery) {
 	d.handed.set(p.answers.now())
 	d.record = kgo.Record{
@@ -119,7 +117,7 @@ func (d *delivery) promise(r *kgo.Record, err error) {
 	} else {
 		d.err = p.outcome(d, err)
 	}
-	p.lines.leave(d)
+	d.line.leave(d)
 	p.queue.release(d)
 	switch {
 	case d.settled != nil:
@@ -146,6 +144,8 @@ func (p *Producer) again(d *delivery, err error) bool {
 		if p.answers.maybeWritten(d.handed.get()) {
 			return false
 		}
+		d.line.pause(d)
+		return true
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// Another message's context. The engine looks at that of the first in line
 		// for a partition, and only while nothing of the line was ever sent or, as
@@ -163,8 +163,8 @@ func (p *Producer) again(d *delivery, err error) bool {
 // that is queued behind it too. To find out which message is to blame, each is
 // sent again alone; one that is refused alone is tried once more, compressed.
 func (p *Producer) againAlone(d *delivery) bool {
-	if !p.lines.inFront(d) {
-		p.lines.start(d)
+	if !d.line.isSingle(d) {
+		d.line.single(d)
 		return true
 	}
 	d.tries++
@@ -219,109 +219,4 @@ func (p *Producer) topicReason(err error) string {
 		return p.principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
 	}
 	return fmt.Sprintf("it does not exist, or %s may not see it", p.principal())
-}
-
-// lines are the messages of topics where a broker has refused a batch for its size,
-// which are sent one at a time until none is left. The first of each line is in
-// the engine.
-type lines struct {
-	mu sync.RWMutex
-	of map[string][]*delivery
-}
-
-// join puts d into the line of its topic, if there is one.
-func (l *lines) join(d *delivery) bool {
-	l.mu.RLock()
-	none := len(l.of[d.msg.Topic]) == 0
-	l.mu.RUnlock()
-	if none {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.of[d.msg.Topic]) == 0 {
-		return false
-	}
-	l.add(d)
-	return true
-}
-
-// start puts d into the line of its topic, and sends it if it is the first.
-func (l *lines) start(d *delivery) {
-	l.mu.Lock()
-	if l.of == nil {
-		l.of = make(map[string][]*delivery)
-	}
-	l.add(d)
-	first := l.of[d.msg.Topic][0] == d
-	l.mu.Unlock()
-	if first {
-		d.p.hand(d)
-	}
-}
-
-func (l *lines) add(d *delivery) {
-	topic := d.msg.Topic
-	l.of[topic] = append(l.of[topic], d)
-	d.handed.set(d.p.answers.now())
-	// The engine cannot withdraw what it does not have.
-	if len(l.of[topic]) > 1 {
-		d.unguard = context.AfterFunc(d, func() { l.drop(d) })
-	}
-}
-
-func (l *lines) inFront(d *delivery) bool {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	line := l.of[d.msg.Topic]
-	return len(line) > 0 && line[0] == d
-}
-
-// leave takes d, which is settled, out of its line, and sends the next.
-func (l *lines) leave(d *delivery) {
-	if !l.inFront(d) {
-		return
-	}
-	topic := d.msg.Topic
-	l.mu.Lock()
-	l.of[topic] = l.of[topic][1:]
-	var next *delivery
-	if len(l.of[topic]) > 0 {
-		next = l.of[topic][0]
-		next.unguard()
-	} else {
-		delete(l.of, topic)
-	}
-	l.mu.Unlock()
-	if next != nil {
-		next.p.hand(next)
-	}
-}
-
-// drop settles d, if it waits in line, as withdrawn.
-func (l *lines) drop(d *delivery) {
-	l.mu.Lock()
-	line := l.of[d.msg.Topic]
-	i := slices.Index(line, d)
-	if i > 0 {
-		l.of[d.msg.Topic] = slices.Delete(line, i, i+1)
-	}
-	l.mu.Unlock()
-	if i > 0 {
-		d.promise(&d.record, cmp.Or(d.Err(), context.Canceled))
-	}
-}
-
-// dropLines settles all that waits in line.
-func (p *Producer) dropLines() {
-	p.lines.mu.RLock()
-	var waiting []*delivery
-	for _, line := range p.lines.of {
-		waiting = append(waiting, line[1:]...)
-	}
-	p.lines.mu.RUnlock()
-	for _, d := range waiting {
-		d.unguard()
-		p.lines.drop(d)
-	}
 }

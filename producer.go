@@ -144,7 +144,8 @@ func newProducer(cfg ProducerConfig) (*Producer, error) {
 		kgo.WithCompressor(builtBatches{codec, &p.answers}),
 		kgo.WithHooks(codec),
 		// A batch holds one message at least; what a message may measure is
-		// checked before.
+		// checked before, and its line sees to it that several are no more than
+		// the topic's limit.
 		kgo.ProducerBatchMaxBytes(int32(p.maxMessage+batchOverhead)),
 		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
 		kgo.ProduceRequestTimeout(produceTimeout),
@@ -233,6 +234,7 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 		return p.result(ctx, d)
 	}
 	close(d.givenUp)
+	d.line.drop(d)
 	if settle {
 		select {
 		case <-d.settled:
@@ -320,6 +322,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	}
 	d.msg.Topic, d.cost = topic, int64(size)+messageOverhead
+	d.wire = int64(size + recordOverhead + headerOverhead*len(d.msg.Headers))
 	_, past, _ := p.watch.status()
 	switch err := p.queue.enter(ctx, d, past); {
 	case err == nil:

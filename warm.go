@@ -160,6 +160,7 @@ func (p *Producer) learnTopic(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
+	p.lines.get(topic).learn(limit)
 	state := states[topic]
 	state.limit = limit
 	p.knownMu.Lock()

@@ -217,3 +217,55 @@ func TestFault_B11_MessageTooLarge(t *testing.T) {
 		})
 	}
 }
+
+// Messages that queue up while the broker is down come in no batch that exceeds its
+// limit, if each of them fits: after an outage nobody knows of a refused batch
+// whether it was written at an earlier try.
+func TestBatchesFit(t *testing.T) {
+	const limit = 100_000
+	for name, sizes := range map[string][]int{
+		"small": {1, 10, 100}, "mixed": {7, 40_000, 300, 9000, 60_000, 1}, "at the limit": {10, limit - 200, limit - 200, 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, kafkatest.Config{Topics: map[string]int{topic: 2}, TopicMaxMessageBytes: map[string]int{topic: limit}}, func(t *testing.T, r *rig) {
+				random := rand.NewChaCha8([32]byte{2})
+				p := r.producer(t, nil)
+				r.send(t, p, "k")
+				refused := 0
+				r.Inject(kafkatest.Fault{
+					Do: kafkatest.RewriteResponse, Keys: produces, Count: -1,
+					Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+						for _, t := range resp.(*kmsg.ProduceResponse).Topics {
+							for _, p := range t.Partitions {
+								if p.ErrorCode != 0 {
+									refused++
+								}
+							}
+						}
+					},
+				})
+				r.Freeze()
+				total := 0
+				for i := 0; total < 20*limit && i < 5000; i++ {
+					m := r.begin(fmt.Sprint("key", i%3))
+					noise := make([]byte, sizes[i%len(sizes)])
+					_, _ = random.Read(noise)
+					m.Value = append(append(m.Value, ' '), noise...)
+					m.Headers = []gracedb.Header{{Key: "h", Value: []byte("v")}, {Key: "h"}}
+					total += len(m.Value)
+					err := p.Produce(t.Context(), m, func(got gracedb.Message, err error) { r.end(t, brief(m), got, err) })
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Minute)
+				r.Thaw()
+				closeProducer(t, p)
+				r.judge(t)
+				if n := r.count(); n[failed]+n[unknown] != 0 || refused != 0 {
+					t.Errorf("%v, %d batches refused", n, refused)
+				}
+			})
+		})
+	}
+}
