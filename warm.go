@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,25 +28,30 @@ func (p *Producer) start(ctx context.Context) error {
 	if err := p.checkToken(ctx); err != nil {
 		return err
 	}
-	err := p.await(ctx, starting, "connecting", func(ctx context.Context) error {
-		if p.topic != "" {
-			return p.learnTopic(ctx, p.topic)
-		}
-		all, err := p.topics(ctx)
-		if err != nil {
+	return p.await(ctx, starting, "connecting", func(ctx context.Context) error {
+		if err := p.find(ctx); err != nil {
 			return err
 		}
-		for name := range all {
-			if strings.HasPrefix(name, p.instance+".") {
-				return nil
-			}
-		}
-		return fail([]error{ErrTopic}, "kafka: %s: %s", strings.Join(p.brokers, ", "), topicsAtHand(all, p.instance))
+		return p.warm(ctx)
 	})
+}
+
+// find looks for the default topic, or for any of the instance.
+func (p *Producer) find(ctx context.Context) error {
+	if p.topic != "" {
+		p.forget(p.topic)
+		return p.learnTopic(ctx, p.topic)
+	}
+	all, err := p.topics(ctx)
 	if err != nil {
 		return err
 	}
-	return p.await(ctx, starting, "warming up", p.warm)
+	for name := range all {
+		if strings.HasPrefix(name, p.instance+".") {
+			return nil
+		}
+	}
+	return fail([]error{ErrTopic}, "kafka: %s: %s", strings.Join(p.brokers, ", "), topicsAtHand(all, p.instance))
 }
 
 // warm takes what the engine would do at the first message off that message: the
@@ -57,11 +63,7 @@ func (p *Producer) warm(ctx context.Context) error {
 	if p.topic != "" {
 		wg.Go(func() { p.load(ctx, p.topic) })
 	}
-	leaders := p.leaders()
-	err := p.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...)
-	if err == nil {
-		err = p.pingLeaders(ctx, leaders)
-	}
+	err := p.openLeaders(ctx)
 	wg.Wait()
 	if errors.Is(id, kerr.ClusterAuthorizationFailed) {
 		// A producer id is for whoever may write to any topic (KIP-679).
@@ -69,6 +71,21 @@ func (p *Producer) warm(ctx context.Context) error {
 			p.topic, p.brokers[0], p.principal())
 	}
 	return errors.Join(err, id)
+}
+
+// openLeaders opens the connections that messages use; without a topic in use, those
+// to all brokers. A leader that cannot be reached may be none any more: then the
+// engine, which the first message would have to tell it, is to look.
+func (p *Producer) openLeaders(ctx context.Context) error {
+	leaders := p.leaders()
+	err := p.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...)
+	if err == nil {
+		err = p.pingLeaders(ctx, leaders)
+	}
+	if err != nil {
+		p.client.ForceMetadataRefresh()
+	}
+	return err
 }
 
 // load makes the engine ask for a topic's partitions, which it otherwise does at the
@@ -84,13 +101,11 @@ func (p *Producer) load(ctx context.Context, topic string) {
 
 // leaders returns the brokers that lead a partition of a topic in use.
 func (p *Producer) leaders() []int32 {
-	p.knownMu.Lock()
-	defer p.knownMu.Unlock()
 	var ids []int32
-	for topic, state := range p.known {
+	for topic, state := range *p.known.Load() {
 		for _, part := range state.partitions {
 			id := part.leader
-			if now, _, err := p.client.PartitionLeader(topic, part.id); err == nil && now >= 0 {
+			if now, epoch, err := p.client.PartitionLeader(topic, part.id); err == nil && now >= 0 && epoch >= part.epoch {
 				id = now
 			}
 			if id >= 0 && !slices.Contains(ids, id) {
@@ -120,7 +135,8 @@ func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
 	return errors.Join(errs...)
 }
 
-// keepWarm makes the event after a quiet hour as fast as the one before.
+// keepWarm makes the event after a quiet hour as fast as the one before, and learns
+// the topics that are used.
 func (p *Producer) keepWarm() {
 	tick := time.NewTicker(keepWarmEvery)
 	defer tick.Stop()
@@ -128,6 +144,9 @@ func (p *Producer) keepWarm() {
 		select {
 		case <-p.closed:
 			return
+		case topic := <-p.unseen:
+			p.learnUsed(topic)
+			continue
 		case <-tick.C:
 		}
 		if _, _, cause := p.watch.status(); cause != nil {
@@ -143,13 +162,24 @@ func (p *Producer) keepWarm() {
 	}
 }
 
+// learnUsed learns a topic that messages are sent to. If that fails the next message
+// tries again, but not at once.
+func (p *Producer) learnUsed(topic string) {
+	ctx, cancel := context.WithTimeout(p.client.Context(), requestTimeout)
+	defer cancel()
+	if p.learnTopic(ctx, topic) == nil {
+		return
+	}
+	select {
+	case <-p.closed:
+	case <-time.After(time.Second):
+	}
+}
+
 // learnTopic finds out the state of a topic, and keeps it; the error is ErrTopic if
 // there is none, or none that may be used.
 func (p *Producer) learnTopic(ctx context.Context, topic string) error {
-	p.knownMu.Lock()
-	_, ok := p.known[topic]
-	p.knownMu.Unlock()
-	if ok {
+	if p.knows(topic) {
 		return nil
 	}
 	var limit int64
@@ -165,16 +195,36 @@ func (p *Producer) learnTopic(ctx context.Context, topic string) error {
 	state.limit = limit
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	p.known[topic] = state
+	known := maps.Clone(*p.known.Load())
+	known[topic] = state
+	p.known.Store(&known)
 	if _, used := p.ids[topic]; !used {
 		p.ids[topic] = state.id
 	}
 	least := state.limit
-	for _, s := range p.known {
+	for _, s := range known {
 		least = min(least, s.limit)
+	}
+	if limit == unknownLimit { // a refusal may have told more
+		least = min(least, p.codec.limit.Load())
 	}
 	p.codec.learn(least)
 	return nil
+}
+
+func (p *Producer) knows(topic string) bool {
+	_, ok := (*p.known.Load())[topic]
+	return ok
+}
+
+// use makes keepWarm learn a topic at its first use, which does not wait for that.
+func (p *Producer) use(topic string) {
+	if !p.knows(topic) {
+		select {
+		case p.unseen <- topic:
+		default: // its next use tries again
+		}
+	}
 }
 
 // renew makes the engine use the topic that has replaced another of its name, which
@@ -200,7 +250,9 @@ func (p *Producer) renew(topic string) {
 func (p *Producer) forget(topic string) {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	delete(p.known, topic)
+	known := maps.Clone(*p.known.Load())
+	delete(known, topic)
+	p.known.Store(&known)
 }
 
 // topicLimit returns the largest batch that brokers take for topic. Not every
@@ -243,10 +295,7 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 	if err := p.refused(); err != nil {
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	}
-	p.knownMu.Lock()
-	_, ok := p.known[topic]
-	p.knownMu.Unlock()
-	if ok {
+	if p.knows(topic) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
@@ -269,24 +318,16 @@ func (p *Producer) Check(ctx context.Context) error {
 	}
 	return p.await(ctx, starting, "checking", func(ctx context.Context) error {
 		if p.topic != "" {
-			p.forget(p.topic)
-			if err := p.learnTopic(ctx, p.topic); err != nil {
+			if err := p.find(ctx); err != nil {
 				return err
 			}
 		}
-		leaders := p.leaders()
-		if len(leaders) == 0 {
-			req := kmsg.NewPtrProduceRequest()
-			req.Acks = -1
-			_, err := p.client.Request(ctx, req)
-			return err
+		if len(p.leaders()) > 0 {
+			return p.openLeaders(ctx)
 		}
-		err := p.pingLeaders(ctx, leaders)
-		if isConnectionError(err) {
-			// A connection that died in silence stops no message: they go over
-			// the next.
-			err = p.pingLeaders(ctx, leaders)
-		}
+		req := kmsg.NewPtrProduceRequest()
+		req.Acks = -1
+		_, err := p.client.Request(ctx, req)
 		return err
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -73,7 +74,7 @@ func (l *listener) hand(ctx context.Context, conn net.Conn) error {
 	case l.conns <- conn:
 		return nil
 	case <-l.closed:
-		return syscall.ECONNREFUSED
+		return os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -253,7 +254,7 @@ func (c *Cluster) dialVirtual(ctx context.Context, addr string) (net.Conn, error
 		}
 		return far, nil
 	}
-	return nil, syscall.ECONNREFUSED
+	return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED) // as package net has it
 }
 
 // A virtualConn is one end of a pipe. A reset shows at both, as on a real network.

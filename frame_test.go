@@ -1,0 +1,68 @@
+package gracedb_test
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+// An answer to a constructor whose length is impossible is told at once, with whose
+// it is.
+func TestConstructorFrameLength(t *testing.T) {
+	for _, length := range []int32{90 << 20, -1} {
+		for _, make := range constructors {
+			t.Run(fmt.Sprint(length, "/", make.name), func(t *testing.T) {
+				virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+					c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1})
+					start := time.Now()
+					_, err := make.make(t.Context(), clusterFor(t, c, "alice"), "test")
+					wantErr(t, err, kinds(make.kind), nil, c.Addrs()[0], fmt.Sprint(length))
+					if took := time.Since(start); took > time.Second {
+						t.Errorf("after %v", took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The engine takes a length that no frame has for a broken connection, which it makes
+// anew without a word: the log says so, once a minute, and the Consumer heals.
+func TestFetchFrameLength(t *testing.T) {
+	for _, length := range []int32{-1, 0, 3} {
+		t.Run(fmt.Sprint(length), func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				var log lockedBuffer
+				cluster := clusterFor(t, c, "bob")
+				cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				i := c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Fetch}, Count: -1})
+				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+				produceRaw(t, c, record(testTopic, 0, "x"))
+				time.Sleep(50 * time.Second)
+				if n := i.Hits(); n < 10 {
+					t.Errorf("%d fetches", n)
+				}
+				said := 0
+				for line := range strings.Lines(log.String()) {
+					if strings.Contains(line, "level=WARN") && strings.Contains(line, "broker="+c.Addrs()[0]) && strings.Contains(line, "request=Fetch") && strings.Contains(line, "size") {
+						said++
+					}
+				}
+				if said != 1 {
+					t.Errorf("said %d times: %s", said, log.String())
+				}
+				i.Remove()
+				if got := poll(t, con); string(got.Value) != "x" {
+					t.Errorf("got %s", got.Value)
+				}
+			})
+		})
+	}
+}
