@@ -35,17 +35,21 @@ func (l *engineLog) Level() kgo.LogLevel {
 }
 
 func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	said := msg // and of what and whom, but not for the how manieth time
 	for i, v := range keyvals {
 		switch v := v.(type) {
 		case error:
 			keyvals[i] = cleanText(v.Error())
 		case string:
 			keyvals[i] = cleanText(v)
+		default:
+			continue
 		}
+		said += fmt.Sprint(" ", keyvals[i])
 	}
 	to := slog.LevelDebug
 	switch {
-	case level > kgo.LogLevelWarn, strings.HasPrefix(msg, notAsked), l.said.already(fmt.Sprint(level, msg, keyvals)):
+	case level > kgo.LogLevelWarn, strings.HasPrefix(msg, notAsked), l.said.already(said):
 	case level == kgo.LogLevelError:
 		to = slog.LevelError
 	case level == kgo.LogLevelWarn:
