@@ -2,9 +2,11 @@ package kafkatest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -219,6 +221,9 @@ func (c *Cluster) Dial(ctx context.Context, network, addr string) (net.Conn, err
 		return d.DialContext(ctx, network, addr)
 	}
 	conn, err := c.dialVirtual(ctx, addr)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		err = os.NewSyscallError("connect", err) // as package net has it
+	}
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: address(addr), Err: err}
 	}
