@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -272,6 +273,13 @@ type dialError struct {
 func (e *dialError) Error() string   { return fmt.Sprintf("%s: %s", e.addr, e.err) }
 func (e *dialError) Unwrap() error   { return e.err }
 func (e *dialError) Temporary() bool { return true }
+
+// isAway reports whether it looks as if the broker were restarting: not so if its name
+// is unknown or its certificate wrong.
+func (e *dialError) isAway() bool {
+	_, refused := errors.AsType[syscall.Errno](e.err)
+	return refused || isTimeout(e.err) || errors.Is(e.err, io.EOF)
+}
 
 // tlsReason says what to do about the two failures that are often taken for each
 // other, a wrong name and a wrong authority, and about a peer without TLS.

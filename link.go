@@ -119,7 +119,8 @@ const (
 
 // await runs f, which talks to a broker and may go on for long after its ctx, and
 // returns when it does, or when there is no use in waiting: ctx is done, the
-// client closed, or authentication fails.
+// client closed, or authentication fails. When starting, f is run again as long as
+// what it needs is away.
 func (l *link) await(ctx context.Context, p waitMode, what string, f func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return l.gaveUp(err, what)
@@ -128,7 +129,13 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 	defer cancel()
 	began := time.Now()
 	done := make(chan error, 1)
-	go func() { done <- f(inner) }()
+	go func() {
+		if p == starting {
+			done <- whileAway(inner, f)
+		} else {
+			done <- f(inner)
+		}
+	}()
 	for {
 		bad, past, cause := l.watch.status()
 		stop := past
@@ -352,18 +359,29 @@ func shortList(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// whileMoving calls f again as long as it fails because a leader or a coordinator is
-// moving, or is not there yet.
-func whileMoving[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	for {
-		got, err := f()
-		if err == nil || !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) {
-			return got, err
+// whileAway calls f again as long as it fails because a broker is away, or because a
+// leader or a coordinator is moving or not there yet.
+func whileAway(ctx context.Context, f func(context.Context) error) error {
+	for try := 0; ; try++ {
+		err := f(ctx)
+		if err == nil || !isAway(err) || over(ctx) != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return got, errors.Join(ctx.Err(), err)
-		case <-time.After(retryBackoff(2)):
+			return ctx.Err()
+		case <-time.After(retryBackoff(try)):
 		}
 	}
+}
+
+// isAway reports whether err may end by itself while other brokers answer.
+func isAway(err error) bool {
+	if _, ours := errors.AsType[*failure](err); ours {
+		return false // it has been judged, such as a topic that is missing
+	}
+	if dial, ok := errors.AsType[*dialError](err); ok {
+		return dial.isAway()
+	}
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err)
 }

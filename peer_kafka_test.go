@@ -23,10 +23,10 @@ import (
 
 // away makes brokers unreachable, as a machine that is down: connections are cut and
 // new ones refused.
-func away(c *kafkatest.Cluster) {
-	c.Refuse()
+func away(c *kafkatest.Cluster, nodes ...int32) {
+	c.Refuse(nodes...)
 	time.Sleep(10 * time.Millisecond) // for those that are being accepted
-	c.Drop(kafkatest.RST)
+	c.Drop(kafkatest.RST, nodes...)
 }
 
 func back(t testing.TB, c *kafkatest.Cluster) {

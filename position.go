@@ -104,7 +104,8 @@ func (p *places) isNews(topic, what string) bool {
 
 func (p *places) topicWorks(topic string) { delete(p.said, topic) }
 
-// position puts topics into position and starts to consume them.
+// position puts topics into position and starts to consume them. If it fails, it can
+// be called again.
 func (c *Consumer) position(ctx context.Context, topics []string) error {
 	states, err := c.findTopics(ctx, topics...)
 	if err != nil {
@@ -148,10 +149,6 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 
 // listEnds returns the end of each partition: the offset of the next message.
 func (c *Consumer) listEnds(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
-	return whileMoving(ctx, func() (map[string]map[int32]kgo.EpochOffset, error) { return c.listEndsOnce(ctx, states, topics) })
-}
-
-func (c *Consumer) listEndsOnce(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	wanted := 0
@@ -195,7 +192,7 @@ func (c *Consumer) listEndsOnce(ctx context.Context, states map[string]topicStat
 // group has a position in other partitions of the topic, one without is newer than
 // the group, which is to read it from its first message: its end is dropped.
 func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics []string, ends map[string]map[int32]kgo.EpochOffset) error {
-	committed, err := whileMoving(ctx, func() (map[string]map[int32]int64, error) { return c.committed(ctx, states, topics) })
+	committed, err := c.committed(ctx, states, topics)
 	if err != nil {
 		return err
 	}

@@ -27,25 +27,30 @@ func (p *Producer) start(ctx context.Context) error {
 	if err := p.checkToken(ctx); err != nil {
 		return err
 	}
-	err := p.await(ctx, starting, "connecting", func(ctx context.Context) error {
-		if p.topic != "" {
-			return p.learnTopic(ctx, p.topic)
-		}
-		all, err := p.topics(ctx)
-		if err != nil {
+	return p.await(ctx, starting, "connecting", func(ctx context.Context) error {
+		if err := p.find(ctx); err != nil {
 			return err
 		}
-		for name := range all {
-			if strings.HasPrefix(name, p.instance+".") {
-				return nil
-			}
-		}
-		return fail([]error{ErrTopic}, "kafka: %s: %s", strings.Join(p.brokers, ", "), topicsAtHand(all, p.instance))
+		return p.warm(ctx)
 	})
+}
+
+// find looks for the default topic, or for any of the instance.
+func (p *Producer) find(ctx context.Context) error {
+	if p.topic != "" {
+		p.forget(p.topic)
+		return p.learnTopic(ctx, p.topic)
+	}
+	all, err := p.topics(ctx)
 	if err != nil {
 		return err
 	}
-	return p.await(ctx, starting, "warming up", p.warm)
+	for name := range all {
+		if strings.HasPrefix(name, p.instance+".") {
+			return nil
+		}
+	}
+	return fail([]error{ErrTopic}, "kafka: %s: %s", strings.Join(p.brokers, ", "), topicsAtHand(all, p.instance))
 }
 
 // warm takes what the engine would do at the first message off that message: the
@@ -57,11 +62,7 @@ func (p *Producer) warm(ctx context.Context) error {
 	if p.topic != "" {
 		wg.Go(func() { p.load(ctx, p.topic) })
 	}
-	leaders := p.leaders()
-	err := p.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...)
-	if err == nil {
-		err = p.pingLeaders(ctx, leaders)
-	}
+	err := p.openLeaders(ctx)
 	wg.Wait()
 	if errors.Is(id, kerr.ClusterAuthorizationFailed) {
 		// A producer id is for whoever may write to any topic (KIP-679).
@@ -69,6 +70,21 @@ func (p *Producer) warm(ctx context.Context) error {
 			p.topic, p.brokers[0], p.principal())
 	}
 	return errors.Join(err, id)
+}
+
+// openLeaders opens the connections that messages use; without a topic in use, those
+// to all brokers. A leader that cannot be reached may be none any more: then the
+// engine, which the first message would have to tell it, is to look.
+func (p *Producer) openLeaders(ctx context.Context) error {
+	leaders := p.leaders()
+	err := p.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...)
+	if err == nil {
+		err = p.pingLeaders(ctx, leaders)
+	}
+	if err != nil {
+		p.client.ForceMetadataRefresh()
+	}
+	return err
 }
 
 // load makes the engine ask for a topic's partitions, which it otherwise does at the
@@ -90,7 +106,7 @@ func (p *Producer) leaders() []int32 {
 	for topic, state := range p.known {
 		for _, part := range state.partitions {
 			id := part.leader
-			if now, _, err := p.client.PartitionLeader(topic, part.id); err == nil && now >= 0 {
+			if now, epoch, err := p.client.PartitionLeader(topic, part.id); err == nil && now >= 0 && epoch >= part.epoch {
 				id = now
 			}
 			if id >= 0 && !slices.Contains(ids, id) {
@@ -268,24 +284,16 @@ func (p *Producer) Check(ctx context.Context) error {
 	}
 	return p.await(ctx, starting, "checking", func(ctx context.Context) error {
 		if p.topic != "" {
-			p.forget(p.topic)
-			if err := p.learnTopic(ctx, p.topic); err != nil {
+			if err := p.find(ctx); err != nil {
 				return err
 			}
 		}
-		leaders := p.leaders()
-		if len(leaders) == 0 {
-			req := kmsg.NewPtrProduceRequest()
-			req.Acks = -1
-			_, err := p.client.Request(ctx, req)
-			return err
+		if len(p.leaders()) > 0 {
+			return p.openLeaders(ctx)
 		}
-		err := p.pingLeaders(ctx, leaders)
-		if isConnectionError(err) {
-			// A connection that died in silence stops no message: they go over
-			// the next.
-			err = p.pingLeaders(ctx, leaders)
-		}
+		req := kmsg.NewPtrProduceRequest()
+		req.Acks = -1
+		_, err := p.client.Request(ctx, req)
 		return err
 	})
 }
