@@ -190,7 +190,7 @@ func (l *link) explain(err error, what string) error {
 	if is, text := l.watch.trouble(); is != nil && isConnectionError(err) {
 		return fail(append(is, err, l.kind), "kafka: %s: %s", what, text)
 	}
-	if isConnectionError(err) {
+	if _, answered := errors.AsType[*kerr.Error](err); !answered {
 		what += " with " + strings.Join(l.brokers, ", ")
 	}
 	return fail(append(engineKinds(err), err, l.kind), "kafka: %s: %s", what, reason(err))
