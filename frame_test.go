@@ -2,11 +2,14 @@ package gracedb_test
 
 import (
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
 
@@ -27,5 +30,39 @@ func TestConstructorFrameLength(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// The engine takes a length that no frame has for a broken connection, which it makes
+// anew without a word: the log says so, once a minute, and the Consumer heals.
+func TestFetchFrameLength(t *testing.T) {
+	for _, length := range []int32{-1, 0, 3} {
+		t.Run(fmt.Sprint(length), func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				var log lockedBuffer
+				cluster := clusterFor(t, c, "bob")
+				cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+				i := c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Fetch}, Count: -1})
+				produceRaw(t, c, record(testTopic, 0, "x"))
+				time.Sleep(50 * time.Second)
+				if n := i.Hits(); n < 10 {
+					t.Errorf("%d fetches", n)
+				}
+				said := 0
+				for line := range strings.Lines(log.String()) {
+					if strings.Contains(line, "level=WARN") && strings.Contains(line, "broker="+c.Addrs()[0]) && strings.Contains(line, "request=Fetch") && strings.Contains(line, "size") {
+						said++
+					}
+				}
+				if said != 1 {
+					t.Errorf("said %d times: %s", said, log.String())
+				}
+				i.Remove()
+				if got := poll(t, con); string(got.Value) != "x" {
+					t.Errorf("got %s", got.Value)
+				}
+			})
+		})
 	}
 }

@@ -3,6 +3,7 @@ package gracedb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/token"
 )
@@ -258,6 +260,25 @@ func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 	w.mu.Unlock()
 	if !w.said.already(addr+": "+err.Error()) || known == nil {
 		w.log.Warn("gracedb: kafka: cannot connect", "broker", addr, "err", reason(err))
+	}
+}
+
+// OnBrokerRead is kgo's hook. Where the engine tells nobody of an answer that no
+// broker gives, since it takes the connection for broken and makes another, the log
+// does.
+func (w *authWatch) OnBrokerRead(meta kgo.BrokerMetadata, key int16, bytesRead int, _, _ time.Duration, err error) {
+	const least = 8 // the size itself, and the number of the request
+	switch {
+	case err == nil && bytesRead < least:
+		err = fmt.Errorf("invalid response size %d", bytesRead-4)
+	case err == nil, isConnectionError(err), kgo.IsRetryableBrokerErr(err), errors.Is(err, kgo.ErrClientClosed),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return
+	}
+	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
+	// The size may be another each time.
+	if request := kmsg.NameForKey(key); !w.said.already(addr + ": answer to " + request) {
+		w.log.Warn("gracedb: kafka: an answer cannot be read", "broker", addr, "request", request, "err", reason(err))
 	}
 }
 
