@@ -107,8 +107,12 @@ func usableToken(raw string) (token.Claims, error) {
 		return token.Claims{}, nil //nolint:nilerr // as said above
 	}
 	if now := time.Now(); !claims.Expires.IsZero() && !now.Before(claims.Expires) {
+		ago, advice := now.Sub(claims.Expires), getToken
+		if ago < time.Hour { // a clock that is further ahead is noticed elsewhere
+			advice += "; if it is new, check the clock of this machine"
+		}
 		return token.Claims{}, fail([]error{ErrToken}, "no usable token: the one at hand expired %s ago (get one with: %s)",
-			token.Span(now.Sub(claims.Expires)), getToken)
+			token.Span(ago), advice)
 	}
 	return claims, nil
 }

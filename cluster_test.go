@@ -139,6 +139,9 @@ func TestConstructorErrors(t *testing.T) {
 		{"expired token", func(g *gracedb.Cluster) {
 			g.Token = gracedb.StaticToken(mint(t, c, testauth.Claims{Expires: time.Now().Add(-3 * time.Hour)}))
 		}, "test", kinds(gracedb.ErrToken), nil, []string{"expired 3h", "htgettoken"}},
+		{"token just expired", func(g *gracedb.Cluster) {
+			g.Token = gracedb.StaticToken(mint(t, c, testauth.Claims{Expires: time.Now().Add(-2 * time.Minute)}))
+		}, "test", kinds(gracedb.ErrToken), nil, []string{"expired 2m", "htgettoken", "check the clock of this machine"}},
 		{"wrong audience", func(g *gracedb.Cluster) {
 			g.Token = gracedb.StaticToken(mint(t, c, testauth.Claims{Audience: []string{"https://elsewhere"}}))
 		}, "test", kinds(gracedb.ErrAuthentication, kerr.SaslAuthenticationFailed), kinds(gracedb.ErrToken, gracedb.ErrConnection), []string{"invalid_token", c.Addrs()[0]}},
