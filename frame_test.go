@@ -42,8 +42,8 @@ func TestFetchFrameLength(t *testing.T) {
 				var log lockedBuffer
 				cluster := clusterFor(t, c, "bob")
 				cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
-				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
 				i := c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Fetch}, Count: -1})
+				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
 				produceRaw(t, c, record(testTopic, 0, "x"))
 				time.Sleep(50 * time.Second)
 				if n := i.Hits(); n < 10 {
