@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -86,9 +87,13 @@ type Producer struct {
 	life context.Context
 	end  context.CancelFunc
 
-	knownMu sync.Mutex
-	known   map[string]topicState // topics seen to exist
-	ids     map[string][16]byte   // of topics, as the engine has them
+	// Topics seen to exist. Whoever sends a message looks: the map is not changed,
+	// but replaced.
+	known  atomic.Pointer[map[string]topicState]
+	unseen chan string // topics that are used, and not known
+
+	knownMu sync.Mutex          // of those who replace known, and use ids
+	ids     map[string][16]byte // of topics, as the engine has them
 
 	closeOnce sync.Once
 	released  chan struct{}
@@ -131,10 +136,11 @@ func newProducer(cfg ProducerConfig) (*Producer, error) {
 		flushTimeout: cmp.Or(cfg.FlushTimeout, defaultFlushTimeout),
 		maxMessage:   cmp.Or(cfg.MaxMessageBytes, defaultMaxMessageBytes),
 		codec:        codec,
-		known:        make(map[string]topicState),
+		unseen:       make(chan string, 16),
 		ids:          make(map[string][16]byte),
 		released:     make(chan struct{}),
 	}
+	p.known.Store(&map[string]topicState{})
 	p.answers.began = time.Now()
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
 	p.link, err = newLink(cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), p.answers.watch,
@@ -323,6 +329,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	_, past, _ := p.watch.status()
 	switch err := p.queue.enter(ctx, d, past); {
 	case err == nil:
+		p.use(topic)
 		return nil
 	case errors.Is(err, errStopped):
 		err = cmp.Or(p.refused(), ErrProducer)

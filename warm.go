@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,10 +101,8 @@ func (p *Producer) load(ctx context.Context, topic string) {
 
 // leaders returns the brokers that lead a partition of a topic in use.
 func (p *Producer) leaders() []int32 {
-	p.knownMu.Lock()
-	defer p.knownMu.Unlock()
 	var ids []int32
-	for topic, state := range p.known {
+	for topic, state := range *p.known.Load() {
 		for _, part := range state.partitions {
 			id := part.leader
 			if now, epoch, err := p.client.PartitionLeader(topic, part.id); err == nil && now >= 0 && epoch >= part.epoch {
@@ -136,7 +135,8 @@ func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
 	return errors.Join(errs...)
 }
 
-// keepWarm makes the event after a quiet hour as fast as the one before.
+// keepWarm makes the event after a quiet hour as fast as the one before, and learns
+// the topics that are used.
 func (p *Producer) keepWarm() {
 	tick := time.NewTicker(keepWarmEvery)
 	defer tick.Stop()
@@ -144,6 +144,9 @@ func (p *Producer) keepWarm() {
 		select {
 		case <-p.closed:
 			return
+		case topic := <-p.unseen:
+			p.learnUsed(topic)
+			continue
 		case <-tick.C:
 		}
 		if _, _, cause := p.watch.status(); cause != nil {
@@ -159,13 +162,24 @@ func (p *Producer) keepWarm() {
 	}
 }
 
+// learnUsed learns a topic that messages are sent to. If that fails the next message
+// tries again, but not at once.
+func (p *Producer) learnUsed(topic string) {
+	ctx, cancel := context.WithTimeout(p.client.Context(), requestTimeout)
+	defer cancel()
+	if p.learnTopic(ctx, topic) == nil {
+		return
+	}
+	select {
+	case <-p.closed:
+	case <-time.After(time.Second):
+	}
+}
+
 // learnTopic finds out the state of a topic, and keeps it; the error is ErrTopic if
 // there is none, or none that may be used.
 func (p *Producer) learnTopic(ctx context.Context, topic string) error {
-	p.knownMu.Lock()
-	_, ok := p.known[topic]
-	p.knownMu.Unlock()
-	if ok {
+	if p.knows(topic) {
 		return nil
 	}
 	var limit int64
@@ -180,16 +194,36 @@ func (p *Producer) learnTopic(ctx context.Context, topic string) error {
 	state.limit = limit
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	p.known[topic] = state
+	known := maps.Clone(*p.known.Load())
+	known[topic] = state
+	p.known.Store(&known)
 	if _, used := p.ids[topic]; !used {
 		p.ids[topic] = state.id
 	}
 	least := state.limit
-	for _, s := range p.known {
+	for _, s := range known {
 		least = min(least, s.limit)
+	}
+	if limit == unknownLimit { // a refusal may have told more
+		least = min(least, p.codec.limit.Load())
 	}
 	p.codec.learn(least)
 	return nil
+}
+
+func (p *Producer) knows(topic string) bool {
+	_, ok := (*p.known.Load())[topic]
+	return ok
+}
+
+// use makes keepWarm learn a topic at its first use, which does not wait for that.
+func (p *Producer) use(topic string) {
+	if !p.knows(topic) {
+		select {
+		case p.unseen <- topic:
+		default: // its next use tries again
+		}
+	}
 }
 
 // renew makes the engine use the topic that has replaced another of its name, which
@@ -215,7 +249,9 @@ func (p *Producer) renew(topic string) {
 func (p *Producer) forget(topic string) {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	delete(p.known, topic)
+	known := maps.Clone(*p.known.Load())
+	delete(known, topic)
+	p.known.Store(&known)
 }
 
 // topicLimit returns the largest batch that brokers take for topic. Not every
@@ -258,10 +294,7 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 	if err := p.refused(); err != nil {
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	}
-	p.knownMu.Lock()
-	_, ok := p.known[topic]
-	p.knownMu.Unlock()
-	if ok {
+	if p.knows(topic) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
