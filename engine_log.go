@@ -34,6 +34,7 @@ func (l *engineLog) Level() kgo.LogLevel {
 }
 
 func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	same := []any{level, msg} // whenever this is said
 	for i, v := range keyvals {
 		switch v := v.(type) {
 		case error:
@@ -41,10 +42,13 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 		case string:
 			keyvals[i] = cleanText(v)
 		}
+		if i%2 == 1 && keyvals[i-1] != "consecutive_errors" && keyvals[i-1] != "backoff" {
+			same = append(same, keyvals[i-1], keyvals[i])
+		}
 	}
 	to := slog.LevelDebug
 	switch {
-	case level > kgo.LogLevelWarn, l.said.already(fmt.Sprint(level, msg, keyvals)):
+	case level > kgo.LogLevelWarn, l.said.already(fmt.Sprint(same...)):
 	case level == kgo.LogLevelError:
 		to = slog.LevelError
 	case level == kgo.LogLevelWarn:
