@@ -2,6 +2,7 @@ package kafkatest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -220,6 +221,9 @@ func (c *Cluster) Dial(ctx context.Context, network, addr string) (net.Conn, err
 		return d.DialContext(ctx, network, addr)
 	}
 	conn, err := c.dialVirtual(ctx, addr)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		err = os.NewSyscallError("connect", err) // as package net has it
+	}
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: address(addr), Err: err}
 	}
