@@ -2,6 +2,7 @@ package kafkatest
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -99,7 +100,7 @@ func TestCutOffWhileJoining(t *testing.T) {
 		synctest.Wait()
 		_ = leaves.conn.Close()
 		synctest.Wait()
-		if err := stays.beat(t); err != kerr.RebalanceInProgress {
+		if err := stays.beat(t); !errors.Is(err, kerr.RebalanceInProgress) {
 			t.Fatalf("the group says %v to a heartbeat", err)
 		}
 		stays.join(t)
