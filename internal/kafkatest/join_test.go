@@ -120,3 +120,14 @@ func TestCutOffWhileJoining(t *testing.T) {
 		}
 	})
 }
+
+// To Kafka nobody is a member of a group that is not known.
+func TestHeartbeatOfUnknownGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, Config{Virtual: true, Plaintext: true})
+		m := &member{conn: opened(t, c), id: "nobody", generation: 1}
+		if err := m.beat(t); !errors.Is(err, kerr.UnknownMemberID) {
+			t.Errorf("the answer is %v", err)
+		}
+	})
+}
