@@ -47,6 +47,7 @@ type Consumer struct {
 	buffer   []batch     // fetched, not yet returned
 	current  *kgo.Record // returned last; done when the next is asked for
 	lastPast <-chan struct{}
+	polling  chan *polled // of the poll that has not returned; nil if there is none
 
 	mu     sync.Mutex
 	places places

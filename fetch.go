@@ -11,6 +11,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// A polled is what the engine has returned.
+type polled struct {
+	fetches kgo.Fetches
+	losses  int // of partitions, until then
+}
+
+func (c *Consumer) poll(ctx context.Context, to chan<- *polled) {
+	fetches := c.client.PollRecords(ctx, pollRecords)
+	c.mu.Lock()
+	losses := c.places.losses
+	c.mu.Unlock()
+	to <- &polled{fetches, losses}
+}
+
 // fetch waits until there is something for Poll to do.
 func (c *Consumer) fetch(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
@@ -19,16 +33,30 @@ func (c *Consumer) fetch(ctx context.Context) {
 	if past == c.lastPast {
 		past = nil // said already
 	}
-	go func() {
+	if c.polling == nil {
+		c.polling = make(chan *polled, 1)
+		go c.poll(inner, c.polling)
+	}
+	var got *polled
+	select {
+	case got = <-c.polling:
+	case <-past:
+	case <-c.wake:
+	case <-c.closed:
+	case <-ctx.Done():
+	}
+	cancel()
+	if got == nil {
+		// The engine returns at once, unless it is moving a partition from one broker
+		// to another: then as soon as a connection to the first is made or given up.
 		select {
-		case <-past:
-		case <-c.wake:
-		case <-c.closed:
-		case <-inner.Done():
+		case got = <-c.polling:
+		case <-time.After(verdictTime):
+			return
 		}
-		cancel()
-	}()
-	fetches := c.client.PollRecords(inner, pollRecords)
+	}
+	c.polling = nil
+	fetches := got.fetches
 	// The engine puts a loss of data behind what it has read again because of it.
 	troubled := false
 	each := func(losses bool) {
@@ -36,10 +64,10 @@ func (c *Consumer) fetch(ctx context.Context) {
 			if _, lost := errors.AsType[*kgo.ErrDataLoss](p.Err); lost != losses {
 				return
 			}
-			c.take(p)
+			c.take(p, got.losses)
 			if p.Err != nil {
 				troubled = true
-				if err := c.trouble(p); err != nil {
+				if err := c.trouble(ctx, p); err != nil {
 					c.buffer = append(c.buffer, batch{err: err})
 				}
 			}
@@ -62,7 +90,7 @@ const troublePause = 100 * time.Millisecond
 
 // take puts fetched messages into the buffer, and sees whether the broker has lost
 // some before them.
-func (c *Consumer) take(p kgo.FetchTopicPartition) {
+func (c *Consumer) take(p kgo.FetchTopicPartition, losses int) {
 	if len(p.Records) == 0 {
 		return
 	}
@@ -88,12 +116,12 @@ func (c *Consumer) take(p kgo.FetchTopicPartition) {
 	c.mu.Lock()
 	c.places.topicWorks(p.Topic)
 	c.places.topicWorks("") // fetching as such
-	c.buffer = append(c.buffer, batch{records: p.Records, losses: c.places.losses})
+	c.buffer = append(c.buffer, batch{records: p.Records, losses: losses})
 	c.mu.Unlock()
 }
 
 // trouble returns what to say of an error that the engine met, if anything.
-func (c *Consumer) trouble(p kgo.FetchTopicPartition) error {
+func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error {
 	err := p.Err
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
@@ -109,7 +137,7 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) error {
 			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)
 	}
 	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-		c.skipTo(p.Topic, p.Partition, bomb.NextOffset)
+		c.skipTo(ctx, p.Topic, p.Partition, bomb.NextOffset)
 		return fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes; continuing behind it",
 			p.Topic, p.Partition, bomb.Offset, maxBatchBytes)
 	}
@@ -139,7 +167,7 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) error {
 		return fail(is, "kafka: fetching from %s: %s", strings.Join(c.brokers, ", "), reason(err))
 	}
 	if at >= 0 {
-		c.skipTo(p.Topic, p.Partition, at) // the engine gave the partition up
+		c.skipTo(ctx, p.Topic, p.Partition, at) // the engine gave the partition up
 	}
 	return fail(is, "kafka: topic %s partition %d, at offset %d: %s", p.Topic, p.Partition, at, reason(err))
 }
@@ -150,10 +178,18 @@ func isRejoin(err error) bool {
 		errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.MemberIDRequired)
 }
 
-// skipTo makes the engine go on at offset.
-func (c *Consumer) skipTo(topic string, partition int32, offset int64) {
+// skipTo makes the engine go on at offset. That may take it as long as poll, past ctx.
+func (c *Consumer) skipTo(ctx context.Context, topic string, partition int32, offset int64) {
 	c.mu.Lock()
 	c.places.reset(topic, partition, offset)
 	c.mu.Unlock()
-	c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: -1, Offset: offset}}})
+	done := make(chan struct{})
+	go func() {
+		c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: -1, Offset: offset}}})
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }

@@ -6,14 +6,12 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
@@ -141,18 +139,12 @@ func (r *rig) users(t *testing.T, lazy bool) []func(context.Context) string {
 type scrambler struct {
 	mu     sync.Mutex
 	random *rand.Rand
-	rarely int  // one in so many values is changed
-	login  bool // the answer is to a login
+	rarely int // one in so many values is changed
 }
-
-// ofLogin are the codes that say that a login has failed. Brokers give no others of
-// them, and a Producer sends again what fails with them, however soon that is.
-var ofLogin = []int64{int64(kerr.UnsupportedSaslMechanism.Code), int64(kerr.IllegalSaslState.Code), int64(kerr.SaslAuthenticationFailed.Code)}
 
 func (s *scrambler) scramble(resp kmsg.Response) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.login = resp.Key() == int16(kmsg.SASLHandshake) || resp.Key() == int16(kmsg.SASLAuthenticate)
 	s.value(reflect.ValueOf(resp).Elem())
 }
 
@@ -180,9 +172,6 @@ func (s *scrambler) value(v reflect.Value) {
 			n := oddNumbers[s.random.IntN(len(oddNumbers))]
 			if v.Kind() == reflect.Int16 && s.random.IntN(2) == 0 {
 				n = s.random.Int64N(140) - 1 // an error code
-			}
-			if slices.Contains(ofLogin, n) && !s.login {
-				return
 			}
 			v.SetInt(n << (64 - v.Type().Bits()) >> (64 - v.Type().Bits()))
 		}

@@ -64,7 +64,10 @@ func TestRefusedWithoutLogin_Withdrawn(t *testing.T) {
 					took, err := r.try(t, p, "k", 333*time.Millisecond)
 					within(t, "ProduceSync", took, 433*time.Millisecond)
 					wantKinds(t, err, is(gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))
+				}
+				for range 50 {
 					_ = r.async(t, t.Context(), p, "waits")
+					time.Sleep(77 * time.Millisecond)
 				}
 				start := time.Now()
 				wantKinds(t, p.Close(), is(gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))

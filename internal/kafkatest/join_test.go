@@ -2,6 +2,7 @@ package kafkatest
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -99,7 +100,7 @@ func TestCutOffWhileJoining(t *testing.T) {
 		synctest.Wait()
 		_ = leaves.conn.Close()
 		synctest.Wait()
-		if err := stays.beat(t); err != kerr.RebalanceInProgress {
+		if err := stays.beat(t); !errors.Is(err, kerr.RebalanceInProgress) {
 			t.Fatalf("the group says %v to a heartbeat", err)
 		}
 		stays.join(t)
@@ -116,6 +117,17 @@ func TestCutOffWhileJoining(t *testing.T) {
 		}
 		if took := time.Since(joined); took < sessionLife || took > sessionLife+time.Second {
 			t.Errorf("its session lasted %v, want %v", took, sessionLife)
+		}
+	})
+}
+
+// To Kafka nobody is a member of a group that is not known.
+func TestHeartbeatOfUnknownGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, Config{Virtual: true, Plaintext: true})
+		m := &member{conn: opened(t, c), id: "nobody", generation: 1}
+		if err := m.beat(t); !errors.Is(err, kerr.UnknownMemberID) {
+			t.Errorf("the answer is %v", err)
 		}
 	})
 }

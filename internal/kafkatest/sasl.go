@@ -254,13 +254,17 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 			c.update(func(s *session) { s.versions = true })
 		}
 		return frame, nil
-	case kmsg.SASLHandshake, kmsg.SASLAuthenticate:
+	case kmsg.SASLHandshake, kmsg.SASLAuthenticate, kmsg.Heartbeat:
 	}
 	resp, err := r.response(frame)
 	if err != nil {
 		return nil, err
 	}
 	switch resp := resp.(type) {
+	case *kmsg.HeartbeatResponse: // a group without members is none to kfake
+		if resp.ErrorCode == kerr.GroupIDNotFound.Code {
+			resp.ErrorCode = kerr.UnknownMemberID.Code
+		}
 	case *kmsg.SASLHandshakeResponse:
 		resp.SupportedMechanisms = []string{"OAUTHBEARER"}
 	case *kmsg.SASLAuthenticateResponse:
