@@ -83,8 +83,9 @@ func TestFault_X1_FrameLength(t *testing.T) {
 // A frame that is too large is told, once. One of a negative length is to the
 // engine a connection that is out of step, which heals as all broken ones do.
 func hugeFetch(t *testing.T, r *rig, group string, length int32) {
-	con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = group })
+	// Before the first fetch, which the constructor begins and which waits for messages.
 	i := r.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Fetch}, Count: -1})
+	con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = group })
 	r.raw(t, topic, 0, numbers(0, 5)...)
 	told := 0
 	for start := time.Now(); time.Since(start) < 30*time.Second; {
