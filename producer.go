@@ -101,8 +101,8 @@ type Producer struct {
 
 // NewProducer returns a Producer that is connected, authenticated and warm, and
 // whose topics exist. What is wrong (a refused token or connection, an unknown
-// host or authority, a missing topic) is reported at once; for a silent broker it
-// waits until ctx ends, at most 30 seconds.
+// host or authority, a missing topic) is reported at once; for a silent broker, or
+// one that is away while others answer, it waits until ctx ends, at most 30 seconds.
 //
 // Its errors are ErrConfig, or ErrProducer with ErrToken, ErrAuthentication,
 // ErrConnection or ErrTopic. The Producer must be closed.

@@ -75,7 +75,7 @@ func (l *listener) hand(ctx context.Context, conn net.Conn) error {
 	case l.conns <- conn:
 		return nil
 	case <-l.closed:
-		return os.NewSyscallError("connect", syscall.ECONNREFUSED)
+		return syscall.ECONNREFUSED
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -258,7 +258,7 @@ func (c *Cluster) dialVirtual(ctx context.Context, addr string) (net.Conn, error
 		}
 		return far, nil
 	}
-	return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED) // as package net has it
+	return nil, syscall.ECONNREFUSED
 }
 
 // A virtualConn is one end of a pipe. A reset shows at both, as on a real network.
