@@ -45,8 +45,8 @@ func (c *Consumer) fetch(ctx context.Context) {
 	case <-c.closed:
 	case <-ctx.Done():
 	}
-	cancel()
 	if got == nil {
+		cancel()
 		// The engine returns at once, unless it is moving a partition from one broker
 		// to another: then as soon as a connection to the first is made or given up.
 		select {
