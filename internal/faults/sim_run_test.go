@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -152,9 +153,16 @@ func (s *simulation) cluster(subject string) gracedb.Cluster {
 	c := s.rig.cluster(subject)
 	c.Brokers, c.Dial, c.SkipHostnameVerification = s.names(), s.dial, true
 	c.Opts = []kgo.Opt{kgo.WithCompressor(uncompressed{})}
+	c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := s.dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return near{conn}, nil
+	}
 	if s.plan.latency > 0 {
 		half := func() time.Duration { return time.Duration(s.latency.Load() / 2) }
-		c.Dial = (&shape{dial: s.dial, latency: half}).Dial
+		c.Dial = (&shape{dial: c.Dial, latency: half}).Dial
 	}
 	alice, carol := s.source(subject), s.source("carol")
 	c.Token = func(ctx context.Context) (string, error) {
@@ -164,6 +172,15 @@ func (s *simulation) cluster(subject string) gracedb.Cluster {
 		return alice(ctx)
 	}
 	return c
+}
+
+// near is a connection to a broker in the next rack. Time has to pass while the engine
+// asks brokers that contradict each other for as long as they do: it asks at once.
+type near struct{ net.Conn }
+
+func (c near) Write(b []byte) (int, error) {
+	time.Sleep(time.Millisecond)
+	return c.Conn.Write(b)
 }
 
 // uncompressed leaves batches as they are: zstd's decoders are kept for later use,
