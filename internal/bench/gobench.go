@@ -62,6 +62,17 @@ func (g *goBench) run(ctx context.Context, pattern string, rounds int, each stri
 	return all, nil
 }
 
+// profile returns where the benchmarks that match pattern spend their time.
+func (g *goBench) profile(ctx context.Context, pattern string) (string, error) {
+	file := filepath.Join(g.dir, "cpu.prof")
+	cmd := exec.CommandContext(ctx, g.binary, "-test.run=^$", "-test.bench="+pattern, "-test.benchtime=1s", "-test.cpuprofile="+file)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("benchmarks %s: %w\n%s", pattern, err, out)
+	}
+	return topOf(ctx, g.binary, file)
+}
+
 // parseBenchmark reads a line such as "BenchmarkX/y-2  100  12 ns/op  3 B/op  1 allocs/op".
 func parseBenchmark(all map[string]*goResult, line string) {
 	fields := strings.Fields(line)

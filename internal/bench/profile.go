@@ -12,7 +12,7 @@ import (
 // explain adds to r a processor profile of ours doing f, which is what the figure
 // measures, if that has missed a target. The child has a producer.
 func explain(ctx context.Context, rig *rig, r *result, fig *figure, f func(*child) error) error {
-	if !slices.ContainsFunc(fig.Targets, func(t target) bool { return !t.Met }) {
+	if !missed(fig) {
 		return nil
 	}
 	t, err := rig.startAll(ctx, ours)
@@ -31,12 +31,24 @@ func explain(ctx context.Context, rig *rig, r *result, fig *figure, f func(*chil
 			return err
 		}
 	}
-	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-cum", "-nodecount=25", rig.child, file).Output()
+	top, err := topOf(ctx, rig.child, file)
 	if err != nil {
-		return fmt.Errorf("go tool pprof: %w", err)
+		return err
+	}
+	r.After += "\nMissed: " + fig.What + ". Where ours spends the processor's time while it does that again and again:\n\n" + top
+	return nil
+}
+
+// topOf is what a processor profile says of a program, as Markdown.
+func topOf(ctx context.Context, binary, profile string) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-cum", "-nodecount=25", binary, profile).Output()
+	if err != nil {
+		return "", fmt.Errorf("go tool pprof: %w", err)
 	}
 	_, table, _ := strings.Cut(string(out), "Duration") // without the path of the program
-	r.After += "\nMissed: " + fig.What + ". Where ours spends the processor's time while it does that again and again:\n\n```\nDuration" +
-		strings.TrimRight(table, "\n") + "\n```\n"
-	return nil
+	return "```\nDuration" + strings.TrimRight(table, "\n") + "\n```\n", nil
+}
+
+func missed(fig *figure) bool {
+	return slices.ContainsFunc(fig.Targets, func(t target) bool { return !t.Met })
 }

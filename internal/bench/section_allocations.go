@@ -35,5 +35,8 @@ func allocationsSection(ctx context.Context, b *bench) (r result, err error) {
 	f = newFigure("time", "ns a message", times)
 	f.atMostTimes(bareNone, 2)
 	r.Figures = append(r.Figures, f)
+	r.After = allocationsAfter
 	return r, nil
 }
+
+const allocationsAfter = "What is beyond whole numbers is the engine's share of batches and requests: a few for each, of some hundred messages."

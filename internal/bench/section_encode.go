@@ -60,5 +60,12 @@ func encodeSection(ctx context.Context, b *bench) (r result, err error) {
 		c.Series = append(c.Series, series{Name: who, Y: []float64{r.Figures[3].By[who].Median, r.Figures[7].By[who].Median}})
 	}
 	r.Charts = append(r.Charts, c)
+	if missed(&r.Figures[3]) {
+		top, err := g.profile(ctx, "^BenchmarkEncode$/^800kB$/^gracedb$")
+		if err != nil {
+			return r, err
+		}
+		r.After = "Missed: encode 800 kB. Where ours spends the processor's time:\n\n" + top
+	}
 	return r, nil
 }
