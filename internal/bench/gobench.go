@@ -42,11 +42,12 @@ type goResult struct {
 	bytes  []float64
 }
 
-// run runs the benchmarks that match pattern.
-func (g *goBench) run(ctx context.Context, pattern string, rounds int, each string) (map[string]*goResult, error) {
+// run runs the benchmarks that match pattern, with more flags if need be.
+func (g *goBench) run(ctx context.Context, pattern string, rounds int, each string, flags ...string) (map[string]*goResult, error) {
 	all := make(map[string]*goResult)
+	flags = append([]string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=" + each, "-test.benchmem"}, flags...)
 	for range rounds {
-		cmd := exec.CommandContext(ctx, g.binary, "-test.run=^$", "-test.bench="+pattern, "-test.benchtime="+each, "-test.benchmem")
+		cmd := exec.CommandContext(ctx, g.binary, flags...)
 		cmd.Dir = root
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -81,7 +82,9 @@ func parseBenchmark(all map[string]*goResult, line string) {
 	}
 	name := strings.TrimPrefix(fields[0], "Benchmark")
 	if i := strings.LastIndexByte(name, '-'); i > 0 {
-		name = name[:i] // the number of processors
+		if _, err := strconv.Atoi(name[i+1:]); err == nil {
+			name = name[:i] // the number of processors, unless it is 1
+		}
 	}
 	r := all[name]
 	if r == nil {

@@ -123,7 +123,7 @@ func (k *keptResult) markdown(b *strings.Builder, s *section, out, charts string
 				return err
 			}
 		}
-		link, err := filepath.Rel(filepath.Dir(out), filepath.Join(charts, c.Name+".svg"))
+		link, err := relative(filepath.Dir(out), filepath.Join(charts, c.Name+".svg"))
 		if err != nil {
 			return err
 		}
@@ -133,6 +133,18 @@ func (k *keptResult) markdown(b *strings.Builder, s *section, out, charts string
 		fmt.Fprintf(b, "%s\n\n", strings.TrimSpace(k.After))
 	}
 	return nil
+}
+
+// relative is filepath.Rel also for paths that begin at the working directory.
+func relative(base, path string) (string, error) {
+	base, err := filepath.Abs(base)
+	if err != nil {
+		return "", err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", err
+	}
+	return filepath.Rel(base, path)
 }
 
 // anchor is where a heading of a Markdown file can be linked to.
