@@ -37,7 +37,12 @@ func (s *shape) Dial(ctx context.Context, network, addr string) (net.Conn, error
 		return nil, err
 	}
 	if s.latency != nil {
-		time.Sleep(2 * s.latency()) // SYN and its answer
+		select {
+		case <-time.After(2 * s.latency()): // SYN and its answer
+		case <-ctx.Done():
+			_ = broker.Close()
+			return nil, ctx.Err()
+		}
 	}
 	near, far := net.Pipe()
 	cut := func() { _ = far.Close(); _ = broker.Close() }
