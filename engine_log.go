@@ -2,7 +2,6 @@ package gracedb
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -35,21 +34,23 @@ func (l *engineLog) Level() kgo.LogLevel {
 }
 
 func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	said := msg // and of what and whom, but not for the how manieth time
+	said := []string{msg} // and of what and whom, but not for the how manieth time
 	for i, v := range keyvals {
+		var text string
 		switch v := v.(type) {
 		case error:
-			keyvals[i] = cleanText(v.Error())
+			text = cleanText(v.Error())
 		case string:
-			keyvals[i] = cleanText(v)
+			text = cleanText(v)
 		default:
 			continue
 		}
-		said += fmt.Sprint(" ", keyvals[i])
+		keyvals[i] = text
+		said = append(said, text)
 	}
 	to := slog.LevelDebug
 	switch {
-	case level > kgo.LogLevelWarn, strings.HasPrefix(msg, notAsked), l.said.already(said):
+	case level > kgo.LogLevelWarn, strings.HasPrefix(msg, notAsked), l.said.already(strings.Join(said, " ")):
 	case level == kgo.LogLevelError:
 		to = slog.LevelError
 	case level == kgo.LogLevelWarn:

@@ -247,6 +247,7 @@ func TestFault_F6_BreakOutOfStream(t *testing.T) {
 		t.Run("group="+group, func(t *testing.T) {
 			r := newRig(t, kafkatest.Config{})
 			r.raw(t, topic, 0, numbers(0, 501)...)
+			r.writer.Close() // it opens connections of its own accord
 			before := inUse(t)
 			con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID, c.FromBeginning = group, true })
 			var got []gracedb.Message
