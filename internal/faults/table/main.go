@@ -111,6 +111,7 @@ func rewrite(text string, found map[string][]shown) (string, error) {
 		if tests := strings.Split(row[2], "<br>"); strings.HasPrefix(row[2], "`") {
 			results := strings.Split(row[3], "<br>")
 			for i, name := range tests {
+				known[name] = "-"
 				if i < len(results) {
 					known[name] = results[i]
 				}

@@ -24,11 +24,11 @@ not of go test
 		t.Fatal(err)
 	}
 	got, err := rewrite("# Faults\n\n"+head+
-		"| N1 | reset | `TestFault_N1_Other` (x) | 2025-12-31: passed |\n"+
+		"| N1 | reset | `TestFault_N1_Other` (x)<br>`TestFault_N1_Reset` (y) | 2025-12-31: passed |\n"+
 		"| N2 | lost | not yet | - |\n"+
 		"| P1 | disk full | belongs to others | - |\n\nThe end.\n", found)
 	want := "# Faults\n\n" + head +
-		"| N1 | reset | `TestFault_N1_Other` (x)<br>`TestFault_N1_Reset` (internal/chaos, Apache Kafka) | 2025-12-31: passed<br>2026-01-02: passed |\n" +
+		"| N1 | reset | `TestFault_N1_Other` (x)<br>`TestFault_N1_Reset` (internal/chaos, Apache Kafka)<br>`TestFault_N1_Reset` (y) | 2025-12-31: passed<br>2026-01-02: passed<br>- |\n" +
 		"| N2 | lost | `TestFault_N2_Lost` (root package) | 2026-01-02: **failed** |\n" +
 		"| P1 | disk full | belongs to others | - |\n\nThe end.\n"
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
