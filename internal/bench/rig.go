@@ -196,15 +196,25 @@ func (t team) end() {
 	}
 }
 
-// inTurn has each do something, in the reverse order every second round.
+// inTurn has each do something.
 func (t team) inTurn(round int, f func(*child) error) error {
-	for i := range t {
-		c := t[i]
-		if round%2 == 1 {
-			c = t[len(t)-1-i]
-		}
+	return inTurn(t, round, func(c *child) error {
 		if err := f(c); err != nil {
 			return fmt.Errorf("%s: %w", c.who, err)
+		}
+		return nil
+	})
+}
+
+// inTurn calls f for each, in the reverse order every second round.
+func inTurn[T any](all []T, round int, f func(T) error) error {
+	for i := range all {
+		one := all[i]
+		if round%2 == 1 {
+			one = all[len(all)-1-i]
+		}
+		if err := f(one); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -54,11 +54,12 @@ func produceAll(ctx context.Context, b *bench, rig *rig, r *result) error {
 		{n: 20_000, size: 400, what: "produce 20,000 x 400 B", target: 4},
 		{n: b.count(500, 50), size: 500_000, what: fmt.Sprintf("produce %d x 500 kB", b.count(500, 50)), target: 1.4},
 	} {
+		order := args{"path": rig.sample(800_000), "pipeline": "bulk", "n": l.n, "size": l.size}
 		values := make(map[string][]float64)
 		for round := range 1 + b.count(7, 1) {
 			if err := t.inTurn(round, func(c *child) error {
 				var took float64
-				err := c.do(ctx, "produce", args{"path": rig.sample(800_000), "pipeline": "bulk", "n": l.n, "size": l.size}, &took)
+				err := c.do(ctx, "produce", order, &took)
 				if round > 0 {
 					values[c.who] = append(values[c.who], 1000*took)
 				}
@@ -71,7 +72,7 @@ func produceAll(ctx context.Context, b *bench, rig *rig, r *result) error {
 		f.timesBetter(peer, l.target)
 		r.Figures = append(r.Figures, f)
 		if err := explain(ctx, rig, r, &f, func(c *child) error {
-			return c.do(ctx, "produce", args{"path": rig.sample(800_000), "pipeline": "bulk", "n": l.n, "size": l.size}, nil)
+			return c.do(ctx, "produce", order, nil)
 		}); err != nil {
 			return err
 		}
@@ -112,6 +113,7 @@ func consumeAll(ctx context.Context, b *bench, rig *rig, r *result) error {
 		if err := writer[0].do(ctx, "fill", args{"path": l.path, "pipeline": l.pipeline, "n": l.n}, nil); err != nil {
 			return err
 		}
+		order := args{"topics": []string{l.pipeline}, "n": l.n, "decode": true}
 		whole, after := make(map[string][]float64), make(map[string][]float64)
 		t, err := rig.processes(ctx, ours, bare, peer)
 		if err != nil {
@@ -121,7 +123,7 @@ func consumeAll(ctx context.Context, b *bench, rig *rig, r *result) error {
 		for round := range 1 + b.count(7, 1) {
 			if err := t.inTurn(round, func(c *child) error {
 				var took reading
-				err := c.do(ctx, "consume", args{"topics": []string{l.pipeline}, "n": l.n, "decode": true}, &took)
+				err := c.do(ctx, "consume", order, &took)
 				if round > 0 {
 					whole[c.who] = append(whole[c.who], 1000*took.Last)
 					after[c.who] = append(after[c.who], 1000*(took.Last-took.Opened))
@@ -135,7 +137,7 @@ func consumeAll(ctx context.Context, b *bench, rig *rig, r *result) error {
 		f.timesBetter(peer, l.target)
 		r.Figures = append(r.Figures, newFigure(l.what+", whole", "ms", whole), f)
 		if err := explain(ctx, rig, r, &f, func(c *child) error {
-			return c.do(ctx, "consume", args{"topics": []string{l.pipeline}, "n": l.n, "decode": true}, nil)
+			return c.do(ctx, "consume", order, nil)
 		}); err != nil {
 			return err
 		}

@@ -16,20 +16,18 @@ func startSection(ctx context.Context, b *bench) (r result, err error) {
 	for i := range values {
 		values[i] = make(map[string][]float64)
 	}
-	whom := []string{ours, bare, peer}
 	for round := range b.count(20, 2) {
-		for i := range whom {
-			who := whom[i]
-			if round%2 == 1 {
-				who = whom[len(whom)-1-i]
-			}
+		if err := inTurn([]string{ours, bare, peer}, round, func(who string) error {
 			took, err := oneStart(ctx, rig, who)
 			if err != nil {
-				return r, err
+				return err
 			}
 			for j, s := range took {
 				values[j][who] = append(values[j][who], 1000*s)
 			}
+			return nil
+		}); err != nil {
+			return r, err
 		}
 	}
 	r.Text = "A new process each time. The peer's time is mostly one sleep of a second in confluent-kafka's constructor. Bare does not " +
