@@ -71,13 +71,17 @@ func TestSimulation(t *testing.T) {
 
 func simulateSeed(t *testing.T, seed uint64, sum *tally) {
 	p := makePlan(seed)
+	var s *simulation
 	defer func() {
 		if t.Failed() || *simSeed != 0 {
-			t.Logf("to run it again: -sim.seed %d\n%s", seed, p)
+			t.Logf("to run it again: -sim.seed %d\n%s%s", seed, p, strings.Join(s.notes, "\n"))
 		}
 	}()
 	start := time.Now()
-	synctest.Test(t, func(t *testing.T) { simulate(t, p, sum) })
+	synctest.Test(t, func(t *testing.T) {
+		s = newSimulation(t, p, sum)
+		s.run()
+	})
 	sum.took(seed, time.Since(start))
 }
 
@@ -95,15 +99,17 @@ type simulation struct {
 	partitions atomic.Int32 // how many there are
 	busy       atomic.Bool  // an episode is on
 	healthy    atomic.Int64 // since when no fault is on, nor what it has begun; negative if one is
+	silent     time.Time    // until when a connection may be that nobody has noticed
 
 	mu        sync.Mutex
 	trimmed   []*kgo.Record
 	trimmedTo map[int32]int64
 	later     []func() error
 	readers   []*reader
+	notes     []string // what has happened, printed if it went wrong
 }
 
-func simulate(t *testing.T, p *plan, sum *tally) {
+func newSimulation(t *testing.T, p *plan, sum *tally) *simulation {
 	cfg := kafkatest.Config{
 		Brokers: p.brokers, Topics: map[string]int{topic: p.partitions}, MaxSession: p.session, Virtual: true,
 	}
@@ -116,12 +122,16 @@ func simulate(t *testing.T, p *plan, sum *tally) {
 		s.unordered(time.Now(), time.Now().Add(1000*time.Hour))
 	}
 	s.partitions.Store(int32(p.partitions))
-	s.open()
+	return s
+}
 
-	ctx, stop := context.WithCancel(t.Context())
+func (s *simulation) run() {
+	s.open()
+	p := s.plan
+	ctx, stop := context.WithCancel(s.t.Context())
 	var consuming sync.WaitGroup
 	s.consume(ctx, &consuming)
-	sending, stopSending := context.WithCancel(t.Context())
+	sending, stopSending := context.WithCancel(s.t.Context())
 	var senders sync.WaitGroup
 	for i, load := range p.senders {
 		senders.Go(func() { s.send(sending, i, load) })
@@ -143,9 +153,10 @@ func simulate(t *testing.T, p *plan, sum *tally) {
 }
 
 func (s *simulation) note(format string, args ...any) {
-	if *simSeed != 0 {
-		s.t.Logf("%v: %s", time.Since(s.began), fmt.Sprintf(format, args...))
-	}
+	note := fmt.Sprintf("%v: %s", time.Since(s.began), fmt.Sprintf(format, args...))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notes = append(s.notes, note)
 }
 
 // cluster is how clients of the simulation connect.
@@ -226,6 +237,11 @@ func (s *simulation) episode(e episode, closeAmid bool) {
 	}
 	wg.Wait()
 	s.restore()
+	// A leader may have moved to where a connection has been silent for longer.
+	bound = max(bound, time.Until(s.silent))
+	if bound == silence {
+		s.silent = time.Now().Add(silence)
+	}
 	if !closeAmid {
 		took := s.recovered(bound)
 		s.note("all works again after %v", took)

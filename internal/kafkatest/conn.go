@@ -151,6 +151,34 @@ func (c *conn) finishJoin() {
 	}
 }
 
+// awaitLeader holds a SyncGroup that kfake could not answer yet, because the leader of
+// the group has not said who gets what. kfake counts a member that asks to join again,
+// or whose session ends, wrongly while it has a SyncGroup of that member in work, and
+// then waits for members that are all there until the time to rebalance is over.
+func (c *conn) awaitLeader(r *request) error {
+	if kmsg.Key(r.key) != kmsg.SyncGroup {
+		return nil
+	}
+	req, err := r.decode()
+	if err != nil {
+		return err
+	}
+	sync := req.(*kmsg.SyncGroupRequest)
+	for len(sync.GroupAssignment) == 0 {
+		g := c.n.c.kfake.GroupInfo(sync.Group)
+		if g == nil || g.State != "CompletingRebalance" || g.Epoch != sync.Generation {
+			break
+		}
+		if err := c.wait(syncPoll); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncPoll is how often a group is looked at whose leader is waited for.
+const syncPoll = 5 * time.Millisecond
+
 func (c *conn) readFrame() ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
@@ -202,6 +230,9 @@ func (c *conn) request(frame []byte) error {
 		return c.lose() // as Kafka 4.3.1, which answers nothing more on the connection
 	}
 	r.ownProducers()
+	if err := c.awaitLeader(r); err != nil {
+		return err
+	}
 	forward, err := c.admit(r)
 	if err != nil {
 		return err

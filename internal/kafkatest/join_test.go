@@ -18,6 +18,7 @@ type member struct {
 	conn       net.Conn
 	id         string
 	generation int32
+	owns       []byte // what it says of itself when it joins
 }
 
 const sessionLife = 6 * time.Second
@@ -29,12 +30,12 @@ func (m *member) join(t *testing.T) {
 	req.Version = 2
 	req.Group, req.MemberID, req.ProtocolType = "g", m.id, "consumer"
 	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = int32(sessionLife/time.Millisecond), 60_000
-	req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range"}}
+	req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: m.owns}}
 	m.ask(t, req)
 }
 
 // joined waits until it has joined, and returns how many members the group has, which
-// its first member, the leader, is told.
+// only the leader is told.
 func (m *member) joined(t *testing.T) int {
 	t.Helper()
 	resp := &kmsg.JoinGroupResponse{Version: 2}
@@ -43,11 +44,38 @@ func (m *member) joined(t *testing.T) int {
 		t.Fatal("JoinGroup: ", kerr.ErrorForCode(resp.ErrorCode))
 	}
 	m.id, m.generation = resp.MemberID, resp.Generation
-	sync := kmsg.NewPtrSyncGroupRequest()
-	sync.Group, sync.MemberID, sync.Generation = "g", m.id, m.generation
-	m.ask(t, sync)
-	m.hear(t, &kmsg.SyncGroupResponse{})
 	return len(resp.Members)
+}
+
+// sync asks what is assigned to it or, as the leader, tells.
+func (m *member) sync(t *testing.T, leader bool) {
+	t.Helper()
+	req := kmsg.NewPtrSyncGroupRequest()
+	req.Group, req.MemberID, req.Generation = "g", m.id, m.generation
+	if leader {
+		req.GroupAssignment = []kmsg.SyncGroupRequestGroupAssignment{{MemberID: m.id}}
+	}
+	m.ask(t, req)
+}
+
+// synced waits for the answer.
+func (m *member) synced(t *testing.T) error {
+	t.Helper()
+	resp := &kmsg.SyncGroupResponse{}
+	m.hear(t, resp)
+	return kerr.ErrorForCode(resp.ErrorCode)
+}
+
+// leads waits until it has joined as the leader, tells the others, and returns how many
+// members there are.
+func (m *member) leads(t *testing.T) int {
+	t.Helper()
+	n := m.joined(t)
+	m.sync(t, true)
+	if err := m.synced(t); err != nil {
+		t.Fatal("SyncGroup: ", err)
+	}
+	return n
 }
 
 // beat returns what the group says to a heartbeat.
@@ -93,7 +121,7 @@ func TestCutOffWhileJoining(t *testing.T) {
 		c := start(t, Config{Virtual: true, Plaintext: true})
 		stays, leaves := &member{conn: opened(t, c)}, &member{conn: opened(t, c)}
 		stays.join(t)
-		if n := stays.joined(t); n != 1 {
+		if n := stays.leads(t); n != 1 {
 			t.Fatalf("%d members", n)
 		}
 		leaves.join(t)
@@ -104,7 +132,7 @@ func TestCutOffWhileJoining(t *testing.T) {
 			t.Fatalf("the group says %v to a heartbeat", err)
 		}
 		stays.join(t)
-		if n := stays.joined(t); n != 2 {
+		if n := stays.leads(t); n != 2 {
 			t.Errorf("%d members after the one was cut off, want 2", n)
 		}
 		joined := time.Now()
@@ -112,11 +140,76 @@ func TestCutOffWhileJoining(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		stays.join(t)
-		if n := stays.joined(t); n != 1 {
+		if n := stays.leads(t); n != 1 {
 			t.Errorf("%d members after its session, want 1", n)
 		}
 		if took := time.Since(joined); took < sessionLife || took > sessionLife+time.Second {
 			t.Errorf("its session lasted %v, want %v", took, sessionLife)
+		}
+	})
+}
+
+// A member waits for a leader that says nothing, is cut off and joins again: it is in the
+// group alone as soon as the leader's session has ended.
+func TestCutOffWhileSyncing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, Config{Virtual: true, Plaintext: true})
+		leader, other := &member{conn: opened(t, c)}, &member{conn: opened(t, c)}
+		leader.join(t)
+		leader.leads(t)
+		other.join(t)
+		synctest.Wait()
+		if err := leader.beat(t); !errors.Is(err, kerr.RebalanceInProgress) {
+			t.Fatalf("the group says %v to a heartbeat", err)
+		}
+		leader.join(t)
+		if n := leader.joined(t); n != 2 {
+			t.Fatalf("%d members", n)
+		}
+		other.joined(t)
+		joined := time.Now()
+		time.Sleep(sessionLife / 2)
+		if err := other.beat(t); err != nil {
+			t.Fatal(err)
+		}
+		other.sync(t, false)
+		synctest.Wait()
+		_ = other.conn.Close()
+		synctest.Wait()
+		other.conn, other.owns = opened(t, c), []byte("nothing any more") // else it is where it was
+		other.join(t)
+		if n := other.leads(t); n != 1 {
+			t.Errorf("%d members, want 1", n)
+		}
+		if took := time.Since(joined); took < sessionLife || took > sessionLife+time.Second {
+			t.Errorf("the leader's session lasted %v, want %v", took, sessionLife)
+		}
+	})
+}
+
+// Members that wait for their leader are told when it has spoken.
+func TestSyncBeforeTheLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, Config{Virtual: true, Plaintext: true})
+		leader, other := &member{conn: opened(t, c)}, &member{conn: opened(t, c)}
+		leader.join(t)
+		leader.leads(t)
+		other.join(t)
+		synctest.Wait()
+		leader.join(t)
+		leader.joined(t)
+		other.joined(t)
+		other.sync(t, false)
+		time.Sleep(time.Second)
+		began := time.Now()
+		leader.sync(t, true)
+		for _, m := range []*member{leader, other} {
+			if err := m.synced(t); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began); took > 2*syncPoll {
+			t.Errorf("it took %v", took)
 		}
 	})
 }
