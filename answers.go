@@ -3,6 +3,8 @@ package gracedb
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -25,10 +27,15 @@ import (
 type answers struct {
 	began time.Time
 
+	// refused is called when a broker has refused a batch, before the engine knows it
+	// and fails all that it has for the same partition.
+	refused func()
+
 	mu    sync.Mutex
 	conns map[*answeredConn]struct{} // with requests that are not answered
 	built int                        // batches that are in a request, which is not sent yet
 	last  time.Duration              // when the last of them was
+	gaps  map[topicPart]sentBatch    // the first that was refused, where none was taken since
 
 	// When the latest request was sent of which it is not known what became of
 	// its messages; 0 if there is none.
@@ -39,8 +46,29 @@ type answers struct {
 type sentRequest struct {
 	version     int16
 	correlation int32
-	batches     int // of a Produce request
+	batches     []sentBatch // of a Produce request
 	at          time.Duration
+}
+
+// A sentBatch is where a batch goes, and which of its producer's it is.
+type sentBatch struct {
+	topicPart
+	producer int64
+	epoch    int16
+	sequence int32 // of its first message
+}
+
+// A topicPart is a partition of a topic.
+type topicPart struct {
+	topic     string // its id, as far as brokers have them
+	partition int32
+}
+
+// follows reports whether b was sent after a, and is of no use without it. Sequence
+// numbers begin again after the largest.
+func (b sentBatch) follows(a sentBatch) bool {
+	ahead := (b.sequence - a.sequence) & math.MaxInt32
+	return b.topicPart == a.topicPart && b.producer == a.producer && b.epoch == a.epoch && ahead > 0 && ahead < math.MaxInt32/2
 }
 
 // now is the time, never 0.
@@ -63,7 +91,7 @@ func (a *answers) maybeWritten(t time.Duration) bool {
 	}
 	for c := range a.conns {
 		for _, r := range c.sent {
-			if r.batches > 0 && r.at >= t {
+			if len(r.batches) > 0 && r.at >= t {
 				return true
 			}
 		}
@@ -71,9 +99,33 @@ func (a *answers) maybeWritten(t time.Duration) bool {
 	return false
 }
 
+// behindRefused reports whether a batch may be on its way, or be written, behind one
+// that was refused: the engine takes it for refused, too, before it is answered.
+func (a *answers) behindRefused() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.gaps) == 0 {
+		return false
+	}
+	for c := range a.conns {
+		for _, r := range c.sent {
+			if slices.ContainsFunc(r.batches, a.isBehind) {
+				return true
+			}
+		}
+	}
+	return a.built > 0
+}
+
+// isBehind is called with the lock held.
+func (a *answers) isBehind(b sentBatch) bool {
+	gap, ok := a.gaps[b.topicPart]
+	return ok && b.follows(gap)
+}
+
 // doubt is called with the lock held.
 func (a *answers) doubt(r sentRequest) {
-	if at := int64(r.at); r.batches > 0 && at > a.doubtful.Load() {
+	if at := int64(r.at); len(r.batches) > 0 && at > a.doubtful.Load() {
 		a.doubtful.Store(at)
 	}
 }
@@ -119,7 +171,7 @@ func (c *answeredConn) Write(b []byte) (int, error) {
 	if ok {
 		c.answers.mu.Lock()
 		r.at = c.answers.now()
-		c.answers.built -= r.batches
+		c.answers.built -= len(r.batches)
 		c.sent = append(c.sent, r)
 		if c.answers.conns == nil {
 			c.answers.conns = make(map[*answeredConn]struct{})
@@ -197,7 +249,7 @@ func (c *answeredConn) follow(b []byte) {
 func (c *answeredConn) ofProduce() bool {
 	c.answers.mu.Lock()
 	defer c.answers.mu.Unlock()
-	return len(c.sent) > 0 && c.sent[0].batches > 0
+	return len(c.sent) > 0 && len(c.sent[0].batches) > 0
 }
 
 // maxAnswer is the largest answer that is read along: of thousands of partitions.
@@ -206,20 +258,57 @@ const maxAnswer = 1 << 20
 
 // answered takes the oldest request for answered by the frame that is complete.
 func (c *answeredConn) answered() {
-	c.answers.mu.Lock()
-	defer c.answers.mu.Unlock()
+	if c.answers.take(c) {
+		c.answers.refused()
+	}
+}
+
+// take reads what c.body says of the batches of c's oldest request, and reports whether
+// one of them is refused.
+func (a *answers) take(c *answeredConn) (refused bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if len(c.sent) == 0 {
-		return
+		return false
 	}
 	r := c.sent[0]
 	c.sent = c.sent[1:]
 	if len(c.sent) == 0 {
 		c.sent = nil
-		delete(c.answers.conns, c)
+		delete(a.conns, c)
 	}
-	if r.batches > 0 && !settles(c.body, r) {
-		c.answers.doubt(r)
+	if len(r.batches) == 0 {
+		return false
 	}
+	sure := true
+	codes := batchCodes(c.body, r)
+	for _, b := range r.batches {
+		code, answered := codes[b.topicPart]
+		err := kerr.ErrorForCode(code)
+		switch {
+		case answered && (err == nil || errors.Is(err, kerr.DuplicateSequenceNumber)):
+			if a.isBehind(b) {
+				sure = false // the engine does not look for it any more
+			} else {
+				delete(a.gaps, b.topicPart)
+			}
+		case answered && notWritten(err):
+			refused = true
+			if !a.isBehind(b) {
+				if a.gaps == nil {
+					a.gaps = make(map[topicPart]sentBatch)
+				}
+				a.gaps[b.topicPart] = b
+			}
+		case answered && outOfPlace(err):
+		default:
+			sure = false
+		}
+	}
+	if !sure {
+		a.doubt(r)
+	}
+	return refused
 }
 
 // parseRequest reads the head of a request, and how many batches it brings. It returns
@@ -244,7 +333,7 @@ func parseRequest(frame []byte) (r sentRequest, send []byte, ok bool) {
 		kmsg.SkipTags(&b)
 	}
 	if req.ReadFrom(b.Src) != nil {
-		r.batches = 1 // some; it is not ours to complain
+		r.batches = make([]sentBatch, 1) // some; it is not ours to complain
 		return r, frame, true
 	}
 	named := 0
@@ -252,9 +341,11 @@ func parseRequest(frame []byte) (r sentRequest, send []byte, ok bool) {
 		t := &req.Topics[i]
 		named += len(t.Partitions)
 		t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool { return p.Records == nil })
-		r.batches += len(t.Partitions)
+		for _, p := range t.Partitions {
+			r.batches = append(r.batches, parseBatch(topicPart{topicKey(r.version, t.Topic, t.TopicID), p.Partition}, p.Records))
+		}
 	}
-	if named == r.batches {
+	if named == len(r.batches) {
 		return r, frame, true
 	}
 	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.ProduceRequestTopic) bool { return len(t.Partitions) == 0 })
@@ -264,9 +355,24 @@ func parseRequest(frame []byte) (r sentRequest, send []byte, ok bool) {
 	return r, send, true
 }
 
-// settles reports whether an answer says of every batch of a Produce request whether
-// it was written.
-func settles(body []byte, r sentRequest) bool {
+// topicKey returns what a topicPart calls a topic in a request of a version: since KIP-516
+// they say only its id.
+func topicKey(version int16, name string, id [16]byte) string {
+	if version >= 13 {
+		return string(id[:])
+	}
+	return name
+}
+
+// parseBatch reads the head of a record batch of version 2.
+func parseBatch(at topicPart, records []byte) sentBatch {
+	var batch kmsg.RecordBatch
+	_ = batch.ReadFrom(records) // one that ends early has no number, and follows none
+	return sentBatch{at, batch.ProducerID, batch.ProducerEpoch, batch.FirstSequence}
+}
+
+// batchCodes returns the codes in the answer to r, by partition; none if it is not that.
+func batchCodes(body []byte, r sentRequest) map[topicPart]int16 {
 	b := kbin.Reader{Src: body}
 	correlation := b.Int32()
 	resp := kmsg.NewPtrProduceResponse()
@@ -275,16 +381,21 @@ func settles(body []byte, r sentRequest) bool {
 		kmsg.SkipTags(&b)
 	}
 	if correlation != r.correlation || !b.Ok() || resp.ReadFrom(b.Src) != nil {
-		return false
+		return nil
 	}
-	settled := 0
+	codes := make(map[topicPart]int16, len(r.batches))
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			err := kerr.ErrorForCode(p.ErrorCode)
-			if err == nil || notWritten(err) || p.ErrorCode == kerr.DuplicateSequenceNumber.Code {
-				settled++
-			}
+			codes[topicPart{topicKey(r.version, t.Topic, t.TopicID), p.Partition}] = p.ErrorCode
 		}
 	}
-	return settled >= r.batches
+	return codes
+}
+
+// outOfPlace reports whether a broker has looked at a batch's place among those of its
+// producer, which it does before it appends, and has not appended it: it is there
+// already, or follows one that is not, such as one that was refused for its size.
+func outOfPlace(err error) bool {
+	return errors.Is(err, kerr.DuplicateSequenceNumber) || errors.Is(err, kerr.OutOfOrderSequenceNumber) ||
+		errors.Is(err, kerr.InvalidProducerEpoch)
 }

@@ -109,6 +109,14 @@ func (p *Producer) hand(d *delivery) {
 // promise is called by the engine with what became of d's record.
 func (d *delivery) promise(r *kgo.Record, err error) {
 	p := d.p
+	if p.life.Err() == nil && p.taintedBy(err) {
+		d.line.hold()
+		time.AfterFunc(taintedPause, func() {
+			d.promise(r, err)
+			d.line.release()
+		})
+		return
+	}
 	if err != nil && p.again(d, err) {
 		return
 	}
@@ -130,6 +138,16 @@ func (d *delivery) promise(r *kgo.Record, err error) {
 		p.queue.settle(d, true)
 	}
 }
+
+// taintedBy reports whether the engine may have given back a message for another's
+// refusal, while its own answer is still to come. Then it is waited for.
+func (p *Producer) taintedBy(err error) bool {
+	_, answered := errors.AsType[*kerr.Error](err)
+	return answered && notWritten(err) && p.answers.behindRefused()
+}
+
+// taintedPause is how often that answer is looked for, which is on its way.
+const taintedPause = 2 * time.Millisecond
 
 // again gives d back to the engine if it was not written, and failed for what is
 // not its own fault.
@@ -169,6 +187,7 @@ func (p *Producer) againAlone(d *delivery) bool {
 	}
 	d.tries++
 	p.codec.learn(min(p.codec.limit.Load(), int64(messageSize(d.msg))))
+	d.line.shrink(d.wire)
 	if d.tries >= maxSizeTries {
 		return false
 	}
@@ -186,7 +205,8 @@ func (p *Producer) outcome(d *delivery, err error) error {
 	what := p.naming(topic)
 	_, answered := errors.AsType[*kerr.Error](err)
 	// An earlier try may have been written, or it is on its way.
-	if p.answers.doubtSince(d.handed.get()) || answered && !notWritten(err) || !answered && p.answers.maybeWritten(d.handed.get()) {
+	if p.answers.doubtSince(d.handed.get()) || answered && !notWritten(err) || p.taintedBy(err) ||
+		!answered && p.answers.maybeWritten(d.handed.get()) {
 		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
 	}
 	switch {

@@ -17,7 +17,8 @@ type lines struct {
 
 // A line is what of one topic waits outside of the engine, and why: since a broker
 // has refused to authenticate, until there is a use in asking again; since it has
-// refused a batch for its size, until the message before is settled; and because the
+// refused a batch, until the engine has given back what it takes for refused with it,
+// and, if it was for its size, until the message before is settled; and because the
 // engine might make a batch that is too large of it and what it has.
 type line struct {
 	mu      sync.Mutex
@@ -25,8 +26,11 @@ type line struct {
 	waiting list.List // what it has not had
 	limit   int64     // the largest batch that brokers take, as far as known
 	inside  int64     // bytes in the engine
+	handing int       // messages that somebody is giving to the engine
 	paused  bool
-	alone   bool      // one message at a time, until none waits
+	held    int       // messages in it whose outcome another answer will tell
+	refused bool      // a broker has refused a batch; the engine may still give some back
+	alone   bool      // one message at a time, until none waits that was given back
 	sent    *delivery // that message, while it is in the engine
 	moving  bool      // somebody gives the engine what waits
 }
@@ -65,6 +69,9 @@ func (p *Producer) send(d *delivery) {
 	l.enters(d)
 	l.mu.Unlock()
 	p.hand(d)
+	l.mu.Lock()
+	l.handing--
+	l.mu.Unlock()
 }
 
 // pause takes back d, which failed because a broker refused to authenticate, and
@@ -87,12 +94,53 @@ func (l *line) resume() {
 	l.advance()
 }
 
-// single takes back d, and sends what is in line one at a time.
+// refuse lets nothing pass what the engine is about to give back. What is being given
+// to the engine gets there before it knows, and comes back with the rest.
+func (l *lines) refuse() {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, at := range l.of {
+		at.mu.Lock()
+		at.refused = at.inside > 0
+		for range handingPauses {
+			if at.handing == 0 {
+				break
+			}
+			at.mu.Unlock()
+			time.Sleep(handingPause)
+			at.mu.Lock()
+		}
+		at.mu.Unlock()
+	}
+}
+
+// How often and for how long refuse waits for what takes microseconds, mostly. It keeps
+// a broker's other answers waiting.
+const (
+	handingPauses = 100
+	handingPause  = 100 * time.Microsecond
+)
+
+// hold lets nothing go until release is called as often.
+func (l *line) hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held++
+}
+
+func (l *line) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held--
+	l.advance()
+}
+
+// single takes back d, and sends what was given back one at a time.
 func (l *line) single(d *delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.takeBack(d)
-	l.alone = true
+	l.alone, l.refused = true, false
 	l.advance()
 }
 
@@ -109,6 +157,13 @@ func (l *line) learn(limit int64) {
 	defer l.mu.Unlock()
 	l.limit = limit
 	l.advance()
+}
+
+// shrink notes that a batch of size bytes was refused.
+func (l *line) shrink(size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = min(l.limit, size)
 }
 
 // leave lets go of d, which is settled.
@@ -161,7 +216,14 @@ func (l *line) next() *delivery {
 
 // lets reports whether d, if it is the next, may go to the engine.
 func (l *line) lets(d *delivery) bool {
-	return !l.paused && (!l.alone || l.sent == nil) && (l.inside == 0 || l.inside+d.wire <= l.limit-batchHeader)
+	switch {
+	case l.paused || l.held > 0:
+		return false
+	case l.alone:
+		return l.sent == nil
+	default:
+		return l.inside == 0 || !l.refused && l.inside+d.wire <= l.limit-batchHeader
+	}
 }
 
 const (
@@ -179,21 +241,27 @@ func (l *line) advance() {
 		return // who does it sees to it
 	}
 	l.moving = true
-	for d := l.next(); d != nil && l.lets(d); d = l.next() {
+	for {
+		if l.back.Len() == 0 && l.sent == nil {
+			l.alone = false
+		}
+		d := l.next()
+		if d == nil || !l.lets(d) {
+			break
+		}
 		l.remove(d)
 		l.enters(d)
 		l.mu.Unlock()
 		d.p.hand(d)
 		l.mu.Lock()
+		l.handing--
 	}
 	l.moving = false
-	if l.next() == nil && l.sent == nil {
-		l.alone = false
-	}
 }
 
 func (l *line) enters(d *delivery) {
 	l.inside += d.wire
+	l.handing++
 	d.entered = true
 	if l.alone {
 		l.sent = d
@@ -204,6 +272,7 @@ func (l *line) leaves(d *delivery) {
 	if d.entered {
 		l.inside -= d.wire
 		d.entered = false
+		l.refused = l.refused && l.inside > 0
 	}
 	if l.sent == d {
 		l.sent = nil

@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
@@ -173,13 +175,8 @@ func TestFault_X2_Garbage(t *testing.T) {
 func TestFault_B11_MessageTooLarge(t *testing.T) {
 	const limit = 100_000
 	for name, edit := range map[string]func(*rig){
-		"limit known": func(*rig) {},
-		"limit hidden": func(r *rig) {
-			r.Inject(kafkatest.Fault{
-				Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.DescribeConfigs}, Count: -1,
-				Rewrite: func(_ kmsg.Request, resp kmsg.Response) { resp.(*kmsg.DescribeConfigsResponse).Resources = nil },
-			})
-		},
+		"limit known":  func(*rig) {},
+		"limit hidden": hideLimit,
 	} {
 		t.Run(name, func(t *testing.T) {
 			// On the real clock: the engine leaves zstd's decoders, and their channels,
@@ -216,6 +213,127 @@ func TestFault_B11_MessageTooLarge(t *testing.T) {
 				t.Errorf("%v", n)
 			}
 		})
+	}
+}
+
+// What is on its way behind a message that the broker refuses, the engine takes for
+// refused, too. Mostly the broker answers that it is out of order, and it is sent again.
+// But to a broker that has forgotten the producer nothing is: then what was behind is
+// written, and whose outcome that is cannot be told.
+func TestFault_B11_MessagesBehind(t *testing.T) {
+	const limit = 100_000
+	for _, forgotten := range []bool{false, true} {
+		for name, refuse := range map[string]func(*rig){
+			"too large": func(*rig) {},
+			"not valid": func(r *rig) { r.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.InvalidRecord, Count: 1}) },
+		} {
+			t.Run(fmt.Sprintf("%s, forgotten %v", name, forgotten), func(t *testing.T) {
+				r := newRig(t, kafkatest.Config{Topics: map[string]int{topic: 1}, TopicMaxMessageBytes: map[string]int{topic: limit}})
+				hideLimit(r) // or a message that is too large would be on its way alone
+				p := r.producer(t, nil)
+				r.send(t, p, "before")
+				if forgotten {
+					r.ForgetProducers()
+				}
+				codes := r.produceCodes()
+				refuse(r)
+				r.Freeze()
+				random := rand.NewChaCha8([32]byte{3})
+				noise := make([]byte, 2*limit)
+				_, _ = random.Read(noise)
+				var told sync.WaitGroup
+				for i := range 4 {
+					m := r.begin("key")
+					if i == 0 && name == "too large" {
+						m.Value = append(append(m.Value, ' '), noise...)
+					}
+					told.Add(1)
+					err := p.Produce(t.Context(), m, func(got gracedb.Message, err error) {
+						defer told.Done()
+						r.end(t, m, got, err)
+						if forgotten {
+							return // whatever is true
+						}
+						if i == 0 {
+							wantKinds(t, err, is(gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))
+						} else if err != nil && name == "too large" {
+							t.Error(err)
+						}
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(20 * time.Millisecond) // each in a request of its own
+				}
+				r.Thaw()
+				told.Wait()
+				closeProducer(t, p)
+				r.judge(t)
+				if n := codes(kerr.OutOfOrderSequenceNumber); n == 0 && !forgotten {
+					t.Error("nothing was on its way behind the message")
+				}
+				if n := r.count(); n[unknown] == 0 && forgotten {
+					t.Errorf("%v: nothing behind the message was written", n)
+				}
+			})
+		}
+	}
+}
+
+// hideLimit lets nobody read how large a message of a topic may be.
+func hideLimit(r *rig) {
+	r.Inject(kafkatest.Fault{
+		Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.DescribeConfigs}, Count: -1,
+		Rewrite: func(_ kmsg.Request, resp kmsg.Response) { resp.(*kmsg.DescribeConfigsResponse).Resources = nil },
+	})
+}
+
+// produceCodes counts, from now on, the answers to batches by their codes.
+func (r *rig) produceCodes() (count func(*kerr.Error) int) {
+	var mu sync.Mutex
+	n := make(map[int16]int)
+	r.Inject(kafkatest.Fault{
+		Do: kafkatest.RewriteResponse, Keys: produces, Count: -1,
+		Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, t := range resp.(*kmsg.ProduceResponse).Topics {
+				for _, p := range t.Partitions {
+					n[p.ErrorCode]++
+				}
+			}
+		},
+	})
+	return func(e *kerr.Error) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return n[e.Code]
+	}
+}
+
+// The order of a key is kept while messages beside it are refused for their size.
+func TestOrderAroundRefusals(t *testing.T) {
+	const limit = 100_000
+	r := newRig(t, kafkatest.Config{Topics: map[string]int{topic: 1}, TopicMaxMessageBytes: map[string]int{topic: limit}})
+	hideLimit(r)
+	p := r.producer(t, nil)
+	r.send(t, p, "before")
+	stop := r.traffic(t, p, 4, time.Millisecond)
+	random := rand.NewChaCha8([32]byte{4})
+	for range 5 {
+		m := r.begin("incompressible")
+		noise := make([]byte, 2*limit)
+		_, _ = random.Read(noise)
+		m.Value = append(append(m.Value, ' '), noise...)
+		_, err := p.ProduceSync(t.Context(), m)
+		r.end(t, m, gracedb.Message{}, err)
+		wantKinds(t, err, is(gracedb.ErrTooLarge, gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))
+	}
+	stop()
+	closeProducer(t, p)
+	r.judge(t)
+	if n := r.count(); n[failed] != 5 || n[unknown] > 0 {
+		t.Errorf("%v", n)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -81,6 +82,8 @@ type Cluster struct {
 	faults faults
 	counts counts
 	closed sync.Once
+
+	forgotten atomic.Uint32 // how often all producers were
 }
 
 // The names under which kfake, which wants its users listed beforehand, knows

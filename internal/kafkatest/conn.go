@@ -229,7 +229,7 @@ func (c *conn) request(frame []byte) error {
 	if r.namesNoBatch() {
 		return c.lose() // as Kafka 4.3.1, which answers nothing more on the connection
 	}
-	r.ownProducers()
+	r.ownProducers(c.n.c.forgotten.Load())
 	if err := c.awaitLeader(r); err != nil {
 		return err
 	}

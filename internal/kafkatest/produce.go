@@ -20,7 +20,9 @@ const (
 // request. Kafka keeps an idempotent producer's epoch and sequence numbers by
 // partition; kfake keeps the epoch for all of them, and refuses a batch that is sent
 // again under the old epoch to one partition because another has seen the new.
-func (r *request) ownProducers() {
+//
+// Those of another generation are not known any more.
+func (r *request) ownProducers(generation uint32) {
 	if r.key != int16(kmsg.Produce) {
 		return
 	}
@@ -44,11 +46,17 @@ func (r *request) ownProducers() {
 			_, _ = h.Write([]byte(t.Topic))
 			_, _ = h.Write(t.TopicID[:])
 			_, _ = h.Write(binary.BigEndian.AppendUint32(nil, uint32(p.Partition)))
+			_, _ = h.Write(binary.BigEndian.AppendUint32(nil, generation))
 			binary.BigEndian.PutUint64(b[batchProducer:], h.Sum64()>>1)
 			binary.BigEndian.PutUint32(b[batchChecksum:], crc32.Checksum(b[batchAttrs:], castagnoli))
 		}
 	}
 }
+
+// ForgetProducers makes brokers forget all idempotent producers, as Kafka does when they
+// have been silent for a day (producer.id.expiration.ms): the next batch of each is
+// taken, whatever its number.
+func (c *Cluster) ForgetProducers() { c.forgotten.Add(1) }
 
 // namesNoBatch reports whether r is a Produce request with a partition that has no
 // batch, not even an empty one.
