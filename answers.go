@@ -27,9 +27,9 @@ import (
 type answers struct {
 	began time.Time
 
-	// refused is called when a broker has refused a batch, before the engine knows it
-	// and fails all that it has for the same partition.
-	refused func()
+	// refused is called when a broker has refused a batch for a topic, before the engine
+	// knows it and fails all that it has for the same partition.
+	refused func(topicKey string)
 
 	mu    sync.Mutex
 	conns map[*answeredConn]struct{} // with requests that are not answered
@@ -258,18 +258,18 @@ const maxAnswer = 1 << 20
 
 // answered takes the oldest request for answered by the frame that is complete.
 func (c *answeredConn) answered() {
-	if c.answers.take(c) {
-		c.answers.refused()
+	for _, topic := range c.answers.take(c) {
+		c.answers.refused(topic)
 	}
 }
 
-// take reads what c.body says of the batches of c's oldest request, and reports whether
-// one of them is refused.
-func (a *answers) take(c *answeredConn) (refused bool) {
+// take reads what c.body says of the batches of c's oldest request. It returns the
+// topics of those for which the engine will fail others, too.
+func (a *answers) take(c *answeredConn) (refused []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(c.sent) == 0 {
-		return false
+		return nil
 	}
 	r := c.sent[0]
 	c.sent = c.sent[1:]
@@ -278,7 +278,7 @@ func (a *answers) take(c *answeredConn) (refused bool) {
 		delete(a.conns, c)
 	}
 	if len(r.batches) == 0 {
-		return false
+		return nil
 	}
 	sure := true
 	codes := batchCodes(c.body, r)
@@ -293,7 +293,9 @@ func (a *answers) take(c *answeredConn) (refused bool) {
 				delete(a.gaps, b.topicPart)
 			}
 		case answered && notWritten(err):
-			refused = true
+			if !kerr.IsRetriable(err) {
+				refused = append(refused, b.topic)
+			}
 			if !a.isBehind(b) {
 				if a.gaps == nil {
 					a.gaps = make(map[topicPart]sentBatch)
@@ -342,7 +344,7 @@ func parseRequest(frame []byte) (r sentRequest, send []byte, ok bool) {
 		named += len(t.Partitions)
 		t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool { return p.Records == nil })
 		for _, p := range t.Partitions {
-			r.batches = append(r.batches, parseBatch(topicPart{topicKey(r.version, t.Topic, t.TopicID), p.Partition}, p.Records))
+			r.batches = append(r.batches, parseBatch(topicPart{topicKeyOf(r.version, t.Topic, t.TopicID), p.Partition}, p.Records))
 		}
 	}
 	if named == len(r.batches) {
@@ -355,9 +357,9 @@ func parseRequest(frame []byte) (r sentRequest, send []byte, ok bool) {
 	return r, send, true
 }
 
-// topicKey returns what a topicPart calls a topic in a request of a version: since KIP-516
-// they say only its id.
-func topicKey(version int16, name string, id [16]byte) string {
+// topicKeyOf returns what a request of a version calls a topic: since KIP-516
+// that is its id.
+func topicKeyOf(version int16, name string, id [16]byte) string {
 	if version >= 13 {
 		return string(id[:])
 	}
@@ -386,7 +388,7 @@ func batchCodes(body []byte, r sentRequest) map[topicPart]int16 {
 	codes := make(map[topicPart]int16, len(r.batches))
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			codes[topicPart{topicKey(r.version, t.Topic, t.TopicID), p.Partition}] = p.ErrorCode
+			codes[topicPart{topicKeyOf(r.version, t.Topic, t.TopicID), p.Partition}] = p.ErrorCode
 		}
 	}
 	return codes

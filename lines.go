@@ -6,6 +6,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,11 +23,11 @@ type lines struct {
 // engine might make a batch that is too large of it and what it has.
 type line struct {
 	mu      sync.Mutex
-	back    list.List // what the engine has given back; it goes first
-	waiting list.List // what it has not had
-	limit   int64     // the largest batch that brokers take, as far as known
-	inside  int64     // bytes in the engine
-	handing int       // messages that somebody is giving to the engine
+	back    list.List    // what the engine has given back; it goes first
+	waiting list.List    // what it has not had
+	limit   int64        // the largest batch that brokers take, as far as known
+	inside  int64        // bytes in the engine
+	handing atomic.Int32 // messages that somebody is giving to the engine
 	paused  bool
 	held    int       // messages in it whose outcome another answer will tell
 	refused bool      // a broker has refused a batch; the engine may still give some back
@@ -69,9 +70,7 @@ func (p *Producer) send(d *delivery) {
 	l.enters(d)
 	l.mu.Unlock()
 	p.hand(d)
-	l.mu.Lock()
-	l.handing--
-	l.mu.Unlock()
+	l.handing.Add(-1)
 }
 
 // pause takes back d, which failed because a broker refused to authenticate, and
@@ -94,23 +93,28 @@ func (l *line) resume() {
 	l.advance()
 }
 
-// refuse lets nothing pass what the engine is about to give back. What is being given
-// to the engine gets there before it knows, and comes back with the rest.
-func (l *lines) refuse() {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	for _, at := range l.of {
-		at.mu.Lock()
-		at.refused = at.inside > 0
-		for range handingPauses {
-			if at.handing == 0 {
-				break
-			}
-			at.mu.Unlock()
-			time.Sleep(handingPause)
-			at.mu.Lock()
+// refuse lets nothing pass what the engine is about to give back of a topic.
+func (p *Producer) refuse(topicKey string) {
+	p.lines.mu.RLock()
+	defer p.lines.mu.RUnlock()
+	for topic, l := range p.lines.of {
+		if p.mayBe(topic, topicKey) {
+			l.refuse()
 		}
-		at.mu.Unlock()
+	}
+}
+
+// refuse waits for what is being given to the engine, which so gets there before the
+// engine knows, and comes back with the rest.
+func (l *line) refuse() {
+	l.mu.Lock()
+	l.refused = l.inside > 0
+	l.mu.Unlock()
+	for range handingPauses {
+		if l.handing.Load() == 0 {
+			break
+		}
+		time.Sleep(handingPause)
 	}
 }
 
@@ -253,15 +257,15 @@ func (l *line) advance() {
 		l.enters(d)
 		l.mu.Unlock()
 		d.p.hand(d)
+		l.handing.Add(-1)
 		l.mu.Lock()
-		l.handing--
 	}
 	l.moving = false
 }
 
 func (l *line) enters(d *delivery) {
 	l.inside += d.wire
-	l.handing++
+	l.handing.Add(1)
 	d.entered = true
 	if l.alone {
 		l.sent = d

@@ -246,6 +246,14 @@ func (p *Producer) renew(topic string) {
 	}
 }
 
+// mayBe reports whether topic is what a request calls key, its name or its id.
+func (p *Producer) mayBe(topic, key string) bool {
+	p.knownMu.Lock()
+	defer p.knownMu.Unlock()
+	id, known := p.ids[topic]
+	return topic == key || !known || string(id[:]) == key
+}
+
 // forget makes the next use of topic look whether it exists.
 func (p *Producer) forget(topic string) {
 	p.knownMu.Lock()
