@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/faultproxy"
 	"github.com/gracedb-go/gracedb/internal/testauth"
 )
 
@@ -130,6 +131,29 @@ func TestFault_C3_ClockAMinuteOffOnKafka(t *testing.T) {
 		ahead := time.Now().Add(time.Minute)
 		return r.kafka.Issuer.Token(testauth.Claims{IssuedAt: ahead, NotBefore: ahead})
 	}, "invalid_token", "clock")
+}
+
+// A token that is good when it is sent, and has expired when the broker looks at it, as
+// it has by a clock that is ahead.
+func TestFault_C3_ClockBehindOnKafka(t *testing.T) {
+	r := newRig(t, "c3behind", 1)
+	const life = 1500 * time.Millisecond // at most: tokens expire at whole seconds
+	cluster := r.cluster()
+	cluster.Token = func(context.Context) (string, error) {
+		return r.kafka.Issuer.Token(testauth.Claims{Expires: time.Now().Add(life).Truncate(time.Second)})
+	}
+	held := r.proxy.Inject(faultproxy.Fault{
+		Keys: []kmsg.Key{kmsg.SASLAuthenticate}, Count: 1000, Do: faultproxy.Hold, For: life,
+	})
+	_, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: cluster, Topic: r.topic})
+	wantKinds(t, err, []error{gracedb.ErrAuthentication, gracedb.ErrProducer}, "invalid_token", "clock")
+	_, err = gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{r.topic}})
+	wantKinds(t, err, []error{gracedb.ErrAuthentication, gracedb.ErrConsumer}, "invalid_token", "clock")
+	held.Remove() // the clock is set
+	cluster.Token = r.tokens.source
+	p := r.producer(t, func(cfg *gracedb.ProducerConfig) { cfg.Cluster = cluster })
+	r.send(t, p, "k")
+	r.close(t, p)
 }
 
 // refused checks what constructors say of a token that brokers refuse.

@@ -3,6 +3,10 @@
 package chaos
 
 import (
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,6 +79,49 @@ func TestFault_B4_RollingRestartOnKafka(t *testing.T) {
 	}
 	stop()
 	r.close(t, p)
+}
+
+// A topic's limit is lowered, and a message refused while others are on their way
+// behind it: these are sent again, and of none is the outcome unknown.
+func TestFault_B11_MessagesBehindOnKafka(t *testing.T) {
+	const limit = 20_000
+	r := newRig(t, "b11", 1)
+	p := r.producer(t, nil)
+	r.send(t, p, "before")
+	_, err := r.kafka.Admin().AlterTopicConfigs(t.Context(), []kadm.AlterConfig{
+		{Op: kadm.SetConfig, Name: "max.message.bytes", Value: new(strconv.Itoa(limit))},
+	}, r.topic)
+	must(t, err)
+	wait(2 * time.Second) // until the brokers know
+	random := rand.NewChaCha8([32]byte{5})
+	for range 10 {
+		r.proxy.Freeze()
+		var told sync.WaitGroup
+		for i := range 4 {
+			m := r.history.Begin("key")
+			if i == 0 {
+				noise := make([]byte, 2*limit)
+				_, _ = random.Read(noise)
+				m.Value = append(append(m.Value, ' '), noise...)
+			}
+			told.Add(1)
+			must(t, p.Produce(t.Context(), m, func(got gracedb.Message, err error) {
+				defer told.Done()
+				r.history.End(m, got, err)
+				switch {
+				case i > 0 && err != nil:
+					t.Error(err)
+				case i == 0 && (!errors.Is(err, gracedb.ErrTooLarge) || errors.Is(err, gracedb.ErrOutcomeUnknown)):
+					t.Errorf("the outcome of a message of %d bytes is %v", len(m.Value), err)
+				}
+			}))
+			time.Sleep(20 * time.Millisecond) // each in a request of its own
+		}
+		r.proxy.Thaw()
+		told.Wait()
+	}
+	must(t, p.Close())
+	r.judge(t)
 }
 
 // The right to write is taken away from a running producer.
