@@ -27,15 +27,15 @@ import (
 type answers struct {
 	began time.Time
 
-	// refused is called when a broker has refused a batch for a topic, before the engine
-	// knows it and fails all that it has for the same partition.
-	refused func(topicKey string)
+	// tooLarge is called when a broker has refused a batch for its size, before the engine
+	// knows it and gives back all that it has for the same partition.
+	tooLarge func(topicKey string)
 
 	mu    sync.Mutex
 	conns map[*answeredConn]struct{} // with requests that are not answered
 	built int                        // batches that are in a request, which is not sent yet
 	last  time.Duration              // when the last of them was
-	gaps  map[topicPart]sentBatch    // the first that was refused, where none was taken since
+	gaps  map[topicPart]sentBatch    // the first that was not taken, where none was since
 
 	// When the latest request was sent of which it is not known what became of
 	// its messages; 0 if there is none.
@@ -99,25 +99,30 @@ func (a *answers) maybeWritten(t time.Duration) bool {
 	return false
 }
 
-// behindRefused reports whether a batch may be on its way, or be written, behind one
-// that was refused: the engine takes it for refused, too, before it is answered.
-func (a *answers) behindRefused() bool {
+// unanswered reports whether a batch of a partition that was sent at or after t has no
+// answer, or may be in a request that has not been sent since at.
+func (a *answers) unanswered(isTopic func(key string) bool, partition int32, t, at time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.gaps) == 0 {
-		return false
+	if a.built > 0 && a.last >= t && a.now()-at < longestBuilt {
+		return true
 	}
 	for c := range a.conns {
 		for _, r := range c.sent {
-			if slices.ContainsFunc(r.batches, a.isBehind) {
+			if r.at >= t && slices.ContainsFunc(r.batches, func(b sentBatch) bool { return b.partition == partition && isTopic(b.topic) }) {
 				return true
 			}
 		}
 	}
-	return a.built > 0
+	return false
 }
 
-// isBehind is called with the lock held.
+// longestBuilt is more than it takes from a batch's compression to its being sent, for
+// which nothing is waited for. Other batches may be built all the time.
+const longestBuilt = time.Second
+
+// isBehind reports whether b follows one that was not taken. It is called with the lock
+// held.
 func (a *answers) isBehind(b sentBatch) bool {
 	gap, ok := a.gaps[b.topicPart]
 	return ok && b.follows(gap)
@@ -200,8 +205,9 @@ func (c *answeredConn) Read(b []byte) (int, error) {
 
 // Close ends the connection: what is not answered will not be.
 func (c *answeredConn) Close() error {
-	c.end(false)
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	c.end(false) // after it, or one might be sent in between
+	return err
 }
 
 // end notes that there will be no more answers. If the last request never left,
@@ -259,13 +265,16 @@ const maxAnswer = 1 << 20
 // answered takes the oldest request for answered by the frame that is complete.
 func (c *answeredConn) answered() {
 	for _, topic := range c.answers.take(c) {
-		c.answers.refused(topic)
+		c.answers.tooLarge(topic)
 	}
 }
 
-// take reads what c.body says of the batches of c's oldest request. It returns the
-// topics of those for which the engine will fail others, too.
-func (a *answers) take(c *answeredConn) (refused []string) {
+// take reads what c.body says of the batches of c's oldest request, and returns the
+// topics of those that are too large. The engine does not look at the answer to a batch
+// behind one that was not taken: it sends it again, or has given it back. If it was
+// taken all the same, since the broker had forgotten the producer, nobody knows whose
+// messages are in the log.
+func (a *answers) take(c *answeredConn) (tooLarge []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(c.sent) == 0 {
@@ -285,24 +294,25 @@ func (a *answers) take(c *answeredConn) (refused []string) {
 	for _, b := range r.batches {
 		code, answered := codes[b.topicPart]
 		err := kerr.ErrorForCode(code)
+		behind := a.isBehind(b)
 		switch {
 		case answered && (err == nil || errors.Is(err, kerr.DuplicateSequenceNumber)):
-			if a.isBehind(b) {
-				sure = false // the engine does not look for it any more
+			if behind {
+				sure = false
 			} else {
 				delete(a.gaps, b.topicPart)
 			}
-		case answered && notWritten(err):
-			if !kerr.IsRetriable(err) {
-				refused = append(refused, b.topic)
+		case answered && (notWritten(err) || outOfPlace(err)):
+			if behind {
+				break
 			}
-			if !a.isBehind(b) {
-				if a.gaps == nil {
-					a.gaps = make(map[topicPart]sentBatch)
-				}
-				a.gaps[b.topicPart] = b
+			if isTooLarge(err) {
+				tooLarge = append(tooLarge, b.topic)
 			}
-		case answered && outOfPlace(err):
+			if a.gaps == nil {
+				a.gaps = make(map[topicPart]sentBatch)
+			}
+			a.gaps[b.topicPart] = b
 		default:
 			sure = false
 		}
@@ -310,10 +320,10 @@ func (a *answers) take(c *answeredConn) (refused []string) {
 	if !sure {
 		a.doubt(r)
 	}
-	return refused
+	return tooLarge
 }
 
-// parseRequest reads the head of a request, and how many batches it brings. It returns
+// parseRequest reads the head of a request, and which batches it brings. It returns
 // the frame to send, which names no partition without a batch: the engine leaves one
 // so if it drops the batch while it writes, and Kafka never answers that (seen with
 // 4.3.1), nor anything behind it. Of a partition that is not in the answer the engine
@@ -395,9 +405,8 @@ func batchCodes(body []byte, r sentRequest) map[topicPart]int16 {
 }
 
 // outOfPlace reports whether a broker has looked at a batch's place among those of its
-// producer, which it does before it appends, and has not appended it: it is there
-// already, or follows one that is not, such as one that was refused for its size.
+// producer, which it does before it appends, and has not appended it: it follows one
+// that is not there, such as one that was refused for its size.
 func outOfPlace(err error) bool {
-	return errors.Is(err, kerr.DuplicateSequenceNumber) || errors.Is(err, kerr.OutOfOrderSequenceNumber) ||
-		errors.Is(err, kerr.InvalidProducerEpoch)
+	return errors.Is(err, kerr.OutOfOrderSequenceNumber) || errors.Is(err, kerr.InvalidProducerEpoch)
 }

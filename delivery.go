@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -107,12 +108,16 @@ func (p *Producer) hand(d *delivery) {
 }
 
 // promise is called by the engine with what became of d's record.
-func (d *delivery) promise(r *kgo.Record, err error) {
+func (d *delivery) promise(r *kgo.Record, err error) { d.told(r, err, d.p.answers.now()) }
+
+// told handles what the engine has said of d at a time.
+func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 	p := d.p
-	if p.life.Err() == nil && p.taintedBy(err) {
+	open := p.isOnItsWay(d, err, at)
+	if open && p.life.Err() == nil {
 		d.line.hold()
-		time.AfterFunc(taintedPause, func() {
-			d.promise(r, err)
+		time.AfterFunc(answerPause, func() {
+			d.told(r, err, at)
 			d.line.release()
 		})
 		return
@@ -123,31 +128,37 @@ func (d *delivery) promise(r *kgo.Record, err error) {
 	if err == nil {
 		d.msg.Partition, d.msg.Offset, d.msg.Time = r.Partition, r.Offset, r.Timestamp
 	} else {
-		d.err = p.outcome(d, err)
+		d.err = p.outcome(d, err, open)
 	}
 	d.line.leave(d)
 	p.queue.release(d)
-	switch {
-	case d.settled != nil:
-		p.queue.settle(d, false)
-		close(d.settled)
-	case d.done != nil:
+	if d.done != nil {
 		d.done(d.msg, d.err)
-		p.queue.settle(d, false)
-	default:
-		p.queue.settle(d, true)
+	}
+	p.queue.settle(d)
+	if d.settled != nil {
+		close(d.settled)
 	}
 }
 
-// taintedBy reports whether the engine may have given back a message for another's
-// refusal, while its own answer is still to come. Then it is waited for.
-func (p *Producer) taintedBy(err error) bool {
-	_, answered := errors.AsType[*kerr.Error](err)
-	return answered && notWritten(err) && p.answers.behindRefused()
+// isOnItsWay reports whether d may still be on its way although the engine has failed
+// it: with another message that a broker has refused or whose context has ended. The
+// answer to d itself is waited for then.
+func (p *Producer) isOnItsWay(d *delivery, err error, at time.Duration) bool {
+	switch _, answered := errors.AsType[*kerr.Error](err); {
+	case err == nil || isRefusal(err):
+		return false // of a login: again knows better
+	case answered && notWritten(err):
+	case !answered && isContextError(err):
+	default:
+		return false
+	}
+	isTopic := func(key string) bool { return p.mayBe(d.msg.Topic, key) }
+	return p.answers.unanswered(isTopic, d.record.Partition, d.handed.get(), at)
 }
 
-// taintedPause is how often that answer is looked for, which is on its way.
-const taintedPause = 2 * time.Millisecond
+// answerPause is how often an answer is looked for that is on its way.
+const answerPause = 2 * time.Millisecond
 
 // again gives d back to the engine if it was not written, and failed for what is
 // not its own fault.
@@ -164,11 +175,11 @@ func (p *Producer) again(d *delivery, err error) bool {
 		}
 		d.line.pause(d)
 		return true
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case isContextError(err):
 		// Another message's context. The engine looks at that of the first in line
-		// for a partition, and only while nothing of the line was ever sent or, as
-		// Done sees to it, all that was is known not to be written.
-	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		// for a partition, and only while that was never sent or, as Done sees to it,
+		// is known not to be written.
+	case isTooLarge(err):
 		return p.againAlone(d)
 	default:
 		return false
@@ -187,7 +198,7 @@ func (p *Producer) againAlone(d *delivery) bool {
 	}
 	d.tries++
 	p.codec.learn(min(p.codec.limit.Load(), int64(messageSize(d.msg))))
-	d.line.shrink(d.wire)
+	d.line.shrink(d)
 	if d.tries >= maxSizeTries {
 		return false
 	}
@@ -199,20 +210,23 @@ func (p *Producer) againAlone(d *delivery) bool {
 // size: at first it may not have been compressed.
 const maxSizeTries = 2
 
-// outcome turns the engine's error into what became of d.
-func (p *Producer) outcome(d *delivery, err error) error {
+// outcome turns the engine's error into what became of d, which may be open still.
+func (p *Producer) outcome(d *delivery, err error, open bool) error {
 	topic := d.msg.Topic
 	what := p.naming(topic)
 	_, answered := errors.AsType[*kerr.Error](err)
 	// An earlier try may have been written, or it is on its way.
-	if p.answers.doubtSince(d.handed.get()) || answered && !notWritten(err) || p.taintedBy(err) ||
-		!answered && p.answers.maybeWritten(d.handed.get()) {
+	open = open || p.answers.doubtSince(d.handed.get())
+	if open || answered && !notWritten(err) || !answered && !isContextError(err) && p.answers.maybeWritten(d.handed.get()) {
 		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
 	}
+	if isTooLarge(err) && d.tries < maxSizeTries { // it was to be sent again
+		err = cmp.Or(d.Err(), context.Canceled)
+	}
 	switch {
-	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+	case isTooLarge(err):
 		return p.tooLarge(topic, messageSize(d.msg), fmt.Sprintf("the broker refuses it even compressed (its limit is %s)", p.codec.limitText()), err)
-	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, kgo.ErrClientClosed), isContextError(err):
 		is, why := p.watch.trouble()
 		if why != "" {
 			why = ": " + why

@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,8 +19,8 @@ type lines struct {
 
 // A line is what of one topic waits outside of the engine, and why: since a broker
 // has refused to authenticate, until there is a use in asking again; since it has
-// refused a batch, until the engine has given back what it takes for refused with it,
-// and, if it was for its size, until the message before is settled; and because the
+// refused a batch for its size, until the engine has given back all that it takes for
+// refused with it, and then until the message before is settled; and because the
 // engine might make a batch that is too large of it and what it has.
 type line struct {
 	mu      sync.Mutex
@@ -29,8 +30,8 @@ type line struct {
 	inside  int64        // bytes in the engine
 	handing atomic.Int32 // messages that somebody is giving to the engine
 	paused  bool
-	held    int       // messages in it whose outcome another answer will tell
-	refused bool      // a broker has refused a batch; the engine may still give some back
+	held    int       // messages that were given back, and may be on their way
+	refused bool      // a batch is too large; the engine is about to give messages back
 	alone   bool      // one message at a time, until none waits that was given back
 	sent    *delivery // that message, while it is in the engine
 	moving  bool      // somebody gives the engine what waits
@@ -93,25 +94,24 @@ func (l *line) resume() {
 	l.advance()
 }
 
-// refuse lets nothing pass what the engine is about to give back of a topic.
+// refuse lets nothing of a topic pass what the engine is about to give back. What is
+// being given to the engine gets there first, and comes back with the rest.
 func (p *Producer) refuse(topicKey string) {
+	var refused []*line
 	p.lines.mu.RLock()
-	defer p.lines.mu.RUnlock()
 	for topic, l := range p.lines.of {
 		if p.mayBe(topic, topicKey) {
-			l.refuse()
+			refused = append(refused, l)
 		}
 	}
-}
-
-// refuse waits for what is being given to the engine, which so gets there before the
-// engine knows, and comes back with the rest.
-func (l *line) refuse() {
-	l.mu.Lock()
-	l.refused = l.inside > 0
-	l.mu.Unlock()
+	p.lines.mu.RUnlock()
+	for _, l := range refused {
+		l.mu.Lock()
+		l.refused = l.inside > 0
+		l.mu.Unlock()
+	}
 	for range handingPauses {
-		if l.handing.Load() == 0 {
+		if !slices.ContainsFunc(refused, func(l *line) bool { return l.handing.Load() > 0 }) {
 			break
 		}
 		time.Sleep(handingPause)
@@ -159,15 +159,21 @@ func (l *line) isSingle(d *delivery) bool {
 func (l *line) learn(limit int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if limit == unknownLimit { // a refusal may have told more
+		limit = min(limit, l.limit)
+	}
 	l.limit = limit
 	l.advance()
 }
 
-// shrink notes that a batch of size bytes was refused.
-func (l *line) shrink(size int64) {
+// shrink notes that d, alone, was refused for its size, and stays in the engine.
+func (l *line) shrink(d *delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limit = min(l.limit, size)
+	l.refused = false
+	if l.inside == d.wire {
+		l.limit = min(l.limit, d.wire)
+	}
 }
 
 // leave lets go of d, which is settled.
@@ -175,6 +181,9 @@ func (l *line) leave(d *delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leaves(d)
+	if d.err != nil { // what the engine gives back with it comes now
+		l.refused = false
+	}
 	l.advance()
 }
 

@@ -126,17 +126,24 @@ func (q *queue) admit() {
 	}
 }
 
-// release gives back d's bytes.
+// release gives back d's bytes, and notes a failure: for Flush if nobody else is told
+// of it, for Close if it comes that late.
 func (q *queue) release(d *delivery) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if d.err != nil && d.done == nil && d.settled == nil {
+		q.unflushed.add(d.err)
+	}
+	if d.err != nil && q.closed && !d.abandoned() {
+		q.lost.add(d.err)
+	}
 	q.bytes -= d.cost
 	d.cost = 0
 	q.admit()
 }
 
-// settle takes d out. A failure that nobody else is told of is kept for Flush.
-func (q *queue) settle(d *delivery, keep bool) {
+// settle takes d out.
+func (q *queue) settle(d *delivery) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if d.prev != nil {
@@ -151,12 +158,6 @@ func (q *queue) settle(d *delivery, keep bool) {
 	}
 	d.prev, d.next = nil, nil
 	q.count--
-	if d.err != nil && keep {
-		q.unflushed.add(d.err)
-	}
-	if d.err != nil && q.closed && !d.abandoned() {
-		q.lost.add(d.err)
-	}
 	kept := q.drain[:0]
 	for _, w := range q.drain {
 		if q.first == nil || q.first.seq > w.upTo {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
+	judge "github.com/gracedb-go/gracedb/internal/history"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
 
@@ -278,6 +280,98 @@ func TestFault_B11_MessagesBehind(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The same when the first is given up, and not taken by the broker: the engine drops it,
+// and gives back what is behind it while that is on its way.
+func TestFault_B14_GivenUpBeforeOthers(t *testing.T) {
+	for _, forgotten := range []bool{false, true} {
+		t.Run(fmt.Sprintf("forgotten %v", forgotten), func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
+				p := r.producer(t, nil)
+				r.send(t, p, "before")
+				if forgotten {
+					r.ForgetProducers()
+				}
+				r.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: 1})
+				r.Freeze()
+				first, giveUp := context.WithCancel(t.Context())
+				for i := range 4 {
+					m := r.begin(fmt.Sprint("loose", i))
+					m.Key = nil // whose order matters is not withdrawn
+					ctx := t.Context()
+					if i == 0 {
+						ctx = first
+					}
+					if err := p.Produce(ctx, m, func(got gracedb.Message, err error) { r.end(t, m, got, err) }); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				giveUp()
+				r.Thaw()
+				time.Sleep(time.Minute)
+				closeProducer(t, p)
+				r.judge(t)
+				n := r.count()
+				if want := (map[judge.Outcome]int{delivered: 4, failed: 1}); !forgotten && !maps.Equal(n, want) {
+					t.Errorf("%v, want %v", n, want)
+				}
+				if forgotten && n[unknown] == 0 {
+					t.Errorf("%v: nothing was written behind the first", n)
+				}
+			})
+		})
+	}
+}
+
+// A message is refused for its size while another partition's leader is silent: it is
+// no reason for the partition's others to wait for that.
+func TestRefusalBesideASilentLeader(t *testing.T) {
+	const limit = 100_000
+	r := newRig(t, kafkatest.Config{Brokers: 2, Topics: map[string]int{topic: 2}, TopicMaxMessageBytes: map[string]int{topic: limit}})
+	hideLimit(r)
+	for part := range int32(2) {
+		if err := r.MoveLeader(topic, part, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := r.producer(t, nil)
+	keys := make(map[int32]string)
+	for i := 0; len(keys) < 2; i++ {
+		m := r.begin(fmt.Sprint("key", i))
+		got, err := p.ProduceSync(t.Context(), m)
+		r.end(t, m, got, err)
+		keys[got.Partition] = string(m.Key)
+	}
+	r.Freeze(1)
+	m := r.begin(keys[1])
+	stuck := make(chan error, 1)
+	err := p.Produce(t.Context(), m, func(got gracedb.Message, err error) { r.end(t, m, got, err); stuck <- err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := r.begin(keys[0])
+	noise := make([]byte, 2*limit)
+	_, _ = rand.NewChaCha8([32]byte{6}).Read(noise)
+	bad.Value = append(append(bad.Value, ' '), noise...)
+	_, err = p.ProduceSync(t.Context(), bad)
+	r.end(t, bad, gracedb.Message{}, err)
+	wantKinds(t, err, is(gracedb.ErrTooLarge, gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))
+	for range 3 {
+		within(t, "a message to the other leader", r.send(t, p, keys[0]), 5*time.Second)
+	}
+	select {
+	case err := <-stuck:
+		t.Errorf("the silent leader has answered: %v", err)
+	default:
+	}
+	r.Thaw()
+	if err := <-stuck; err != nil {
+		t.Error(err)
+	}
+	closeProducer(t, p)
+	r.judge(t)
 }
 
 // hideLimit lets nobody read how large a message of a topic may be.
