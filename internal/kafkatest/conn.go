@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -151,6 +153,26 @@ func (c *conn) finishJoin() {
 	}
 }
 
+// mindJoin cuts the connection of a member that kfake has dropped while its JoinGroup
+// was in work: its session has ended, which Kafka does not look at meanwhile, and kfake
+// never answers.
+func (c *conn) mindJoin(r *request) {
+	req, err := r.decode()
+	if err != nil {
+		return
+	}
+	join := req.(*kmsg.JoinGroupRequest)
+	for join.MemberID != "" && c.wait(joinPoll) == nil && !r.answered.Load() {
+		g := c.n.c.kfake.GroupInfo(join.Group)
+		if g == nil || !slices.ContainsFunc(g.Members, func(m kfake.GroupMember) bool { return m.MemberID == join.MemberID }) {
+			c.cut(FIN)
+		}
+	}
+}
+
+// joinPoll is how often a group is looked at that a member wants to join.
+const joinPoll = time.Second
+
 // awaitLeader holds a SyncGroup that kfake could not answer yet, because the leader of
 // the group has not said who gets what. kfake counts a member that asks to join again,
 // or whose session ends, wrongly while it has a SyncGroup of that member in work, and
@@ -246,6 +268,9 @@ func (c *conn) request(frame []byte) error {
 	} else {
 		c.current = r
 	}
+	if c.joining {
+		go c.mindJoin(r)
+	}
 	return nil
 }
 
@@ -266,6 +291,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, errors.New("kafkatest: kfake answers what nobody asked")
 	}
 	c.current = nil
+	r.answered.Store(true)
 	frame, err := c.finish(r, p)
 	if err != nil {
 		return 0, err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -19,6 +20,7 @@ type request struct {
 	body         []byte // after the header
 	fault        *Injection
 	login        *verdict // of a SaslAuthenticate that kfake is to confirm
+	answered     atomic.Bool
 }
 
 func parse(frame []byte) (*request, error) {

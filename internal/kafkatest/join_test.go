@@ -187,6 +187,44 @@ func TestCutOffWhileSyncing(t *testing.T) {
 	})
 }
 
+// A member waits to join for longer than its session, since another says that it is
+// there, and does not join: it is not left without an answer.
+func TestSessionEndsWhileJoining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, Config{Virtual: true, Plaintext: true})
+		leader, other := &member{conn: opened(t, c)}, &member{conn: opened(t, c)}
+		leader.join(t)
+		leader.leads(t)
+		other.join(t)
+		synctest.Wait()
+		leader.join(t)
+		leader.leads(t)
+		other.joined(t)
+		other.owns = []byte("something else")
+		other.join(t)
+		began := time.Now()
+		told := make(chan time.Duration, 1)
+		go func() {
+			_, _ = io.ReadAll(other.conn)
+			told <- time.Since(began)
+		}()
+		for time.Since(began) < 3*sessionLife {
+			if err := leader.beat(t); !errors.Is(err, kerr.RebalanceInProgress) {
+				t.Fatalf("the group says %v to a heartbeat", err)
+			}
+			time.Sleep(time.Second)
+		}
+		select {
+		case after := <-told:
+			if after > sessionLife+2*joinPoll {
+				t.Errorf("the member's connection has ended after %v, its session is %v", after, sessionLife)
+			}
+		default:
+			t.Error("the member has no answer")
+		}
+	})
+}
+
 // Members that wait for their leader are told when it has spoken.
 func TestSyncBeforeTheLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
