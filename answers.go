@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"math"
 	"net"
 	"slices"
@@ -35,7 +36,12 @@ type answers struct {
 	conns map[*answeredConn]struct{} // with requests that are not answered
 	built int                        // batches that are in a request, which is not sent yet
 	last  time.Duration              // when the last of them was
-	gaps  map[topicPart]sentBatch    // the first that was not taken, where none was since
+	gaps  map[topicPart]*gap         // where none was taken since
+
+	// stuck is called when the engine does not send again what has left a gap.
+	stuck func(topicKey string)
+	// dropping says of which topic the engine is forgetting what is on its way; or nil.
+	dropping func(topicKey string) bool
 
 	// When the latest request was sent of which it is not known what became of
 	// its messages; 0 if there is none.
@@ -48,6 +54,16 @@ type sentRequest struct {
 	correlation int32
 	batches     []sentBatch // of a Produce request
 	at          time.Duration
+	then        []func() // called when it is answered, or will not be
+	dropped     bool     // the engine does not look at the answer
+}
+
+// A gap is the first batch of a partition that was not taken.
+type gap struct {
+	sentBatch
+	at        time.Duration // when that was known
+	resent    bool          // it was sent again, or another in its place
+	suspected bool
 }
 
 // A sentBatch is where a batch goes, and which of its producer's it is.
@@ -100,32 +116,124 @@ func (a *answers) maybeWritten(t time.Duration) bool {
 }
 
 // unanswered reports whether a batch of a partition that was sent at or after t has no
-// answer, or may be in a request that has not been sent since at.
-func (a *answers) unanswered(isTopic func(key string) bool, partition int32, t, at time.Duration) bool {
+// answer, or may be in a request that has not been sent since at. Then it calls f, if
+// not nil, when there is an answer, or when that request may have been sent.
+func (a *answers) unanswered(isTopic func(key string) bool, partition int32, t, at time.Duration, f func()) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.built > 0 && a.last >= t && a.now()-at < longestBuilt {
-		return true
-	}
 	for c := range a.conns {
-		for _, r := range c.sent {
+		for i := len(c.sent) - 1; i >= 0; i-- {
+			r := &c.sent[i]
 			if r.at >= t && slices.ContainsFunc(r.batches, func(b sentBatch) bool { return b.partition == partition && isTopic(b.topic) }) {
+				if f != nil {
+					r.then = append(r.then, f)
+				}
 				return true
 			}
 		}
 	}
-	return false
+	if a.built == 0 || a.last < t || a.now()-at > longestBuilt {
+		return false
+	}
+	if f != nil {
+		time.AfterFunc(builtPause, f)
+	}
+	return true
+}
+
+// done calls, one after the other and without the lock, who waits for answers that have
+// come or will not come.
+func done(requests ...sentRequest) {
+	var then []func()
+	for _, r := range requests {
+		then = append(then, r.then...)
+	}
+	if len(then) > 0 {
+		go func() {
+			for _, f := range then {
+				f()
+			}
+		}()
+	}
 }
 
 // longestBuilt is more than it takes from a batch's compression to its being sent, for
-// which nothing is waited for. Other batches may be built all the time.
-const longestBuilt = time.Second
+// which nothing is waited for; other batches may be built all the time. It is looked at
+// every builtPause.
+const (
+	longestBuilt = time.Second
+	builtPause   = 5 * time.Millisecond
+)
 
 // isBehind reports whether b follows one that was not taken. It is called with the lock
 // held.
 func (a *answers) isBehind(b sentBatch) bool {
-	gap, ok := a.gaps[b.topicPart]
-	return ok && b.follows(gap)
+	g := a.gaps[b.topicPart]
+	return g != nil && b.follows(g.sentBatch)
+}
+
+// sends notes what is sent where there are gaps. It is called with the lock held.
+func (a *answers) sends(r *sentRequest) {
+	for _, b := range r.batches {
+		if g := a.gaps[b.topicPart]; g != nil && (b.sequence == g.sequence || b.sequence == 0) { // 0 in a new epoch
+			g.resent = true
+		}
+		r.dropped = r.dropped || a.dropping != nil && a.dropping(b.topic)
+	}
+}
+
+// misses notes a batch that was out of its place. The engine (v1.22.3) may pass over the
+// one that was first refused, if it was about to send another just then, and then sends
+// all others out of their place for good. It is called with the lock held.
+func (a *answers) misses(b sentBatch, sent time.Duration) {
+	switch g := a.gaps[b.topicPart]; {
+	case g != nil && !g.resent && sent > g.at:
+		if !g.suspected {
+			g.suspected = true
+			time.AfterFunc(stuckAfter, func() { a.suspect(g) })
+		}
+	case g == nil || !b.follows(g.sentBatch):
+		a.leaves(b)
+	}
+}
+
+// stuckAfter is by far more than the engine takes to send a batch again.
+const stuckAfter = time.Second
+
+func (a *answers) suspect(g *gap) {
+	a.mu.Lock()
+	stuck := a.gaps[g.topicPart] == g && !g.resent
+	a.mu.Unlock()
+	if stuck {
+		a.stuck(g.topic)
+	}
+}
+
+// leaves notes that b was not taken. It is called with the lock held.
+func (a *answers) leaves(b sentBatch) {
+	if a.gaps == nil {
+		a.gaps = make(map[topicPart]*gap)
+	}
+	a.gaps[b.topicPart] = &gap{sentBatch: b, at: a.now()}
+}
+
+// drop calls purge, which makes the engine forget all of a topic. What is on its way
+// meanwhile may be written, and nobody is told.
+func (a *answers) drop(isTopic func(key string) bool, purge func()) {
+	a.mu.Lock()
+	for c := range a.conns {
+		for i := range c.sent {
+			r := &c.sent[i]
+			r.dropped = r.dropped || slices.ContainsFunc(r.batches, func(b sentBatch) bool { return isTopic(b.topic) })
+		}
+	}
+	a.dropping = isTopic
+	a.mu.Unlock()
+	purge()
+	a.mu.Lock()
+	a.dropping = nil
+	maps.DeleteFunc(a.gaps, func(at topicPart, _ *gap) bool { return isTopic(at.topic) })
+	a.mu.Unlock()
 }
 
 // doubt is called with the lock held.
@@ -177,6 +285,7 @@ func (c *answeredConn) Write(b []byte) (int, error) {
 		c.answers.mu.Lock()
 		r.at = c.answers.now()
 		c.answers.built -= len(r.batches)
+		c.answers.sends(&r)
 		c.sent = append(c.sent, r)
 		if c.answers.conns == nil {
 			c.answers.conns = make(map[*answeredConn]struct{})
@@ -215,12 +324,14 @@ func (c *answeredConn) Close() error {
 func (c *answeredConn) end(unsent bool) {
 	c.answers.mu.Lock()
 	defer c.answers.mu.Unlock()
-	if unsent && len(c.sent) > 0 {
-		c.sent = c.sent[:len(c.sent)-1]
+	ended := c.sent
+	if unsent && len(ended) > 0 {
+		ended = ended[:len(ended)-1]
 	}
-	for _, r := range c.sent {
+	for _, r := range ended {
 		c.answers.doubt(r)
 	}
+	done(c.sent...)
 	c.sent = nil
 	delete(c.answers.conns, c)
 }
@@ -289,6 +400,7 @@ func (a *answers) take(c *answeredConn) (tooLarge []string) {
 	if len(r.batches) == 0 {
 		return nil
 	}
+	defer done(r)
 	sure := true
 	codes := batchCodes(c.body, r)
 	for _, b := range r.batches {
@@ -297,22 +409,19 @@ func (a *answers) take(c *answeredConn) (tooLarge []string) {
 		behind := a.isBehind(b)
 		switch {
 		case answered && (err == nil || errors.Is(err, kerr.DuplicateSequenceNumber)):
-			if behind {
+			if behind || r.dropped {
 				sure = false
 			} else {
 				delete(a.gaps, b.topicPart)
 			}
-		case answered && (notWritten(err) || outOfPlace(err)):
-			if behind {
-				break
-			}
+		case answered && outOfPlace(err):
+			a.misses(b, r.at)
+		case answered && notWritten(err) && !behind:
 			if isTooLarge(err) {
 				tooLarge = append(tooLarge, b.topic)
 			}
-			if a.gaps == nil {
-				a.gaps = make(map[topicPart]sentBatch)
-			}
-			a.gaps[b.topicPart] = b
+			a.leaves(b)
+		case answered && notWritten(err):
 		default:
 			sure = false
 		}
@@ -408,5 +517,6 @@ func batchCodes(body []byte, r sentRequest) map[topicPart]int16 {
 // producer, which it does before it appends, and has not appended it: it follows one
 // that is not there, such as one that was refused for its size.
 func outOfPlace(err error) bool {
-	return errors.Is(err, kerr.OutOfOrderSequenceNumber) || errors.Is(err, kerr.InvalidProducerEpoch)
+	return errors.Is(err, kerr.OutOfOrderSequenceNumber) || errors.Is(err, kerr.InvalidProducerEpoch) ||
+		errors.Is(err, kerr.UnknownProducerID)
 }

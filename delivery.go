@@ -113,14 +113,25 @@ func (d *delivery) promise(r *kgo.Record, err error) { d.told(r, err, d.p.answer
 // told handles what the engine has said of d at a time.
 func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 	p := d.p
-	open := p.isOnItsWay(d, err, at)
-	if open && p.life.Err() == nil {
-		d.line.hold()
-		time.AfterFunc(answerPause, func() {
-			d.told(r, err, at)
+	open := false
+	if mayBeOnItsWay(err) {
+		var wait func()
+		if p.life.Err() == nil {
+			d.line.hold()
+			wait = func() {
+				d.told(r, err, at)
+				d.line.release()
+			}
+		}
+		isTopic := func(key string) bool { return p.mayBe(d.msg.Topic, key) }
+		open = p.answers.unanswered(isTopic, d.record.Partition, d.handed.get(), at, wait)
+		switch {
+		case wait == nil:
+		case open:
+			return
+		default:
 			d.line.release()
-		})
-		return
+		}
 	}
 	if err != nil && p.again(d, err) {
 		return
@@ -141,24 +152,13 @@ func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 	}
 }
 
-// isOnItsWay reports whether d may still be on its way although the engine has failed
-// it: with another message that a broker has refused or whose context has ended. The
-// answer to d itself is waited for then.
-func (p *Producer) isOnItsWay(d *delivery, err error, at time.Duration) bool {
-	switch _, answered := errors.AsType[*kerr.Error](err); {
-	case err == nil || isRefusal(err):
-		return false // of a login: again knows better
-	case answered && notWritten(err):
-	case !answered && isContextError(err):
-	default:
-		return false
-	}
-	isTopic := func(key string) bool { return p.mayBe(d.msg.Topic, key) }
-	return p.answers.unanswered(isTopic, d.record.Partition, d.handed.get(), at)
+// mayBeOnItsWay reports whether the engine fails with this error messages that are on
+// their way still: because a broker has refused another, another's context has ended, or
+// all of the topic is dropped. The answer to the message itself is waited for then.
+func mayBeOnItsWay(err error) bool {
+	_, answered := errors.AsType[*kerr.Error](err)
+	return err != nil && !isRefusal(err) && (answered && notWritten(err) || !answered && (isContextError(err) || isDropped(err)))
 }
-
-// answerPause is how often an answer is looked for that is on its way.
-const answerPause = 2 * time.Millisecond
 
 // again gives d back to the engine if it was not written, and failed for what is
 // not its own fault.
@@ -181,6 +181,9 @@ func (p *Producer) again(d *delivery, err error) bool {
 		// is known not to be written.
 	case isTooLarge(err):
 		return p.againAlone(d)
+	case isDropped(err):
+		d.line.pause(d)
+		return true
 	default:
 		return false
 	}

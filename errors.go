@@ -190,6 +190,10 @@ func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// isDropped reports whether the engine has dropped a message with all of its topic. It
+// does not export the error.
+func isDropped(err error) bool { return strings.Contains(err.Error(), "topic purged while buffered") }
+
 // isTooLarge reports whether err is a broker's refusal of a batch for its size.
 func isTooLarge(err error) bool {
 	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)

@@ -141,7 +141,7 @@ func newProducer(cfg ProducerConfig) (*Producer, error) {
 		released:     make(chan struct{}),
 	}
 	p.known.Store(&map[string]topicState{})
-	p.answers.began, p.answers.tooLarge = time.Now(), p.refuse
+	p.answers.began, p.answers.tooLarge, p.answers.stuck = time.Now(), p.refuse, p.unstick
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
 	p.link, err = newLink(cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), p.answers.watch,
 		kgo.RequiredAcks(kgo.AllISRAcks()),

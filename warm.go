@@ -242,7 +242,27 @@ func (p *Producer) renew(topic string) {
 	p.ids[topic] = id
 	p.knownMu.Unlock()
 	if !renewed { // by another message: the engine would drop what is on its way
-		p.client.PurgeTopicsFromProducing(topic)
+		p.restart(topic)
+	}
+}
+
+// restart makes the engine give back all that it has of a topic, and begin anew with it.
+func (p *Producer) restart(topic string) {
+	p.refuse(topic)
+	isTopic := func(key string) bool { return p.mayBe(topic, key) }
+	p.answers.drop(isTopic, func() { p.client.PurgeTopicsFromProducing(topic) })
+}
+
+// unstick restarts a topic of which the engine sends nothing that brokers take.
+func (p *Producer) unstick(topicKey string) {
+	p.lines.mu.RLock()
+	topics := slices.Collect(maps.Keys(p.lines.of))
+	p.lines.mu.RUnlock()
+	for _, topic := range topics {
+		if p.mayBe(topic, topicKey) {
+			p.log.Warn("gracedb: kafka: the engine is stuck, and is started anew", "topic", topic)
+			p.restart(topic)
+		}
 	}
 }
 
