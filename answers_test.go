@@ -2,10 +2,15 @@ package gracedb
 
 import (
 	"encoding/binary"
+	"io"
 	"net"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -72,4 +77,85 @@ func writtenTo(t *testing.T, frame []byte) []byte {
 		t.Errorf("Write = %d, %v, of %d", n, err, len(frame))
 	}
 	return <-got
+}
+
+// The engine sends again what was not taken, or the topic is started anew.
+func TestStuckIsNoticed(t *testing.T) {
+	const epoch0, epoch1 = 0, 1
+	for _, c := range []struct {
+		name   string
+		epoch  int16 // of what is sent after the first was refused
+		number int32
+		stuck  bool
+	}{
+		{"the first again", epoch0, 57, false},
+		{"a new epoch", epoch1, 0, false},
+		{"the next, in the old epoch", epoch0, 58, true},
+		{"the next, in a new epoch", epoch1, 58, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var stuck atomic.Int32
+				a := &answers{
+					began: time.Now(), tooLarge: func(string) {},
+					stuck: func(topic string) {
+						if topic != "topic" {
+							t.Errorf("topic %q", topic)
+						}
+						stuck.Add(1)
+					},
+				}
+				near, far := net.Pipe()
+				conn := a.watch(near)
+				defer func() { _, _ = conn.Close(), far.Close() }()
+				ask := func(epoch int16, number int32, code int16) {
+					go func() { _, _ = io.CopyN(io.Discard, far, int64(len(batchFrame(epoch, number)))) }()
+					if _, err := conn.Write(batchFrame(epoch, number)); err != nil {
+						t.Fatal(err)
+					}
+					answer := produceAnswer(code)
+					go func() { _, _ = far.Write(answer) }()
+					if _, err := io.ReadFull(conn, make([]byte, len(answer))); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				ask(epoch0, 57, kerr.UnknownProducerID.Code)
+				// It was on its way, and is answered as what follows a gap is.
+				ask(epoch0, 58, kerr.OutOfOrderSequenceNumber.Code)
+				for i := range int32(3) {
+					code := int16(0)
+					if c.stuck {
+						code = kerr.OutOfOrderSequenceNumber.Code
+					}
+					ask(c.epoch, c.number+i, code)
+				}
+				time.Sleep(2 * stuckAfter)
+				if got := stuck.Load(); got != 1 && c.stuck || got != 0 && !c.stuck {
+					t.Errorf("told %d times", got)
+				}
+			})
+		})
+	}
+}
+
+// batchFrame returns a request with one batch of one message.
+func batchFrame(epoch int16, number int32) []byte {
+	batch := kmsg.RecordBatch{ProducerID: 7, ProducerEpoch: epoch, FirstSequence: number, NumRecords: 1, Magic: 2, Records: []byte("r")}
+	batch.Length = int32(len(batch.AppendTo(nil)) - 12)
+	req := kmsg.NewPtrProduceRequest()
+	req.Version, req.Acks = 9, -1
+	req.Topics = []kmsg.ProduceRequestTopic{{Topic: "topic", Partitions: []kmsg.ProduceRequestTopicPartition{{Records: batch.AppendTo(nil)}}}}
+	return produceFrame(req)
+}
+
+// produceAnswer returns the answer to it.
+func produceAnswer(code int16) []byte {
+	resp := kmsg.NewPtrProduceResponse()
+	resp.Version = 9
+	resp.Topics = []kmsg.ProduceResponseTopic{{Topic: "topic", Partitions: []kmsg.ProduceResponseTopicPartition{{ErrorCode: code}}}}
+	b := append(binary.BigEndian.AppendUint32(make([]byte, 4), 77), 0)
+	b = resp.AppendTo(b)
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+	return b
 }
