@@ -42,6 +42,7 @@ type answers struct {
 	stuck func(topicKey string)
 	// dropping says of which topic the engine is forgetting what is on its way; or nil.
 	dropping func(topicKey string) bool
+	oneDrop  sync.Mutex // held meanwhile
 
 	// When the latest request was sent of which it is not known what became of
 	// its messages; 0 if there is none.
@@ -220,6 +221,8 @@ func (a *answers) leaves(b sentBatch) {
 // drop calls purge, which makes the engine forget all of a topic. What is on its way
 // meanwhile may be written, and nobody is told.
 func (a *answers) drop(isTopic func(key string) bool, purge func()) {
+	a.oneDrop.Lock()
+	defer a.oneDrop.Unlock()
 	a.mu.Lock()
 	for c := range a.conns {
 		for i := range c.sent {

@@ -255,6 +255,9 @@ func (p *Producer) restart(topic string) {
 
 // unstick restarts a topic of which the engine sends nothing that brokers take.
 func (p *Producer) unstick(topicKey string) {
+	if p.isClosed() {
+		return
+	}
 	p.lines.mu.RLock()
 	topics := slices.Collect(maps.Keys(p.lines.of))
 	p.lines.mu.RUnlock()
