@@ -78,6 +78,25 @@ func (m *member) leads(t *testing.T) int {
 	return n
 }
 
+// two returns the members of a group, who have joined and do not know yet who gets what.
+func two(t *testing.T, c *Cluster) (leader, other *member) {
+	t.Helper()
+	leader, other = &member{conn: opened(t, c)}, &member{conn: opened(t, c)}
+	leader.join(t)
+	leader.leads(t)
+	other.join(t)
+	synctest.Wait()
+	if err := leader.beat(t); !errors.Is(err, kerr.RebalanceInProgress) {
+		t.Fatalf("the group says %v to a heartbeat", err)
+	}
+	leader.join(t)
+	if n := leader.joined(t); n != 2 {
+		t.Fatalf("%d members", n)
+	}
+	other.joined(t)
+	return leader, other
+}
+
 // beat returns what the group says to a heartbeat.
 func (m *member) beat(t *testing.T) error {
 	t.Helper()
@@ -154,19 +173,7 @@ func TestCutOffWhileJoining(t *testing.T) {
 func TestCutOffWhileSyncing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, Config{Virtual: true, Plaintext: true})
-		leader, other := &member{conn: opened(t, c)}, &member{conn: opened(t, c)}
-		leader.join(t)
-		leader.leads(t)
-		other.join(t)
-		synctest.Wait()
-		if err := leader.beat(t); !errors.Is(err, kerr.RebalanceInProgress) {
-			t.Fatalf("the group says %v to a heartbeat", err)
-		}
-		leader.join(t)
-		if n := leader.joined(t); n != 2 {
-			t.Fatalf("%d members", n)
-		}
-		other.joined(t)
+		_, other := two(t, c)
 		joined := time.Now()
 		time.Sleep(sessionLife / 2)
 		if err := other.beat(t); err != nil {
@@ -192,14 +199,11 @@ func TestCutOffWhileSyncing(t *testing.T) {
 func TestSessionEndsWhileJoining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, Config{Virtual: true, Plaintext: true})
-		leader, other := &member{conn: opened(t, c)}, &member{conn: opened(t, c)}
-		leader.join(t)
-		leader.leads(t)
-		other.join(t)
-		synctest.Wait()
-		leader.join(t)
-		leader.leads(t)
-		other.joined(t)
+		leader, other := two(t, c)
+		leader.sync(t, true)
+		if err := leader.synced(t); err != nil {
+			t.Fatal("SyncGroup: ", err)
+		}
 		other.owns = []byte("something else")
 		other.join(t)
 		began := time.Now()
@@ -229,14 +233,7 @@ func TestSessionEndsWhileJoining(t *testing.T) {
 func TestSyncBeforeTheLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, Config{Virtual: true, Plaintext: true})
-		leader, other := &member{conn: opened(t, c)}, &member{conn: opened(t, c)}
-		leader.join(t)
-		leader.leads(t)
-		other.join(t)
-		synctest.Wait()
-		leader.join(t)
-		leader.joined(t)
-		other.joined(t)
+		leader, other := two(t, c)
 		other.sync(t, false)
 		time.Sleep(time.Second)
 		began := time.Now()
