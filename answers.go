@@ -5,17 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
-	"math"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // An answers reads along on a Producer's connections, to know of which messages
@@ -31,18 +28,18 @@ type answers struct {
 	// tooLarge is called when a broker has refused a batch for its size, before the engine
 	// knows it and gives back all that it has for the same partition.
 	tooLarge func(topicKey string)
+	// stuck is called when the engine does not send again what has left a gap.
+	stuck func(topicKey string)
 
 	mu    sync.Mutex
 	conns map[*answeredConn]struct{} // with requests that are not answered
 	built int                        // batches that are in a request, which is not sent yet
 	last  time.Duration              // when the last of them was
 	gaps  map[topicPart]*gap         // where none was taken since
-
-	// stuck is called when the engine does not send again what has left a gap.
-	stuck func(topicKey string)
 	// dropping says of which topic the engine is forgetting what is on its way; or nil.
 	dropping func(topicKey string) bool
-	oneDrop  sync.Mutex // held meanwhile
+
+	oneDrop chan struct{} // has room while nothing is being dropped
 
 	// When the latest request was sent of which it is not known what became of
 	// its messages; 0 if there is none.
@@ -67,25 +64,8 @@ type gap struct {
 	suspected bool
 }
 
-// A sentBatch is where a batch goes, and which of its producer's it is.
-type sentBatch struct {
-	topicPart
-	producer int64
-	epoch    int16
-	sequence int32 // of its first message
-}
-
-// A topicPart is a partition of a topic.
-type topicPart struct {
-	topic     string // its id, as far as brokers have them
-	partition int32
-}
-
-// follows reports whether b was sent after a, and is of no use without it. Sequence
-// numbers begin again after the largest.
-func (b sentBatch) follows(a sentBatch) bool {
-	ahead := (b.sequence - a.sequence) & math.MaxInt32
-	return b.topicPart == a.topicPart && b.producer == a.producer && b.epoch == a.epoch && ahead > 0 && ahead < math.MaxInt32/2
+func newAnswers(tooLarge, stuck func(topicKey string)) *answers {
+	return &answers{began: time.Now(), tooLarge: tooLarge, stuck: stuck, oneDrop: make(chan struct{}, 1)}
 }
 
 // now is the time, never 0.
@@ -221,8 +201,8 @@ func (a *answers) leaves(b sentBatch) {
 // drop calls purge, which makes the engine forget all of a topic. What is on its way
 // meanwhile may be written, and nobody is told.
 func (a *answers) drop(isTopic func(key string) bool, purge func()) {
-	a.oneDrop.Lock()
-	defer a.oneDrop.Unlock()
+	a.oneDrop <- struct{}{}
+	defer func() { <-a.oneDrop }()
 	a.mu.Lock()
 	for c := range a.conns {
 		for i := range c.sent {
@@ -433,87 +413,6 @@ func (a *answers) take(c *answeredConn) (tooLarge []string) {
 		a.doubt(r)
 	}
 	return tooLarge
-}
-
-// parseRequest reads the head of a request, and which batches it brings. It returns
-// the frame to send, which names no partition without a batch: the engine leaves one
-// so if it drops the batch while it writes, and Kafka never answers that (seen with
-// 4.3.1), nor anything behind it. Of a partition that is not in the answer the engine
-// sends again what it still has.
-func parseRequest(frame []byte) (r sentRequest, send []byte, ok bool) {
-	if len(frame) < 4 {
-		return r, frame, false
-	}
-	b := kbin.Reader{Src: frame[4:]}
-	key := kmsg.Key(b.Int16())
-	r = sentRequest{version: b.Int16(), correlation: b.Int32()}
-	if key != kmsg.Produce || !b.Ok() {
-		return r, frame, b.Ok()
-	}
-	b.NullableString() // the client's id
-	req := kmsg.NewPtrProduceRequest()
-	req.SetVersion(r.version)
-	if req.IsFlexible() {
-		kmsg.SkipTags(&b)
-	}
-	if req.ReadFrom(b.Src) != nil {
-		r.batches = make([]sentBatch, 1) // some; it is not ours to complain
-		return r, frame, true
-	}
-	named := 0
-	for i := range req.Topics {
-		t := &req.Topics[i]
-		named += len(t.Partitions)
-		t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool { return p.Records == nil })
-		for _, p := range t.Partitions {
-			r.batches = append(r.batches, parseBatch(topicPart{topicKeyOf(r.version, t.Topic, t.TopicID), p.Partition}, p.Records))
-		}
-	}
-	if named == len(r.batches) {
-		return r, frame, true
-	}
-	req.Topics = slices.DeleteFunc(req.Topics, func(t kmsg.ProduceRequestTopic) bool { return len(t.Partitions) == 0 })
-	head := frame[:len(frame)-len(b.Src)]
-	send = req.AppendTo(slices.Clone(head))
-	binary.BigEndian.PutUint32(send, uint32(len(send)-4))
-	return r, send, true
-}
-
-// topicKeyOf returns what a request of a version calls a topic: since KIP-516
-// that is its id.
-func topicKeyOf(version int16, name string, id [16]byte) string {
-	if version >= 13 {
-		return string(id[:])
-	}
-	return name
-}
-
-// parseBatch reads the head of a record batch of version 2.
-func parseBatch(at topicPart, records []byte) sentBatch {
-	var batch kmsg.RecordBatch
-	_ = batch.ReadFrom(records) // one that ends early has no number, and follows none
-	return sentBatch{at, batch.ProducerID, batch.ProducerEpoch, batch.FirstSequence}
-}
-
-// batchCodes returns the codes in the answer to r, by partition; none if it is not that.
-func batchCodes(body []byte, r sentRequest) map[topicPart]int16 {
-	b := kbin.Reader{Src: body}
-	correlation := b.Int32()
-	resp := kmsg.NewPtrProduceResponse()
-	resp.SetVersion(r.version)
-	if resp.IsFlexible() {
-		kmsg.SkipTags(&b)
-	}
-	if correlation != r.correlation || !b.Ok() || resp.ReadFrom(b.Src) != nil {
-		return nil
-	}
-	codes := make(map[topicPart]int16, len(r.batches))
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			codes[topicPart{topicKeyOf(r.version, t.Topic, t.TopicID), p.Partition}] = p.ErrorCode
-		}
-	}
-	return codes
 }
 
 // outOfPlace reports whether a broker has looked at a batch's place among those of its

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -65,7 +66,7 @@ func writtenTo(t *testing.T, frame []byte) []byte {
 	t.Helper()
 	near, far := net.Pipe()
 	defer far.Close()
-	conn := (&answers{}).watch(near)
+	conn := newAnswers(nil, nil).watch(near)
 	defer conn.Close()
 	got := make(chan []byte)
 	go func() {
@@ -96,15 +97,12 @@ func TestStuckIsNoticed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var stuck atomic.Int32
-				a := &answers{
-					began: time.Now(), tooLarge: func(string) {},
-					stuck: func(topic string) {
-						if topic != "topic" {
-							t.Errorf("topic %q", topic)
-						}
-						stuck.Add(1)
-					},
-				}
+				a := newAnswers(nil, func(topic string) {
+					if topic != "topic" {
+						t.Errorf("topic %q", topic)
+					}
+					stuck.Add(1)
+				})
 				near, far := net.Pipe()
 				conn := a.watch(near)
 				defer func() { _, _ = conn.Close(), far.Close() }()
@@ -158,4 +156,34 @@ func produceAnswer(code int16) []byte {
 	b = resp.AppendTo(b)
 	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
 	return b
+}
+
+// Who drops a topic while another is being dropped waits for it, as for anything that
+// takes time: the engine may be asking a silent broker for its metadata.
+func TestOneDropAtATime(t *testing.T) {
+	// Who waits for a lock keeps virtual time from passing, for ever.
+	watchdog := time.AfterFunc(30*time.Second, func() { panic("hangs") })
+	defer watchdog.Stop()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAnswers(nil, nil)
+		all := func(string) bool { return true }
+		start := time.Now()
+		var inside atomic.Int32
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				a.drop(all, func() {
+					if inside.Add(1) != 1 {
+						t.Error("two at once")
+					}
+					time.Sleep(time.Second)
+					inside.Add(-1)
+				})
+			})
+		}
+		wg.Wait()
+		if took := time.Since(start); took != 3*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
 }

@@ -81,7 +81,7 @@ type Producer struct {
 
 	queue   queue
 	codec   *codec
-	answers answers
+	answers *answers
 	lines   lines
 	// life ends, at Close, what has not been sent.
 	life context.Context
@@ -141,13 +141,13 @@ func newProducer(cfg ProducerConfig) (*Producer, error) {
 		released:     make(chan struct{}),
 	}
 	p.known.Store(&map[string]topicState{})
-	p.answers.began, p.answers.tooLarge, p.answers.stuck = time.Now(), p.refuse, p.unstick
+	p.answers = newAnswers(p.refuse, p.unstick)
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
 	p.link, err = newLink(cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), p.answers.watch,
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(partitioner{}),
 		kgo.ProducerLinger(0),
-		kgo.WithCompressor(builtBatches{codec, &p.answers}),
+		kgo.WithCompressor(builtBatches{codec, p.answers}),
 		kgo.WithHooks(codec),
 		// A batch holds one message at least; what a message may measure is
 		// checked before, and its line sees to it that several are no more than

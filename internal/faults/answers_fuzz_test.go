@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,7 +34,10 @@ func FuzzAnswers(f *testing.F) {
 
 func randomAnswers(t *testing.T, seed uint64) {
 	// What spins keeps virtual time from passing, and the test's own limit with it.
-	watchdog := time.AfterFunc(5*time.Minute, func() { panic(fmt.Sprint("hangs with seed ", seed)) })
+	watchdog := time.AfterFunc(2*time.Minute, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprint("hangs with seed ", seed))
+	})
 	defer watchdog.Stop()
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 5))
