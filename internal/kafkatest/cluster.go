@@ -83,6 +83,10 @@ type Cluster struct {
 	counts counts
 	closed sync.Once
 
+	askingMu sync.Mutex
+	asking   sync.WaitGroup // of groupInfo
+	closing  bool           // nobody may ask any more
+
 	forgotten atomic.Uint32 // how often all producers were
 }
 
@@ -214,6 +218,10 @@ func (c *Cluster) Close() {
 	c.closed.Do(func() {
 		c.Thaw()
 		if c.kfake != nil {
+			c.askingMu.Lock()
+			c.closing = true
+			c.askingMu.Unlock()
+			c.asking.Wait()
 			c.kfake.Close()
 		}
 		for _, n := range c.nodes {
@@ -224,6 +232,20 @@ func (c *Cluster) Close() {
 			_ = os.RemoveAll(c.directory)
 		}
 	})
+}
+
+// groupInfo returns what kfake knows of a group; nil if there is none, or c is closed:
+// kfake would never answer then.
+func (c *Cluster) groupInfo(group string) *kfake.GroupInfo {
+	c.askingMu.Lock()
+	if c.closing {
+		c.askingMu.Unlock()
+		return nil
+	}
+	c.asking.Add(1)
+	c.askingMu.Unlock()
+	defer c.asking.Done()
+	return c.kfake.GroupInfo(group)
 }
 
 // Addrs returns where clients bootstrap from: "localhost:port" of every broker

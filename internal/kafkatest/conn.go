@@ -163,7 +163,7 @@ func (c *conn) mindJoin(r *request) {
 	}
 	join := req.(*kmsg.JoinGroupRequest)
 	for join.MemberID != "" && c.wait(joinPoll) == nil && !r.answered.Load() {
-		g := c.n.c.kfake.GroupInfo(join.Group)
+		g := c.n.c.groupInfo(join.Group)
 		if g == nil || !slices.ContainsFunc(g.Members, func(m kfake.GroupMember) bool { return m.MemberID == join.MemberID }) {
 			c.cut(FIN)
 		}
@@ -187,7 +187,7 @@ func (c *conn) awaitLeader(r *request) error {
 	}
 	sync := req.(*kmsg.SyncGroupRequest)
 	for len(sync.GroupAssignment) == 0 {
-		g := c.n.c.kfake.GroupInfo(sync.Group)
+		g := c.n.c.groupInfo(sync.Group)
 		if g == nil || g.State != "CompletingRebalance" || g.Epoch != sync.Generation {
 			break
 		}

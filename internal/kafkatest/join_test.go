@@ -259,3 +259,18 @@ func TestHeartbeatOfUnknownGroup(t *testing.T) {
 		}
 	})
 }
+
+// Who asks for a group while the cluster closes is not left waiting.
+func TestGroupOfAClosedCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, Config{Virtual: true, Plaintext: true})
+		two(t, c)
+		if c.groupInfo("g") == nil {
+			t.Fatal("no group")
+		}
+		c.Close()
+		if g := c.groupInfo("g"); g != nil {
+			t.Errorf("group %v", g)
+		}
+	})
+}
