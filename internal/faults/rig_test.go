@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	sideBySide()
-	goleak.VerifyTestMain(m)
+	go decompressOutside()
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }
 
 // sideBySide lets all parallel tests run at once, unless a flag says otherwise: they
