@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -212,6 +213,7 @@ func (c Cluster) dialer() (func(ctx context.Context, network, address string) (n
 		dial = (&net.Dialer{}).DialContext
 	}
 	plaintext := c.Plaintext
+	redials := redials{failed: make(map[string]time.Time)}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CAFile != "" {
 		pool, err := loadCAFile(c.CAFile)
@@ -224,11 +226,15 @@ func (c Cluster) dialer() (func(ctx context.Context, network, address string) (n
 		skipHostname(conf)
 		c.logger().Warn("gracedb: broker host names are not verified (SkipHostnameVerification)")
 	}
-	return func(caller context.Context, network, address string) (net.Conn, error) {
+	return func(caller context.Context, network, address string) (made net.Conn, err error) {
 		// The engine bounds a connection that it makes itself, and not this: without
 		// a bound a peer that accepts and is silent would be waited for for ever.
 		ctx, cancel := context.WithTimeout(caller, dialTimeout)
 		defer cancel()
+		if err := redials.wait(ctx, address); err != nil {
+			return nil, &dialError{address, err}
+		}
+		defer func() { redials.note(address, err == nil) }()
 		silent := func(err error) error {
 			if ctx.Err() == nil || caller.Err() != nil {
 				return err
@@ -260,6 +266,39 @@ func (c Cluster) dialer() (func(ctx context.Context, network, address string) (n
 		}
 		return &pacedConn{Conn: secure, raw: conn}, nil
 	}, nil
+}
+
+// A redials keeps tries to connect to an address apart once one has failed. The engine
+// (v1.22.2) pauses before it sends a message again, but not while it has another for the
+// same broker whose context has ended: if connecting fails at once, it would spin.
+type redials struct {
+	mu     sync.Mutex
+	failed map[string]time.Time // by address: when the last try did
+}
+
+// redialPause is no longer than the engine's own pauses, which mostly do.
+const redialPause = 50 * time.Millisecond
+
+// wait returns when it is time to try.
+func (r *redials) wait(ctx context.Context, address string) error {
+	r.mu.Lock()
+	at := r.failed[address]
+	r.mu.Unlock()
+	return sleep(ctx, redialPause-time.Since(at))
+}
+
+func (r *redials) note(address string, made bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if made {
+		delete(r.failed, address)
+		return
+	}
+	const limit = 1000 // of what brokers say are their addresses
+	if len(r.failed) >= limit {
+		clear(r.failed)
+	}
+	r.failed[address] = time.Now()
 }
 
 // A dialError is a failed connection. The engine is told that it is temporary:
