@@ -4,7 +4,6 @@ package chaos
 
 import (
 	"errors"
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/history"
 	"github.com/gracedb-go/gracedb/internal/testauth"
 )
 
@@ -93,16 +93,13 @@ func TestFault_B11_MessagesBehindOnKafka(t *testing.T) {
 	}, r.topic)
 	must(t, err)
 	wait(2 * time.Second) // until the brokers know
-	random := rand.NewChaCha8([32]byte{5})
 	for range 10 {
 		r.proxy.Freeze()
 		var told sync.WaitGroup
 		for i := range 4 {
 			m := r.history.Begin("key")
 			if i == 0 {
-				noise := make([]byte, 2*limit)
-				_, _ = random.Read(noise)
-				m.Value = append(append(m.Value, ' '), noise...)
+				m.Value = append(m.Value, history.Noise(2*limit)...)
 			}
 			told.Add(1)
 			must(t, p.Produce(t.Context(), m, func(got gracedb.Message, err error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -187,7 +186,6 @@ func TestFault_B11_MessageTooLarge(t *testing.T) {
 			edit(r)
 			p := r.producer(t, nil)
 			stop := r.traffic(t, p, 4, 5*time.Millisecond)
-			random := rand.NewChaCha8([32]byte{1})
 			for range 10 {
 				good := r.begin("compressible")
 				good.Value = append(append(good.Value, ' '), make([]byte, 5*limit)...)
@@ -197,9 +195,7 @@ func TestFault_B11_MessageTooLarge(t *testing.T) {
 					t.Error(err)
 				}
 				bad := r.begin("incompressible")
-				noise := make([]byte, 2*limit)
-				_, _ = random.Read(noise)
-				bad.Value = append(append(bad.Value, ' '), noise...)
+				bad.Value = append(bad.Value, judge.Noise(2*limit)...)
 				size := len(bad.Key) + len(bad.Value)
 				_, err = p.ProduceSync(t.Context(), bad)
 				r.end(t, bad, gracedb.Message{}, err)
@@ -240,14 +236,11 @@ func TestFault_B11_MessagesBehind(t *testing.T) {
 				codes := r.produceCodes()
 				refuse(r)
 				r.Freeze()
-				random := rand.NewChaCha8([32]byte{3})
-				noise := make([]byte, 2*limit)
-				_, _ = random.Read(noise)
 				var told sync.WaitGroup
 				for i := range 4 {
 					m := r.begin("key")
 					if i == 0 && name == "too large" {
-						m.Value = append(append(m.Value, ' '), noise...)
+						m.Value = append(m.Value, judge.Noise(2*limit)...)
 					}
 					told.Add(1)
 					err := p.Produce(t.Context(), m, func(got gracedb.Message, err error) {
@@ -352,9 +345,7 @@ func TestRefusalBesideASilentLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := r.begin(keys[0])
-	noise := make([]byte, 2*limit)
-	_, _ = rand.NewChaCha8([32]byte{6}).Read(noise)
-	bad.Value = append(append(bad.Value, ' '), noise...)
+	bad.Value = append(bad.Value, judge.Noise(2*limit)...)
 	_, err = p.ProduceSync(t.Context(), bad)
 	r.end(t, bad, gracedb.Message{}, err)
 	wantKinds(t, err, is(gracedb.ErrTooLarge, gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))
@@ -413,12 +404,9 @@ func TestOrderAroundRefusals(t *testing.T) {
 	p := r.producer(t, nil)
 	r.send(t, p, "before")
 	stop := r.traffic(t, p, 4, time.Millisecond)
-	random := rand.NewChaCha8([32]byte{4})
 	for range 5 {
 		m := r.begin("incompressible")
-		noise := make([]byte, 2*limit)
-		_, _ = random.Read(noise)
-		m.Value = append(append(m.Value, ' '), noise...)
+		m.Value = append(m.Value, judge.Noise(2*limit)...)
 		_, err := p.ProduceSync(t.Context(), m)
 		r.end(t, m, gracedb.Message{}, err)
 		wantKinds(t, err, is(gracedb.ErrTooLarge, gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))
@@ -441,7 +429,6 @@ func TestBatchesFit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtually(t, kafkatest.Config{Topics: map[string]int{topic: 2}, TopicMaxMessageBytes: map[string]int{topic: limit}}, func(t *testing.T, r *rig) {
-				random := rand.NewChaCha8([32]byte{2})
 				p := r.producer(t, nil)
 				r.send(t, p, "k")
 				refused := 0
@@ -461,9 +448,7 @@ func TestBatchesFit(t *testing.T) {
 				total := 0
 				for i := 0; total < 20*limit && i < 5000; i++ {
 					m := r.begin(fmt.Sprint("key", i%3))
-					noise := make([]byte, sizes[i%len(sizes)])
-					_, _ = random.Read(noise)
-					m.Value = append(append(m.Value, ' '), noise...)
+					m.Value = append(m.Value, judge.Noise(sizes[i%len(sizes)])...)
 					m.Headers = []gracedb.Header{{Key: "h", Value: []byte("v")}, {Key: "h"}}
 					total += len(m.Value)
 					err := p.Produce(t.Context(), m, func(got gracedb.Message, err error) { r.end(t, brief(m), got, err) })

@@ -4,6 +4,7 @@
 package history
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -63,7 +64,7 @@ func New() *History {
 
 // Begin returns the next message to send with a key. Calls with one key come from
 // one goroutine, in the order of the sends. A sender may append a space and
-// anything to the value.
+// anything to the value, such as Noise.
 func (h *History) Begin(key string) gracedb.Message {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,6 +73,14 @@ func (h *History) Begin(key string) gracedb.Message {
 	value := fmt.Sprintf("%s/%d", key, n)
 	h.sends[value] = &Sent{Key: key, Number: n, Began: time.Now()}
 	return gracedb.Message{Key: []byte(key), Value: []byte(value)}
+}
+
+// Noise returns a space, and n bytes that no codec shrinks.
+func Noise(n int) []byte {
+	noise := make([]byte, 1+n)
+	noise[0] = ' '
+	_, _ = rand.Read(noise[1:]) // it never fails
+	return noise
 }
 
 // End notes what the caller was told. A message that was refused before it was
