@@ -32,10 +32,12 @@ type answers struct {
 	stuck func(topicKey string)
 
 	mu    sync.Mutex
-	conns map[*answeredConn]struct{} // with requests that are not answered
-	built int                        // batches that are in a request, which is not sent yet
-	last  time.Duration              // when the last of them was
-	gaps  map[topicPart]*gap         // where none was taken since
+	conns map[*answeredConn]struct{}  // with requests that are not answered
+	built int                         // batches that are in a request, which is not sent yet
+	last  time.Duration               // when the last of them was
+	gaps  map[topicPart]*gap          // where none was taken since
+	taken map[topicPart]time.Duration // when the latest that was taken was sent
+	said  map[topicPart]lastSaid      // what brokers answered last, if it was an error
 	// dropping says of which topic the engine is forgetting what is on its way; or nil.
 	dropping func(topicKey string) bool
 
@@ -64,8 +66,17 @@ type gap struct {
 	suspected bool
 }
 
+// A lastSaid is an error that a broker answered.
+type lastSaid struct {
+	err error
+	at  time.Duration
+}
+
 func newAnswers(tooLarge, stuck func(topicKey string)) *answers {
-	return &answers{began: time.Now(), tooLarge: tooLarge, stuck: stuck, oneDrop: make(chan struct{}, 1)}
+	return &answers{
+		began: time.Now(), tooLarge: tooLarge, stuck: stuck, oneDrop: make(chan struct{}, 1),
+		taken: make(map[topicPart]time.Duration), said: make(map[topicPart]lastSaid),
+	}
 }
 
 // now is the time, never 0.
@@ -204,19 +215,53 @@ func (a *answers) drop(isTopic func(key string) bool, purge func()) {
 	a.oneDrop <- struct{}{}
 	defer func() { <-a.oneDrop }()
 	a.mu.Lock()
+	a.dropping = isTopic
+	a.mu.Unlock()
+	a.forget(isTopic)
+	purge()
+	a.mu.Lock()
+	a.dropping = nil
+	maps.DeleteFunc(a.gaps, func(at topicPart, _ *gap) bool { return isTopic(at.topic) })
+	a.mu.Unlock()
+}
+
+// forget notes that the engine has forgotten, or is about to, what is on its way to a topic.
+func (a *answers) forget(isTopic func(key string) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for c := range a.conns {
 		for i := range c.sent {
 			r := &c.sent[i]
 			r.dropped = r.dropped || slices.ContainsFunc(r.batches, func(b sentBatch) bool { return isTopic(b.topic) })
 		}
 	}
-	a.dropping = isTopic
-	a.mu.Unlock()
-	purge()
+}
+
+// takenSince reports whether a batch of a partition that was sent at or after t was taken.
+func (a *answers) takenSince(isTopic func(key string) bool, partition int32, t time.Duration) bool {
 	a.mu.Lock()
-	a.dropping = nil
-	maps.DeleteFunc(a.gaps, func(at topicPart, _ *gap) bool { return isTopic(at.topic) })
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	for at, sent := range a.taken {
+		if at.partition == partition && sent >= t && isTopic(at.topic) {
+			return true
+		}
+	}
+	return false
+}
+
+// refusal returns the error that a broker has answered last to a batch of a topic, at or
+// after t; nil if it has answered none, or has taken one since. The engine sends most
+// batches again for as long as it takes, and tells nobody why.
+func (a *answers) refusal(isTopic func(key string) bool, t time.Duration) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var last lastSaid
+	for at, said := range a.said {
+		if said.at >= max(t, last.at) && isTopic(at.topic) {
+			last = said
+		}
+	}
+	return last.err
 }
 
 // doubt is called with the lock held.
@@ -389,6 +434,11 @@ func (a *answers) take(c *answeredConn) (tooLarge []string) {
 	for _, b := range r.batches {
 		code, answered := codes[b.topicPart]
 		err := kerr.ErrorForCode(code)
+		if err != nil {
+			a.said[b.topicPart] = lastSaid{err, a.now()}
+		} else if answered {
+			delete(a.said, b.topicPart)
+		}
 		behind := a.isBehind(b)
 		switch {
 		case answered && (err == nil || errors.Is(err, kerr.DuplicateSequenceNumber)):
@@ -396,6 +446,7 @@ func (a *answers) take(c *answeredConn) (tooLarge []string) {
 				sure = false
 			} else {
 				delete(a.gaps, b.topicPart)
+				a.taken[b.topicPart] = r.at
 			}
 		case answered && outOfPlace(err):
 			a.misses(b, r.at)

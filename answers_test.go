@@ -187,3 +187,43 @@ func TestOneDropAtATime(t *testing.T) {
 		}
 	})
 }
+
+// What the engine has forgotten, or has not looked at when it is closed, may be in the log:
+// nobody is told of it what the answer said.
+func TestAnswersThatAreNotLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAnswers(nil, nil)
+		near, far := net.Pipe()
+		conn := a.watch(near)
+		defer func() { _, _ = conn.Close(), far.Close() }()
+		all := func(string) bool { return true }
+		ask := func(number int32, meanwhile func()) {
+			frame := batchFrame(0, number)
+			go func() { _, _ = io.CopyN(io.Discard, far, int64(len(frame))) }()
+			if _, err := conn.Write(frame); err != nil {
+				t.Fatal(err)
+			}
+			meanwhile()
+			answer := produceAnswer(0)
+			go func() { _, _ = far.Write(answer) }()
+			if _, err := io.ReadFull(conn, make([]byte, len(answer))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := a.now()
+		time.Sleep(time.Second)
+		ask(0, func() {})
+		time.Sleep(time.Second)
+		after := a.now()
+		if !a.takenSince(all, 0, before) || a.takenSince(all, 0, after) || a.takenSince(all, 1, before) {
+			t.Error("which batch was taken is not known")
+		}
+		if a.doubtSince(before) {
+			t.Error("doubt without a reason")
+		}
+		ask(1, func() { a.forget(all) })
+		if !a.doubtSince(after) {
+			t.Error("no doubt of a batch that the engine has forgotten")
+		}
+	})
+}

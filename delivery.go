@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,11 @@ type delivery struct {
 	ordered bool            // whether the next of its key may be queued already
 	done    func(Message, error)
 	settled chan struct{} // closed with err set; nil if done is called instead
+
+	mu        sync.Mutex
+	withdrawn chan struct{} // what the engine waits for; nil until it asks
+	unwatch   func() bool   // of withdrawn; or nil
+	over      bool          // withdrawn is not closed any more
 
 	err    error
 	handed moment // when it was given to the engine
@@ -57,13 +63,56 @@ func (m *moment) get() time.Duration   { return time.Duration(m.at.Load()) }
 // not withdrawn: nobody could tell what became of it. Nor is one that would take
 // others along that are then sent again, perhaps behind the next of their key.
 func (d *delivery) Done() <-chan struct{} {
-	if d.p.answers.doubtSince(d.handed.get()) || d.Err() != nil && d.p.queue.orderedLive(d.msg.Topic) {
-		return nil
+	if d.Err() == nil {
+		// Whether it may be withdrawn is decided when it is given up.
+		if c := d.withdrawal(); d.Err() == nil {
+			return c
+		}
 	}
-	if d.givenUp != nil {
-		return d.givenUp
+	if d.mayWithdraw() {
+		return closed
 	}
-	return d.ctx.Done()
+	return nil
+}
+
+// closed is a channel that is.
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func (d *delivery) mayWithdraw() bool {
+	return !d.p.answers.doubtSince(d.handed.get()) && !d.p.queue.orderedLive(d.msg.Topic)
+}
+
+// withdrawal returns the channel that withdraw closes.
+func (d *delivery) withdrawal() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.withdrawn == nil && !d.over {
+		d.withdrawn = make(chan struct{})
+		if d.givenUp == nil {
+			d.unwatch = context.AfterFunc(d.ctx, d.withdraw)
+		}
+	}
+	return d.withdrawn
+}
+
+// withdraw tells the engine that d has been given up, if it has asked.
+func (d *delivery) withdraw() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.withdrawn != nil && !d.over && d.mayWithdraw() {
+		close(d.withdrawn)
+	}
+	d.over = true
+}
+
+// unwatched ends what watches d, which is settled.
+func (d *delivery) unwatched() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = true
+	if d.unwatch != nil {
+		d.unwatch()
+	}
 }
 
 // Err returns why the record is withdrawn.
@@ -114,6 +163,9 @@ func (d *delivery) promise(r *kgo.Record, err error) { d.told(r, err, d.p.answer
 func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 	p := d.p
 	open := false
+	if isAbandoned(err) {
+		p.answers.forget(d.isTopic)
+	}
 	if mayBeOnItsWay(err) {
 		var wait func()
 		if p.life.Err() == nil {
@@ -123,8 +175,7 @@ func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 				d.line.release()
 			}
 		}
-		isTopic := func(key string) bool { return p.mayBe(d.msg.Topic, key) }
-		open = p.answers.unanswered(isTopic, d.record.Partition, d.handed.get(), at, wait)
+		open = p.answers.unanswered(d.isTopic, d.record.Partition, d.handed.get(), at, wait)
 		switch {
 		case wait == nil:
 		case open:
@@ -142,6 +193,7 @@ func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 		d.err = p.outcome(d, err, open)
 	}
 	d.line.leave(d)
+	d.unwatched()
 	p.queue.release(d)
 	if d.done != nil {
 		d.done(d.msg, d.err)
@@ -151,6 +203,9 @@ func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 		close(d.settled)
 	}
 }
+
+// isTopic reports whether d's topic may be what a request calls key.
+func (d *delivery) isTopic(key string) bool { return d.p.mayBe(d.msg.Topic, key) }
 
 // mayBeOnItsWay reports whether the engine fails with this error messages that are on
 // their way still: because a broker has refused another, another's context has ended, or
@@ -179,6 +234,8 @@ func (p *Producer) again(d *delivery, err error) bool {
 		// Another message's context. The engine looks at that of the first in line
 		// for a partition, and only while that was never sent or, as Done sees to it,
 		// is known not to be written.
+		d.line.retake(d)
+		return true
 	case isTooLarge(err):
 		return p.againAlone(d)
 	case isDropped(err):
@@ -187,8 +244,6 @@ func (p *Producer) again(d *delivery, err error) bool {
 	default:
 		return false
 	}
-	p.hand(d)
-	return true
 }
 
 // againAlone handles a broker's refusal of a batch for its size, which fails all
@@ -220,6 +275,10 @@ func (p *Producer) outcome(d *delivery, err error, open bool) error {
 	_, answered := errors.AsType[*kerr.Error](err)
 	// An earlier try may have been written, or it is on its way.
 	open = open || p.answers.doubtSince(d.handed.get())
+	if isAbandoned(err) || errors.Is(err, kgo.ErrClientClosed) {
+		// An answer may have come just before, and the engine did not look at it.
+		open = open || p.answers.takenSince(d.isTopic, d.record.Partition, d.handed.get())
+	}
 	if open || answered && !notWritten(err) || !answered && !isContextError(err) && p.answers.maybeWritten(d.handed.get()) {
 		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
 	}

@@ -194,6 +194,12 @@ func isContextError(err error) bool {
 // does not export the error.
 func isDropped(err error) bool { return strings.Contains(err.Error(), "topic purged while buffered") }
 
+// isAbandoned reports whether the engine has forgotten what is on its way to a topic,
+// since it was told to or has seen that another has replaced it.
+func isAbandoned(err error) bool {
+	return err != nil && (errors.Is(err, kerr.UnknownTopicID) || isDropped(err))
+}
+
 // isTooLarge reports whether err is a broker's refusal of a batch for its size.
 func isTooLarge(err error) bool {
 	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)

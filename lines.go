@@ -148,6 +148,14 @@ func (l *line) single(d *delivery) {
 	l.advance()
 }
 
+// retake takes back d, which goes again when its turn has come.
+func (l *line) retake(d *delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.takeBack(d)
+	l.advance()
+}
+
 // isSingle reports whether d was sent alone.
 func (l *line) isSingle(d *delivery) bool {
 	l.mu.Lock()
@@ -181,9 +189,6 @@ func (l *line) leave(d *delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leaves(d)
-	if d.err != nil { // what the engine gives back with it comes now
-		l.refused = false
-	}
 	l.advance()
 }
 

@@ -22,7 +22,8 @@ type ProducerConfig struct {
 	// acknowledgements. If zero, it is 10 seconds.
 	FlushTimeout time.Duration
 	// MaxMessageBytes is the largest message accepted, before compression. If
-	// zero, it is 10 MiB. The broker's own limit applies after compression.
+	// zero, it is 10 MiB. The broker's own limit applies after compression, and a
+	// Consumer passes over batches of more than 24 MiB before it.
 	MaxMessageBytes int
 	// MaxBufferedBytes bounds the messages that are not settled yet; beyond it,
 	// Produce waits. If zero, it is 64 MiB.
@@ -240,6 +241,7 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 		return p.result(ctx, d)
 	}
 	close(d.givenUp)
+	d.withdraw()
 	d.line.drop(d)
 	if settle {
 		select {
@@ -271,6 +273,9 @@ func (p *Producer) wait(ctx context.Context, d *delivery) error {
 		case <-d.settled:
 			return nil
 		case <-ctx.Done():
+			if said := p.answers.refusal(d.isTopic, d.handed.get()); said != nil {
+				return fail([]error{ctx.Err(), ErrProducer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), ctx.Err(), reason(said))
+			}
 			return p.gaveUp(ctx.Err(), p.naming(d.msg.Topic))
 		case <-past:
 			if err := p.refused(); err != nil {
@@ -372,26 +377,7 @@ func (p *Producer) Pending() int { return p.queue.len() }
 func (p *Producer) Flush(ctx context.Context) error {
 	w := p.queue.drained()
 	defer p.queue.forget(w)
-	_, past, _ := p.watch.status()
-	var stopped error
-	select {
-	case <-w.done:
-	default:
-		select {
-		case <-w.done:
-		case <-ctx.Done():
-			is, why := p.watch.trouble()
-			if why != "" {
-				why = ": " + why
-			}
-			stopped = fail(append(is, ErrOutcomeUnknown, ctx.Err()), "kafka: flushing: %s with %d message(s) not settled%s", ctx.Err(), p.Pending(), why)
-		case <-past:
-			if cause := p.refused(); cause != nil {
-				stopped = fail([]error{cause, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token", reason(cause), p.Pending())
-			}
-		case <-p.released:
-		}
-	}
+	stopped := p.drain(ctx, w)
 	failed, causes := p.queue.takeFailures()
 	if failed == 0 {
 		return stopped
@@ -400,6 +386,34 @@ func (p *Producer) Flush(ctx context.Context) error {
 		return fail(append(causes, stopped), "%s; %s", reason(stopped), failureText(failed, causes))
 	}
 	return fail(causes, "kafka: %s", failureText(failed, causes))
+}
+
+// drain returns when w is done (nil), or why there is no use in waiting.
+func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
+	select {
+	case <-w.done:
+		return nil
+	default:
+	}
+	for {
+		_, past, _ := p.watch.status()
+		select {
+		case <-w.done:
+			return nil
+		case <-p.released:
+			return nil
+		case <-ctx.Done():
+			is, why := p.watch.trouble()
+			if why != "" {
+				why = ": " + why
+			}
+			return fail(append(is, ErrOutcomeUnknown, ctx.Err()), "kafka: flushing: %s with %d message(s) not settled%s", ctx.Err(), p.Pending(), why)
+		case <-past:
+			if cause := p.refused(); cause != nil {
+				return fail([]error{cause, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token", reason(cause), p.Pending())
+			}
+		}
+	}
 }
 
 // Close flushes for at most FlushTimeout, releases everything, and says how many
