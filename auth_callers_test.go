@@ -264,3 +264,31 @@ func TestPanicTextIsRedacted(t *testing.T) {
 		}
 	}
 }
+
+// A broker's refusal makes the source be asked again. Who closes the client meanwhile does
+// not wait for that.
+func TestRefusedWhileTheSourceHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		asked := 0
+		m := OAuthBearer(func(ctx context.Context) (string, error) {
+			if asked++; asked == 1 {
+				return tokenIn(time.Hour), nil
+			}
+			<-ctx.Done()
+			return "", ctx.Err()
+		})
+		s, _, err := m.Authenticate(ctx, "kafka.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Second, cancel)
+		start := time.Now()
+		if _, _, err := s.Challenge([]byte(`{"status":"invalid_token"}`)); !errors.Is(err, ErrAuthentication) {
+			t.Errorf("%v", err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}

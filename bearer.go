@@ -46,8 +46,8 @@ func (*bearer) Name() string { return "OAUTHBEARER" }
 // Authenticate returns the client's first message. While authentication fails it
 // keeps looking for a better token, for at most askTimeout, without troubling the
 // broker.
-func (m *bearer) Authenticate(ctx context.Context, host string) (sasl.Session, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session, []byte, error) {
+	ctx, cancel := context.WithTimeout(caller, askTimeout)
 	defer cancel()
 	for {
 		if err := m.watch.turn(ctx); err != nil {
@@ -67,7 +67,7 @@ func (m *bearer) Authenticate(ctx context.Context, host string) (sasl.Session, [
 		if err != nil {
 			return nil, nil, temporary{fail([]error{ErrAuthentication, err}, "kafka: authentication: %s", reason(err))}
 		}
-		return &bearerSession{m: m, token: tok, claims: claims, host: host, asked: asked}, first, nil
+		return &bearerSession{m: m, caller: caller, token: tok, claims: claims, host: host, asked: asked}, first, nil
 	}
 }
 
@@ -122,6 +122,7 @@ func (t temporary) Unwrap() error { return t.error }
 // A bearerSession reads the broker's answers to one token.
 type bearerSession struct {
 	m      *bearer
+	caller context.Context // of Authenticate: Challenge has none
 	token  string
 	claims token.Claims
 	host   string
@@ -143,7 +144,7 @@ func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
 	}
 	// The token may just have been renewed: only when the source has nothing
 	// else, or that is refused too, is this a failure that anybody hears of.
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(s.caller, askTimeout)
 	defer cancel()
 	if other, _, askErr := s.m.ask(ctx); askErr != nil || other == s.token {
 		s.m.watch.fail(err)
