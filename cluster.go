@@ -129,7 +129,7 @@ func (c Cluster) clientOpts(auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.O
 const (
 	fetchMaxBytes = 16 << 20
 	maxFrameBytes = 32 << 20
-	maxBatchBytes = 48 << 20
+	maxBatchBytes = 24 << 20
 )
 
 // retryBackoff spaces the engine's tries: soon at first, for a leader that moved,
@@ -294,8 +294,7 @@ func (r *redials) note(address string, made bool) {
 		delete(r.failed, address)
 		return
 	}
-	const limit = 1000 // of what brokers say are their addresses
-	if len(r.failed) >= limit {
+	if len(r.failed) >= maxAddresses {
 		clear(r.failed)
 	}
 	r.failed[address] = time.Now()

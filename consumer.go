@@ -310,7 +310,7 @@ func (c *Consumer) markCurrent() {
 	}
 	c.mu.Lock()
 	owned := c.places.owns(c.current.Topic, c.current.Partition)
-	set(c.places.done, c.current.Topic, c.current.Partition, c.current.Offset+1)
+	set(c.places.done, c.current.Topic, c.current.Partition, kgo.EpochOffset{Epoch: c.current.LeaderEpoch, Offset: c.current.Offset + 1})
 	c.mu.Unlock()
 	if owned {
 		c.client.MarkCommitRecords(c.current)

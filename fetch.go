@@ -65,7 +65,7 @@ func (c *Consumer) fetch(ctx context.Context) {
 				return
 			}
 			c.take(p, got.losses)
-			if p.Err != nil {
+			if p.Err != nil && !comesAgain(p) {
 				troubled = true
 				if err := c.trouble(ctx, p); err != nil {
 					c.buffer = append(c.buffer, batch{err: err})
@@ -83,6 +83,13 @@ func (c *Consumer) fetch(ctx context.Context) {
 	case <-time.After(troublePause):
 	case <-inner.Done():
 	}
+}
+
+// comesAgain reports whether the engine will meet an error again, alone and then at its
+// place: it cuts what it has fetched of a partition into pieces, and puts the error that
+// ended it on each. Only batches of a form that it does not know it passes over.
+func comesAgain(p kgo.FetchTopicPartition) bool {
+	return len(p.Records) > 0 && !strings.HasPrefix(p.Err.Error(), "unknown magic")
 }
 
 // troublePause spaces fetches that brought nothing but trouble.
@@ -183,13 +190,33 @@ func (c *Consumer) skipTo(ctx context.Context, topic string, partition int32, of
 	c.mu.Lock()
 	c.places.reset(topic, partition, offset)
 	c.mu.Unlock()
+	to := map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: -1, Offset: offset}}}
 	done := make(chan struct{})
 	go func() {
-		c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: -1, Offset: offset}}})
-		close(done)
+		defer close(done)
+		if c.group != "" {
+			c.beforeSkip(topic, partition, to)
+		}
+		c.client.SetOffsets(to)
 	}()
 	select {
 	case <-done:
 	case <-ctx.Done():
+	}
+}
+
+// beforeSkip stores what is done, since the engine takes an offset that it is set to for
+// stored; and gives it a mark of a partition that has none, which it would not set.
+func (c *Consumer) beforeSkip(topic string, partition int32, to map[string]map[int32]kgo.EpochOffset) {
+	ctx, cancel := context.WithTimeout(c.client.Context(), requestTimeout)
+	defer cancel()
+	if err := c.client.CommitMarkedOffsets(ctx); err != nil {
+		c.log.Warn("gracedb: kafka: the position of the group could not be stored yet", "group", c.group, "err", reason(err))
+	}
+	c.mu.Lock()
+	owned := c.places.owns(topic, partition)
+	c.mu.Unlock()
+	if owned {
+		c.client.MarkCommitOffsets(to)
 	}
 }

@@ -134,7 +134,7 @@ func (c *Consumer) follow(topic string, now topicState) {
 	add := make(map[string]map[int32]kgo.Offset)
 	for _, part := range now.partitions {
 		at := kgo.NewOffset().AtStart()
-		if old := slices.ContainsFunc(was.partitions, func(p partitionAt) bool { return p.id == part.id }); old && !another {
+		if old := int(part.id) < len(was.partitions); old && !another {
 			if !purged {
 				continue
 			}

@@ -227,8 +227,8 @@ type topicState struct {
 	name       string
 	id         [16]byte
 	err        error
-	partitions []partitionAt
-	limit      int64 // of a batch's bytes; a Producer's only
+	partitions []partitionAt // 0, 1, 2 …
+	limit      int64         // of a batch's bytes; a Producer's only
 }
 
 // topics asks for the state of the named topics, or of all if none is named.
@@ -253,9 +253,29 @@ func (l *link) topics(ctx context.Context, names ...string) (map[string]topicSta
 			s.partitions = append(s.partitions, partitionAt{p.Partition, p.Leader, p.LeaderEpoch})
 		}
 		slices.SortFunc(s.partitions, func(a, b partitionAt) int { return cmp.Compare(a.id, b.id) })
+		if err := checkPartitions(s.partitions); err != nil {
+			s.partitions, s.err = nil, err
+		}
 		states[s.name] = s
 	}
 	return states, nil
+}
+
+// maxPartitions is by far more than a topic has.
+const maxPartitions = 100_000
+
+// checkPartitions returns why these, in the order of their numbers, cannot be those of a
+// topic. Something is kept of each, and for ever of those that never were.
+func checkPartitions(parts []partitionAt) error {
+	if len(parts) > maxPartitions {
+		return fmt.Errorf("a broker says that it has %d partitions; at most %d are read", len(parts), maxPartitions)
+	}
+	for i, part := range parts {
+		if int(part.id) != i {
+			return fmt.Errorf("a broker says that it has %d partitions, and does not name number %d", len(parts), i)
+		}
+	}
+	return nil
 }
 
 // findTopics returns the state of the named topics; the error is ErrTopic if one

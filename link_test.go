@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // A lateContext has reached its deadline, and does not know it yet.
@@ -82,4 +84,49 @@ func TestRedials(t *testing.T) {
 			t.Errorf("%v; want it to end with its context", err)
 		}
 	})
+}
+
+func TestCheckPartitions(t *testing.T) {
+	numbered := func(ids ...int32) (parts []partitionAt) {
+		for _, id := range ids {
+			parts = append(parts, partitionAt{id: id})
+		}
+		return parts
+	}
+	for _, good := range [][]partitionAt{nil, numbered(0), numbered(0, 1, 2)} {
+		if err := checkPartitions(good); err != nil {
+			t.Errorf("%v: %v", good, err)
+		}
+	}
+	for _, bad := range [][]partitionAt{numbered(1), numbered(-1, 0), numbered(0, 0), numbered(0, 2), make([]partitionAt, maxPartitions+1)} {
+		if checkPartitions(bad) == nil {
+			t.Errorf("%d partitions are taken", len(bad))
+		}
+	}
+}
+
+// Brokers say themselves what their addresses are: not all are remembered for ever.
+func TestAddressesAreForgotten(t *testing.T) {
+	w := newAuthWatch(slog.New(slog.DiscardHandler), 0)
+	for i := range 10 * maxAddresses {
+		w.OnBrokerConnect(kgo.BrokerMetadata{Host: "kafka.test", Port: int32(i)}, 0, nil, errors.New("refused"))
+	}
+	if len(w.last) > maxAddresses {
+		t.Errorf("%d addresses", len(w.last))
+	}
+	if is, _ := w.trouble(); len(is) == 0 {
+		t.Error("no trouble is known")
+	}
+}
+
+// A member has done more of a partition than its group has heard. What another stored
+// meanwhile under a later leader is behind a loss of data, and counts.
+func TestAdjustAfterALoss(t *testing.T) {
+	c := &Consumer{places: newPlaces()}
+	set(c.places.done, "topic", 0, kgo.EpochOffset{Epoch: 5, Offset: 100})
+	stored := kgo.NewOffset().At(60).WithEpoch(6)
+	got, err := c.adjust(t.Context(), map[string]map[int32]kgo.Offset{"topic": {0: stored}})
+	if at := got["topic"][0].EpochOffset(); err != nil || at.Offset != 60 {
+		t.Errorf("continues at %v, %v", at, err)
+	}
 }

@@ -15,19 +15,20 @@ import (
 // This file keeps the promise that nothing published after NewConsumer or
 // Subscribe is missed. The engine's own "start at the end" finds the end out some
 // time after; so the ends are listed first, and pinned: without a group by
-// starting exactly there, with a group by storing them as its position.
+// starting exactly there, with a group by storing them as its position. So are the
+// beginnings, with FromBeginning, lest it go unnoticed that they are deleted.
 
 // places is what a Consumer knows of its topics.
 type places struct {
 	wanted []string // subscribed by a lazy Consumer, not yet in position
 	states map[string]topicState
-	gone   map[string]int             // in how many rounds in a row a topic was not there
-	start  map[string]map[int32]int64 // the snapshot
-	from   map[string]map[int32]int64 // where the engine was told to begin or go on
-	want   map[string]map[int32]int64 // the next offset expected
-	done   map[string]map[int32]int64 // the offset behind the last message that is done
-	owned  map[string]map[int32]bool  // a group member's partitions
-	lost   map[string]map[int32]int   // at which of losses a partition was lost last
+	gone   map[string]int                       // in how many rounds in a row a topic was not there
+	start  map[string]map[int32]int64           // the snapshot
+	from   map[string]map[int32]int64           // where the engine was told to begin or go on
+	want   map[string]map[int32]int64           // the next offset expected
+	done   map[string]map[int32]kgo.EpochOffset // behind the last message that is done
+	owned  map[string]map[int32]bool            // a group member's partitions
+	lost   map[string]map[int32]int             // at which of losses a partition was lost last
 	losses int
 	said   map[string]map[string]bool // by topic: errors reported and not over
 }
@@ -36,7 +37,7 @@ func newPlaces() places {
 	return places{
 		states: make(map[string]topicState), gone: make(map[string]int),
 		start: make(map[string]map[int32]int64), from: make(map[string]map[int32]int64),
-		want: make(map[string]map[int32]int64), done: make(map[string]map[int32]int64),
+		want: make(map[string]map[int32]int64), done: make(map[string]map[int32]kgo.EpochOffset),
 		lost: make(map[string]map[int32]int), owned: make(map[string]map[int32]bool),
 		said: make(map[string]map[string]bool),
 	}
@@ -84,8 +85,8 @@ func (p *places) reset(topic string, partition int32, next int64) {
 // done behind it is not there any more.
 func (p *places) back(topic string, partition int32, next int64) {
 	p.reset(topic, partition, next)
-	if p.done[topic][partition] > next {
-		set(p.done, topic, partition, next)
+	if done := p.done[topic][partition]; done.Offset > next {
+		set(p.done, topic, partition, kgo.EpochOffset{Epoch: done.Epoch, Offset: next})
 	}
 }
 
@@ -111,34 +112,32 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	if err != nil {
 		return err
 	}
-	ends := make(map[string]map[int32]kgo.EpochOffset)
-	if !c.fromBeginning {
-		if ends, err = c.listEnds(ctx, states, topics); err != nil {
-			return err
-		}
+	starts, err := c.whereToStart(ctx, states, topics)
+	if err != nil {
+		return err
 	}
 	if c.group != "" {
-		if err := c.pin(ctx, states, topics, ends); err != nil {
+		if err := c.pin(ctx, states, topics, starts); err != nil {
 			return err
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	direct := make(map[string]map[int32]kgo.Offset)
+	c.mu.Lock()
 	for _, topic := range topics {
 		c.places.states[topic] = states[topic]
 		for _, part := range states[topic].partitions {
 			at := kgo.NewOffset().AtStart()
-			if end, ok := ends[topic][part.id]; ok {
-				at = kgo.NewOffset().At(end.Offset).WithEpoch(end.Epoch)
-				set(c.places.start, topic, part.id, end.Offset)
+			if start, ok := starts[topic][part.id]; ok {
+				at = kgo.NewOffset().At(start.Offset).WithEpoch(start.Epoch)
+				set(c.places.start, topic, part.id, start.Offset)
 				if c.group == "" {
-					c.places.reset(topic, part.id, end.Offset)
+					c.places.reset(topic, part.id, start.Offset)
 				}
 			}
 			set(direct, topic, part.id, at)
 		}
 	}
+	c.mu.Unlock() // the engine may wait for a broker
 	if c.group == "" {
 		c.client.AddConsumePartitions(direct)
 	} else {
@@ -147,23 +146,29 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	return nil
 }
 
-// listEnds returns the end of each partition: the offset of the next message.
-func (c *Consumer) listEnds(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
+// whereToStart returns where to start in each partition: at its end, the offset of the next
+// message, or at its beginning as it is now, so that it is noticed if that is deleted.
+func (c *Consumer) whereToStart(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
+	const latest, earliest = -1, -2
+	when := int64(latest)
+	if c.fromBeginning {
+		when = earliest
+	}
 	wanted := 0
 	for _, topic := range topics {
 		t := kmsg.NewListOffsetsRequestTopic()
 		t.Topic = topic
 		for _, part := range states[topic].partitions {
 			p := kmsg.NewListOffsetsRequestTopicPartition()
-			p.Partition, p.Timestamp = part.id, -1 // the latest
+			p.Partition, p.Timestamp = part.id, when
 			t.Partitions = append(t.Partitions, p)
 			wanted++
 		}
 		req.Topics = append(req.Topics, t)
 	}
-	ends := make(map[string]map[int32]kgo.EpochOffset)
+	starts := make(map[string]map[int32]kgo.EpochOffset)
 	for _, shard := range c.client.RequestSharded(ctx, req) {
 		if shard.Err != nil {
 			return nil, shard.Err
@@ -176,35 +181,35 @@ func (c *Consumer) listEnds(ctx context.Context, states map[string]topicState, t
 					}
 					return nil, fmt.Errorf("topic %s partition %d: %w", t.Topic, p.Partition, err)
 				}
-				set(ends, t.Topic, p.Partition, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset})
+				set(starts, t.Topic, p.Partition, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset})
 				wanted--
 			}
 		}
 	}
 	if wanted != 0 {
-		return nil, fmt.Errorf("the end of %d partition(s) was not told: %w", wanted, kerr.UnknownTopicOrPartition)
+		return nil, fmt.Errorf("where %d partition(s) begin or end was not told: %w", wanted, kerr.UnknownTopicOrPartition)
 	}
-	return ends, nil
+	return starts, nil
 }
 
-// pin stores ends as the group's position where it has none. A group with live
+// pin stores starts as the group's position where it has none. A group with live
 // members refuses that; then adjust does it when a partition is assigned. Where the
 // group has a position in other partitions of the topic, one without is newer than
-// the group, which is to read it from its first message: its end is dropped.
-func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics []string, ends map[string]map[int32]kgo.EpochOffset) error {
+// the group, which is to read it from its first message: its start is dropped.
+func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics []string, starts map[string]map[int32]kgo.EpochOffset) error {
 	committed, err := c.committed(ctx, states, topics)
 	if err != nil {
 		return err
 	}
 	missing := make(map[string]map[int32]kgo.EpochOffset)
-	for topic, parts := range ends {
-		for part, end := range parts {
+	for topic, parts := range starts {
+		for part, start := range parts {
 			switch _, ok := committed[topic][part]; {
 			case ok:
 			case len(committed[topic]) > 0:
 				delete(parts, part)
 			default:
-				set(missing, topic, part, end)
+				set(missing, topic, part, start)
 			}
 		}
 	}
@@ -328,8 +333,10 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 			if snapshot, ok := c.places.start[topic][part]; ok && told < 0 {
 				at = kgo.EpochOffset{Epoch: -1, Offset: snapshot}
 			}
-			if done := c.places.done[topic][part]; done > at.Offset && done > 0 {
-				at = kgo.EpochOffset{Epoch: -1, Offset: done}
+			// What was stored under a later leader than that of what is done here is
+			// behind a loss of data: what is done is not there any more.
+			if done := c.places.done[topic][part]; done.Offset > max(at.Offset, 0) && at.Epoch <= done.Epoch {
+				at = kgo.EpochOffset{Epoch: -1, Offset: done.Offset}
 			}
 			if at.Offset < 0 {
 				continue // FromBeginning, or newer than the snapshot: from its first message

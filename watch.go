@@ -241,7 +241,7 @@ func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
 	if err == nil {
 		w.mu.Lock()
-		w.last[addr] = attempt{at: time.Now()}
+		w.note(addr, nil)
 		w.mu.Unlock()
 		return
 	}
@@ -254,7 +254,7 @@ func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 	}
 	w.mu.Lock()
 	known := w.last[addr].err
-	w.last[addr] = attempt{err, time.Now()}
+	w.note(addr, err)
 	close(w.down)
 	w.down = make(chan struct{})
 	w.mu.Unlock()
@@ -262,6 +262,22 @@ func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 		w.log.Warn("gracedb: kafka: cannot connect", "broker", addr, "err", reason(err))
 	}
 }
+
+// note keeps how a connection went. It is called with the lock held.
+func (w *authWatch) note(addr string, err error) {
+	now := time.Now()
+	if _, known := w.last[addr]; !known && len(w.last) >= maxAddresses {
+		maps.DeleteFunc(w.last, func(_ string, a attempt) bool { return now.Sub(a.at) > staleAfter })
+		if len(w.last) >= maxAddresses {
+			clear(w.last)
+		}
+	}
+	w.last[addr] = attempt{err, now}
+}
+
+// maxAddresses is how many addresses of brokers are remembered: they say themselves what
+// these are.
+const maxAddresses = 1000
 
 // OnBrokerRead is kgo's hook. Where the engine tells nobody of an answer that no
 // broker gives, since it takes the connection for broken and makes another, the log
