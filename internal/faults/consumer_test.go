@@ -34,6 +34,26 @@ func take(t testing.TB, c *gracedb.Consumer, n int) (got []gracedb.Message, err 
 	return got, nil
 }
 
+// ranged ranges over a Stream until n messages or an error came, which must be the last
+// that comes, or nothing for a while.
+func ranged(t testing.TB, c *gracedb.Consumer, n int, lasting time.Duration) (got []gracedb.Message, failure error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), lasting)
+	defer cancel()
+	for m, err := range c.Stream(ctx) {
+		if failure != nil {
+			t.Fatalf("the stream goes on after %v", failure)
+		}
+		if failure = err; err != nil {
+			continue
+		}
+		if got = append(got, m); len(got) == n {
+			break
+		}
+	}
+	return got, failure
+}
+
 // silent checks that nothing comes for a while.
 func silent(t testing.TB, c *gracedb.Consumer, lasting time.Duration) {
 	t.Helper()
