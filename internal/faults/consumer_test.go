@@ -1,12 +1,12 @@
 package faults
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -323,21 +323,102 @@ func TestFault_X3_Bomb(t *testing.T) {
 // What is in a message is its own affair: it is delivered, and its decoders say
 // what is wrong with it and where it is.
 func TestFault_X4_NotJSON(t *testing.T) {
+	const upload = `{"type":"upload","gracedb_server":"https://gracedb-test.ligo.org/api/","pipeline":"p",` +
+		`"gracedb_upload":true,"eventFile":["coinc.xml","aGk="]}`
+	with := func(members string) string { return strings.Replace(upload, "{", "{"+members+",", 1) }
+	nested := func(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
+	cases := []struct {
+		value           string
+		decodes, upload bool
+	}{
+		{upload, true, true},
+		{" \r\n" + upload + "\t ", true, true},
+		{with(`"a":null`), true, true},
+		{with(`"a":` + nested(63)), true, true},
+		// JSON, but no upload.
+		{"null", true, false},
+		{"1", true, false},
+		{`"x"`, true, false},
+		{"[1]", true, false},
+		{"{}", true, false},
+		{nested(64), true, false},
+		{`{"type":"upload"}`, true, false},
+		{`{"type":null}`, true, false},
+		{strings.Replace(upload, `"p"`, "null", 1), true, false},
+		{strings.Replace(upload, "true", `"true"`, 1), true, false},
+		{strings.Replace(upload, `"aGk="`, "null", 1), true, false},
+		{with(`"labels":{}`), true, false},
+		// No JSON.
+		{"", false, false},
+		{" ", false, false},
+		{"{", false, false},
+		{"\x00", false, false},
+		{"\xff\xfe", false, false},
+		{"\xef\xbb\xbf" + upload, false, false},
+		{upload[:len(upload)-1], false, false},
+		{upload + "x", false, false},
+		{upload + upload, false, false},
+		{with(""), false, false},
+		{strings.ReplaceAll(upload, `"`, "'"), false, false},
+		{with(`"a":NaN`), false, false},
+		{with(`"a":01`), false, false},
+		{with(`"a":"\x01"`), false, false},
+		// JSON to most, but not the same to all.
+		{`{"a":1,"a":2}`, false, false},
+		{with(`"type":"upload"`), false, false},
+		{with(`"\u0074ype":"upload"`), false, false},
+		{with(`"a":{"b":1,"b":2}`), false, false},
+		{with("\"a\":\"\xff\""), false, false},
+		{with("\"\xff\":1"), false, false},
+		{with(`"a":"\ud800"`), false, false},
+		{strings.Replace(upload, "aGk=", "\xff", 1), false, false},
+		{with(`"a":` + nested(64)), false, false},
+		{nested(65), false, false},
+		{strings.Repeat("[", 20_000), false, false},
+	}
 	both(t, kafkatest.Config{}, func(t *testing.T, r *rig, group string) {
 		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = group })
-		for _, value := range []string{"", "null", "{", `{"a":1,"a":2}`, "\xff\xfe", "[1]", `"x"`, `{"type":"upload"}`, string(bytes.Repeat([]byte("["), 20_000))} {
+		deliver := func(value string) gracedb.Message {
 			r.raw(t, topic, 0, value)
 			got, err := take(t, con, 1)
 			if err != nil || string(got[0].Value) != value {
 				t.Fatalf("%.20q: %v, %v", value, got, err)
 			}
-			_, err = got[0].Upload()
-			wantKinds(t, err, nil, nil, topic, fmt.Sprint(got[0].Offset))
-			var v struct{ A int }
-			if err := got[0].Decode(&v); err != nil {
-				wantKinds(t, err, nil, nil, topic, fmt.Sprint(got[0].Offset))
+			return got[0]
+		}
+		refuses := func(m gracedb.Message, by string, refused bool, err error, is ...error) {
+			t.Helper()
+			switch {
+			case refused:
+				if err == nil {
+					t.Errorf("%s takes %.200q", by, m.Value)
+					return
+				}
+				wantKinds(t, err, is, nil, topic, "partition 0", fmt.Sprint("offset ", m.Offset, ":"))
+			case err != nil:
+				t.Errorf("%s of %.200q: %v", by, m.Value, err)
 			}
 		}
+		for _, c := range cases {
+			m := deliver(c.value)
+			var v any
+			refuses(m, "Decode", !c.decodes, m.Decode(&v))
+			u, err := m.Upload()
+			refuses(m, "Upload", !c.upload, err)
+			if errors.Is(err, gracedb.ErrNotUpload) {
+				t.Errorf("%.200q is taken for a message of another type: %v", c.value, err)
+			}
+			if c.upload && string(u.Data) != "hi" {
+				t.Errorf("Upload of %.200q: %+v", c.value, u)
+			}
+		}
+		// JSON that is not what its reader is for.
+		m := deliver(upload)
+		var v struct{ Type int }
+		refuses(m, "Decode", true, m.Decode(&v))
+		m = deliver(`{"type":"ping"}`)
+		_, err := m.Upload()
+		refuses(m, "Upload", true, err, gracedb.ErrNotUpload)
 	})
 }
 
