@@ -167,57 +167,54 @@ func TestFault_B17_CoordinatorMoves(t *testing.T) {
 }
 
 // Retention deletes what was not read yet: the gap is told, and reading goes on
-// where the log begins.
+// where the log begins, wherever it began itself.
 func TestFault_B18_OffsetOutOfRange(t *testing.T) {
-	both(t, kafkatest.Config{}, func(t *testing.T, r *rig, group string) {
-		for _, read := range []int{0, 3} {
-			t.Logf("%d read before", read)
-			con := r.consumer(t, func(c *gracedb.ConsumerConfig) {
-				if c.GroupID = group; group != "" {
-					c.GroupID = fmt.Sprint(group, read)
-				}
+	for _, fromBeginning := range []bool{false, true} {
+		for _, read := range []int{0, 3} { // messages before the gap
+			if fromBeginning && read == 0 {
+				continue
+			}
+			t.Run(fmt.Sprintf("beginning=%v,read=%d", fromBeginning, read), func(t *testing.T) {
+				both(t, kafkatest.Config{}, func(t *testing.T, r *rig, group string) { outOfRange(t, r, group, fromBeginning, read) })
 			})
-			first := len(r.records(t))
-			if read > 0 {
-				first += int(lowest(t, r))
-			}
-			r.raw(t, topic, 0, numbers(0, read)...)
-			if _, err := take(t, con, read); err != nil {
-				t.Fatal(err)
-			}
-			if read > 0 {
-				silent(t, con, time.Second)
-			}
-			// The consumer is away while the log moves on.
-			r.Refuse()
-			r.Drop(kafkatest.RST)
-			r.raw(t, topic, 0, numbers(read, 20)...)
-			if err := r.Trim(topic, 0, int64(first+15)); err != nil {
-				t.Fatal(err)
-			}
-			r.Accept()
-			_, err := take(t, con, 1)
-			wantKinds(t, err, is(gracedb.ErrConsumer), is(gracedb.ErrProducer), topic, fmt.Sprint(first+15))
-			t.Log(err)
-			got, err := take(t, con, 5)
-			if err != nil {
-				t.Error(err)
-			}
-			wantOffsets(t, got, int64(first+15), int64(first+20))
-			if err := con.Close(); err != nil {
-				t.Error(err)
-			}
 		}
-	})
+	}
 }
 
-// lowest returns where a topic's log begins.
-func lowest(t testing.TB, r *rig) int64 {
-	records := r.records(t)
-	if len(records) == 0 {
-		t.Fatal("the log is empty")
+func outOfRange(t *testing.T, r *rig, group string, fromBeginning bool, read int) {
+	const begin, trimmed, end = 5, 20, 25
+	r.raw(t, topic, 0, numbers(0, begin)...)
+	if err := r.Trim(topic, 0, begin); err != nil {
+		t.Fatal(err)
 	}
-	return records[0].Offset
+	con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID, c.FromBeginning = group, fromBeginning })
+	at := begin + read
+	r.raw(t, topic, 0, numbers(begin, at)...)
+	if _, err := take(t, con, read); err != nil {
+		t.Fatal(err)
+	}
+	silent(t, con, time.Second)
+	// The consumer is away while the log moves on.
+	r.Refuse()
+	r.Drop(kafkatest.RST)
+	r.raw(t, topic, 0, numbers(at, end)...)
+	if err := r.Trim(topic, 0, trimmed); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := take(t, con, 1)
+	if len(got) > 0 {
+		t.Errorf("offset %d comes before the loss is told", got[0].Offset)
+	}
+	wantLoss(t, err, fmt.Sprintf("messages %d to %d", at, trimmed-1), fmt.Sprintf("begins at %d; continuing there", trimmed))
+	got, err = take(t, con, end-trimmed)
+	if err != nil {
+		t.Error(err)
+	}
+	wantOffsets(t, got, trimmed, end)
+	silent(t, con, time.Second)
 }
 
 // Members come and go: every message is seen, and what comes again was not done.
