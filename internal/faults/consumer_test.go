@@ -166,6 +166,50 @@ func TestFault_B17_CoordinatorMoves(t *testing.T) {
 	})
 }
 
+// All brokers move to other addresses; the names to start from stay. Who reads has
+// what is published then within the time that who publishes has: both find the
+// brokers anew, however long it was quiet.
+func TestFault_B15_ConsumersFollow(t *testing.T) {
+	virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{topic: 3}}, func(t *testing.T, r *rig) {
+		named := func(c *gracedb.Cluster) {
+			c.Brokers = []string{"kafka1.test:9092", "kafka2.test:9092"}
+			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if strings.HasPrefix(addr, "kafka") {
+					addr = r.Addrs()[0]
+				}
+				return r.Dial(ctx, network, addr)
+			}
+			c.SkipHostnameVerification = true // the brokers' certificate is for localhost
+		}
+		p := r.producer(t, func(c *gracedb.ProducerConfig) { named(&c.Cluster) })
+		var consumers []*gracedb.Consumer
+		for _, group := range withAndWithout {
+			consumers = append(consumers, r.consumer(t, func(c *gracedb.ConsumerConfig) { named(&c.Cluster); c.GroupID = group }))
+		}
+		for _, quiet := range []time.Duration{0, 0, time.Second, 2900 * time.Millisecond, 7 * time.Second, time.Minute, 10 * time.Minute} {
+			time.Sleep(quiet)
+			start := time.Now()
+			for id := range int32(3) {
+				if err := r.Move(id); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.send(t, p, "k")
+			sent := time.Since(start)
+			for _, c := range consumers {
+				if _, err := take(t, c, 1); err != nil {
+					t.Error(err)
+				}
+				took := time.Since(start)
+				within(t, "receiving", took, 5*time.Second)
+				t.Logf("quiet for %v: sent in %v, received in %v", quiet, sent, took)
+			}
+		}
+		closeProducer(t, p)
+		r.judge(t)
+	})
+}
+
 // Retention deletes what was not read yet: the gap is told, and reading goes on
 // where the log begins, wherever it began itself.
 func TestFault_B18_OffsetOutOfRange(t *testing.T) {
