@@ -267,6 +267,27 @@ func TestFault_B19_MembersComeAndGo(t *testing.T) {
 		first := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" }) // pins the position
 		var mu sync.Mutex
 		seen := make(map[string]int)
+		stored := make(map[int32]int64) // by partition: up to where a commit was acknowledged
+		r.Inject(kafkatest.Fault{
+			Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.OffsetCommit}, Count: -1,
+			Rewrite: func(req kmsg.Request, resp kmsg.Response) {
+				mu.Lock()
+				defer mu.Unlock()
+				accepted := make(map[int32]bool)
+				for _, t := range resp.(*kmsg.OffsetCommitResponse).Topics {
+					for _, p := range t.Partitions {
+						accepted[p.Partition] = p.ErrorCode == 0
+					}
+				}
+				for _, t := range req.(*kmsg.OffsetCommitRequest).Topics {
+					for _, p := range t.Partitions {
+						if accepted[p.Partition] {
+							stored[p.Partition] = max(stored[p.Partition], p.Offset)
+						}
+					}
+				}
+			},
+		})
 		consume := func(ctx context.Context, c *gracedb.Consumer) {
 			for m, err := range c.Stream(ctx) {
 				if err != nil {
@@ -274,7 +295,10 @@ func TestFault_B19_MembersComeAndGo(t *testing.T) {
 					return
 				}
 				mu.Lock()
-				seen[fmt.Sprint(m.Partition, "/", m.Offset)]++
+				id := fmt.Sprint(m.Partition, "/", m.Offset)
+				if seen[id]++; seen[id] > 1 && m.Offset < stored[m.Partition] {
+					t.Errorf("%s comes again, and all before %d was stored as done", id, stored[m.Partition])
+				}
 				mu.Unlock()
 			}
 		}
@@ -319,11 +343,17 @@ func TestFault_B19_MembersComeAndGo(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
-		doubled := 0
+		doubled, done := 0, 0
 		for _, times := range seen {
 			doubled += times - 1
 		}
-		t.Logf("%d seen, %d doubled", len(seen), doubled)
+		for _, at := range stored {
+			done += int(at)
+		}
+		t.Logf("%d seen, %d doubled, %d stored as done", len(seen), doubled, done)
+		if done < n/2 {
+			t.Error("hardly a commit was seen")
+		}
 		// A member that leaves has one message in hand, which is not done.
 		if doubled > 60 {
 			t.Errorf("%d doubled", doubled)
