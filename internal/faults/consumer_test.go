@@ -215,9 +215,6 @@ func TestFault_B15_ConsumersFollow(t *testing.T) {
 func TestFault_B18_OffsetOutOfRange(t *testing.T) {
 	for _, fromBeginning := range []bool{false, true} {
 		for _, read := range []int{0, 3} { // messages before the gap
-			if fromBeginning && read == 0 {
-				continue
-			}
 			t.Run(fmt.Sprintf("beginning=%v,read=%d", fromBeginning, read), func(t *testing.T) {
 				both(t, kafkatest.Config{}, func(t *testing.T, r *rig, group string) { outOfRange(t, r, group, fromBeginning, read) })
 			})
