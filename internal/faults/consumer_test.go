@@ -1,17 +1,23 @@
 package faults
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -358,34 +364,173 @@ func TestFault_B19_MembersComeAndGo(t *testing.T) {
 	})
 }
 
-// A batch that inflates without end stops the stream once, with its place, and is
-// passed over.
+// A batch that inflates to 1 GiB ends the Stream once, with its place. Ranging again
+// goes on after it, and it takes no more memory than a large batch may.
 func TestFault_X3_Bomb(t *testing.T) {
-	both(t, kafkatest.Config{MaxMessageBytes: 20 << 20}, func(t *testing.T, r *rig, group string) {
-		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = group })
-		r.raw(t, topic, 0, "before")
-		bomb, err := r.Client(kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(80<<20), kgo.MaxBufferedBytes(200<<20))
-		if err != nil {
-			t.Fatal(err)
+	for name, pack := range map[string]func(testing.TB) *bomb{
+		"gzip": gzipBomb, "lz4": lz4Bomb, "snappy": snappyBomb, "snappy of Java": javaSnappyBomb,
+		"zstd":            func(t testing.TB) *bomb { return zstdBomb(t, 0) },
+		"zstd, size told": func(t testing.TB) *bomb { return zstdBomb(t, bombSize) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := pack(t)
+			t.Logf("%d bytes inflate to %d", len(b.packed), bombSize)
+			cfg := kafkatest.Config{MaxMessageBytes: 20 << 20}
+			if b.codec != kgo.CodecZstd {
+				both(t, cfg, func(t *testing.T, r *rig, group string) {
+					silent(t, meetBomb(t, r, group, b), time.Second)
+				})
+				return
+			}
+			for _, group := range withAndWithout {
+				// On the real clock: see TestFault_B11_MessageTooLarge.
+				t.Run("group="+group, func(t *testing.T) { meetBomb(t, newRig(t, cfg), group, b) })
+			}
+		})
+	}
+}
+
+func meetBomb(t *testing.T, r *rig, group string, b *bomb) (con *gracedb.Consumer) {
+	r.raw(t, topic, 0, "before")
+	client, err := r.Client(kgo.WithCompressor(b), kgo.ProducerBatchMaxBytes(20<<20), kgo.DisableClientMetrics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The engine takes what its compressor has made of a batch if that is smaller.
+	err = client.ProduceSync(context.Background(), &kgo.Record{Topic: topic, Value: make([]byte, len(b.packed))}).FirstErr()
+	client.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.raw(t, topic, 0, "after")
+	runtime.GC() // twice empties the engine's pools, where a buffer of such a size may be
+	runtime.GC()
+	copies := 4 * uint64(len(b.packed)) // the broker makes two for a fetch, and two fetches bring the batch
+	allocating(t, 64<<20+copies, func() {
+		con = r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID, c.FromBeginning = group, true })
+		got, err := ranged(t, con, 2, time.Minute)
+		if len(got) != 1 || string(got[0].Value) != "before" {
+			t.Errorf("%d messages before the batch", len(got))
 		}
-		defer bomb.Close()
-		if err := bomb.ProduceSync(context.Background(), &kgo.Record{Topic: topic, Value: make([]byte, 70<<20)}).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-		r.raw(t, topic, 0, "after")
-		got, err := take(t, con, 1)
-		if err != nil || string(got[0].Value) != "before" {
-			t.Fatalf("%v, %v", got, err)
-		}
-		_, err = take(t, con, 1)
-		wantKinds(t, err, is(gracedb.ErrConsumer), is(gracedb.ErrConnection), topic, "offset 1")
+		wantKinds(t, err, is(gracedb.ErrConsumer), is(gracedb.ErrConnection), topic, "partition 0 offset 1", "inflates")
 		t.Log(err)
-		got, err = take(t, con, 1)
-		if err != nil || string(got[0].Value) != "after" {
+		got, err = ranged(t, con, 1, time.Minute)
+		if err != nil || len(got) != 1 || got[0].Offset != 2 || string(got[0].Value) != "after" {
 			t.Errorf("%v, %v", got, err)
 		}
-		silent(t, con, time.Second)
 	})
+	return con
+}
+
+// bombSize is what bombs inflate to.
+const bombSize = 1 << 30
+
+// A bomb is a Compressor of kgo that makes of each batch the same: one record of zeros.
+type bomb struct {
+	packed []byte
+	codec  kgo.CompressionCodecType
+}
+
+// Compress is kgo's Compressor.
+func (b *bomb) Compress(*bytes.Buffer, []byte, ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
+	return b.packed, b.codec
+}
+
+// bombHead is what the record begins with. All behind it are zeros: the value, and the
+// number of headers.
+func bombHead() []byte {
+	head := []byte{0, 0, 0, 1} // attributes, two deltas, no key
+	head = binary.AppendVarint(head, bombSize-15)
+	return append(binary.AppendVarint(nil, bombSize-5), head...)
+}
+
+// write writes the record, piece by piece.
+func (b *bomb) write(t testing.TB, w io.WriteCloser) {
+	t.Helper()
+	piece := make([]byte, 1<<20)
+	copy(piece, bombHead())
+	for range bombSize / len(piece) {
+		if _, err := w.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+		clear(piece[:len(bombHead())])
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func gzipBomb(t testing.TB) *bomb {
+	b := &bomb{codec: kgo.CodecGzip}
+	var buf bytes.Buffer
+	w, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(t, w)
+	b.packed = buf.Bytes()
+	return b
+}
+
+// zstdBomb tells its size beforehand if that is not zero.
+func zstdBomb(t testing.TB, size int64) *bomb {
+	b := &bomb{codec: kgo.CodecZstd}
+	var buf bytes.Buffer
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.Reset(&buf); size > 0 {
+		w.ResetContentSize(&buf, size)
+	}
+	b.write(t, w)
+	b.packed = buf.Bytes()
+	return b
+}
+
+// lz4Bomb repeats a block of zeros: blocks are independent of each other, and what is
+// too large is found out before the checksum at the end.
+func lz4Bomb(t testing.TB) *bomb {
+	const head, tail = 7, 8
+	first, zeros := compressed(t, kgo.Lz4Compression(), bombHead()), compressed(t, kgo.Lz4Compression(), nil)
+	packed := first[:len(first)-tail]
+	for range bombSize/blockSize - 1 {
+		packed = append(packed, zeros[head:len(zeros)-tail]...)
+	}
+	return &bomb{codec: kgo.CodecLz4, packed: append(packed, zeros[len(zeros)-tail:]...)}
+}
+
+// snappyBomb only says that it is so large: zeros are a twentieth of their size in
+// snappy, which does not fit into a fetch. But the size is told before them.
+func snappyBomb(t testing.TB) *bomb {
+	some := compressed(t, kgo.SnappyCompression(), bombHead())
+	_, n := binary.Uvarint(some)
+	return &bomb{codec: kgo.CodecSnappy, packed: append(binary.AppendUvarint(nil, bombSize), some[n:]...)}
+}
+
+// javaSnappyBomb is the same in the frame that Java's clients put around it.
+func javaSnappyBomb(t testing.TB) *bomb {
+	b := snappyBomb(t)
+	packed := append([]byte("\x82SNAPPY\x00"), 0, 0, 0, 1, 0, 0, 0, 1)
+	packed = binary.BigEndian.AppendUint32(packed, uint32(len(b.packed)))
+	b.packed = append(packed, b.packed...)
+	return b
+}
+
+// blockSize is the size of the largest block of lz4.
+const blockSize = 4 << 20
+
+// compressed compresses a block that begins with head and is zeros behind it.
+func compressed(t testing.TB, codec kgo.CompressionCodec, head []byte) []byte {
+	t.Helper()
+	c, err := kgo.DefaultCompressor(codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, blockSize)
+	copy(block, head)
+	packed, _ := c.Compress(new(bytes.Buffer), block)
+	return packed
 }
 
 // What is in a message is its own affair: it is delivered, and its decoders say
