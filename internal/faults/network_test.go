@@ -170,12 +170,7 @@ func TestFault_N9_SlowLink(t *testing.T) {
 	virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
 		s := &shape{dial: r.Dial, rate: 64 << 10}
 		p := r.producer(t, func(c *gracedb.ProducerConfig) { c.Cluster.Dial = s.Dial })
-		m := r.begin("k")
-		random := rand.New(rand.NewPCG(1, 2))
-		m.Value = append(m.Value, ' ')
-		for len(m.Value) < 1<<20 {
-			m.Value = append(m.Value, byte(random.Uint32()))
-		}
+		m := r.large(1 << 20)
 		before := r.Requests()[kmsg.Produce]
 		start := time.Now()
 		got, err := p.ProduceSync(t.Context(), m)
@@ -193,6 +188,61 @@ func TestFault_N9_SlowLink(t *testing.T) {
 		within(t, "Close", time.Since(start), time.Second)
 		r.judge(t)
 	})
+}
+
+// large begins a message of a size, which does not compress.
+func (r *rig) large(size int) gracedb.Message {
+	m := r.begin("k")
+	random := rand.New(rand.NewPCG(1, 2))
+	m.Value = append(m.Value, ' ')
+	for len(m.Value) < size {
+		m.Value = append(m.Value, byte(random.Uint32()))
+	}
+	return m
+}
+
+// Close waits no longer than FlushTimeout, and what it takes to let go, for a message
+// that is on its way still. Nobody can say then whether it gets there: it does if the
+// network has all of it, as here 1 MiB but not 4, and it does not if there was more.
+func TestFault_N9_ClosedInTransit(t *testing.T) {
+	const (
+		patience = 2 * time.Second
+		letGo    = 1100 * time.Millisecond // at most: for a verdict on what was not sent, and for the engine's end
+	)
+	for size, arrive := range map[int]int{1 << 20: 1, 4 << 20: 0} {
+		t.Run(fmt.Sprint(size>>20, " MiB"), func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
+				s := &shape{dial: r.Dial, rate: 64 << 10}
+				p := r.producer(t, func(c *gracedb.ProducerConfig) { c.Cluster.Dial, c.FlushTimeout = s.Dial, patience })
+				m := r.large(size)
+				told := make(chan error, 1)
+				if err := p.Produce(t.Context(), m, func(got gracedb.Message, err error) { r.end(t, m, got, err); told <- err }); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				start := time.Now()
+				err := p.Close()
+				took := time.Since(start)
+				if took < patience {
+					t.Errorf("Close took %v", took)
+				}
+				within(t, "Close", took, patience+letGo)
+				wantKinds(t, err, is(gracedb.ErrOutcomeUnknown), is(gracedb.ErrDelivery), "1 message(s)")
+				select {
+				case err := <-told:
+					wantKinds(t, err, is(gracedb.ErrOutcomeUnknown), is(gracedb.ErrDelivery), topic)
+				default:
+					t.Error("Close has returned, and the caller was told nothing")
+				}
+				time.Sleep(time.Minute) // what is on its way arrives
+				r.judge(t)
+				if n := len(r.records(t)); n != arrive {
+					t.Errorf("%d messages in the log, want %d", n, arrive)
+				}
+				t.Logf("Close took %v: %v", took, err)
+			})
+		})
+	}
 }
 
 func TestFault_N10_OneByteAtATime(t *testing.T) {
