@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -47,29 +48,65 @@ func TestFault_B1_LeaderRemoved(t *testing.T) {
 }
 
 // All brokers down for a minute: Produce waits with its ctx, the buffer is bounded,
-// what was accepted arrives.
+// and what was accepted with a ctx that lives longer arrives. So does then what is
+// accepted behind it, which is not withdrawn for the sake of the order; if all callers
+// have left, what was not sent may be.
 func TestFault_B5_AllBrokersDown(t *testing.T) {
+	for _, lasting := range []int{0, 20} {
+		t.Run(fmt.Sprint("lasting=", lasting), func(t *testing.T) { allBrokersDown(t, lasting) })
+	}
+}
+
+func allBrokersDown(t *testing.T, lasting int) {
+	const (
+		limit    = 20_000
+		overhead = 128                                // what a message costs beside its key and value
+		most     = overhead + len("lasts"+"lasts/12") // what one costs here
+	)
 	virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{topic: 3}}, func(t *testing.T, r *rig) {
-		p := r.producer(t, func(c *gracedb.ProducerConfig) { c.MaxBufferedBytes = 20_000 })
+		p := r.producer(t, func(c *gracedb.ProducerConfig) { c.MaxBufferedBytes = limit })
 		r.send(t, p, "k")
 		for id := range int32(3) {
 			if err := r.Kill(id); err != nil {
 				t.Fatal(err)
 			}
 		}
-		accepted := 0
+		peak := 0
+		produce := func(key string, patience time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			t.Cleanup(cancel)
+			err := r.async(t, ctx, p, key)
+			synctest.Wait() // until the callers of what has left the buffer know it
+			buffered := 0
+			for value, s := range r.sends() {
+				if s.Outcome == pending {
+					buffered += overhead + len(s.Key) + len(value)
+				}
+			}
+			if peak = max(peak, buffered); buffered > limit {
+				t.Errorf("%d bytes are buffered", buffered)
+			}
+			return err
+		}
+		for range lasting { // in another partition than the rest
+			if err := produce("lasts", 2*time.Minute); err != nil {
+				t.Fatal(err)
+			}
+		}
+		accepted := lasting
 		for start := time.Now(); time.Since(start) < time.Minute; {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			begun := time.Now()
-			if err := r.async(t, ctx, p, "k"); err == nil {
+			if err := produce("k", time.Second); err == nil {
 				accepted++
 			} else if took := time.Since(begun); took != time.Second || !errors.Is(err, gracedb.ErrDelivery) {
 				t.Errorf("after %v: %v", took, err)
 			}
-			defer cancel()
 		}
 		if accepted < 100 || accepted > 200 {
 			t.Errorf("%d accepted", accepted)
+		}
+		if peak < limit-most {
+			t.Errorf("Produce waited with %d bytes buffered", peak)
 		}
 		for id := range int32(3) {
 			if err := r.Restart(id); err != nil {
@@ -77,8 +114,18 @@ func TestFault_B5_AllBrokersDown(t *testing.T) {
 			}
 		}
 		within(t, "the first acknowledgement", r.firstAck(t, p), time.Second)
-		_ = p.Close()
+		closeProducer(t, p)
 		r.judge(t)
+		t.Logf("%d accepted, at most %d bytes buffered", accepted, peak)
+		arrived := make(map[string]int)
+		for _, s := range r.sends() {
+			if s.Outcome == delivered {
+				arrived[s.Key]++
+			}
+		}
+		if arrived["lasts"] != lasting || lasting > 0 && arrived["k"] != accepted-lasting+1 {
+			t.Errorf("of %d accepted and one before, %v arrived", accepted, arrived)
+		}
 	})
 }
 
