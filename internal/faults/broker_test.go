@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
@@ -172,15 +173,24 @@ func TestFault_B7_ErrorAfterAppend(t *testing.T) {
 func TestFault_B8_MissingTopic(t *testing.T) {
 	virtually(t, kafkatest.Config{Topics: map[string]int{topic: 1, "gracedb-test.gstlal": 1, "gracedb-dev.test": 1}}, func(t *testing.T, r *rig) {
 		p := r.producer(t, nil)
+		produce := func() error {
+			m := r.begin("k")
+			m.Topic = "nosuch"
+			got, err := p.ProduceSync(t.Context(), m)
+			r.end(t, m, got, err)
+			return err
+		}
 		start := time.Now()
-		_, err := p.ProduceSync(t.Context(), gracedb.Message{Topic: "nosuch"})
+		err := produce()
 		within(t, "ProduceSync", time.Since(start), 3*time.Second)
 		wantKinds(t, err, is(gracedb.ErrTopic, gracedb.ErrDelivery, kerr.UnknownTopicOrPartition), is(gracedb.ErrOutcomeUnknown),
 			"gracedb-test.nosuch", "alice", r.Addrs()[0], "gstlal")
 		t.Logf("after %v: %v", time.Since(start), err)
 		start = time.Now()
 		told := make(chan error, 1)
-		if err := p.Produce(t.Context(), gracedb.Message{Topic: "nosuch"}, func(_ gracedb.Message, err error) { told <- err }); err != nil {
+		m := r.begin("k")
+		m.Topic = "nosuch"
+		if err := p.Produce(t.Context(), m, func(got gracedb.Message, err error) { r.end(t, m, got, err); told <- err }); err != nil {
 			t.Fatal(err)
 		}
 		wantKinds(t, <-told, is(gracedb.ErrTopic, gracedb.ErrDelivery), nil, "gracedb-test.nosuch")
@@ -190,11 +200,12 @@ func TestFault_B8_MissingTopic(t *testing.T) {
 			t.Fatal(err)
 		}
 		start = time.Now()
-		if _, err := p.ProduceSync(t.Context(), gracedb.Message{Topic: "nosuch"}); err != nil {
+		if err := produce(); err != nil {
 			t.Error(err)
 		}
 		within(t, "the first message", time.Since(start), time.Second)
 		closeProducer(t, p)
+		r.judge(t, topic, "gracedb-test.nosuch")
 	})
 }
 
@@ -203,6 +214,8 @@ func TestFault_B9_TopicMadeAnew(t *testing.T) {
 		t.Run(fmt.Sprint("busy ", busy), func(t *testing.T) {
 			virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
 				p := r.producer(t, nil)
+				began := time.Now()
+				var made time.Time // the topic there is
 				for range 5 {
 					stop := func() {}
 					if busy {
@@ -216,6 +229,7 @@ func TestFault_B9_TopicMadeAnew(t *testing.T) {
 					if err := r.CreateTopic(topic, 1, nil); err != nil {
 						t.Fatal(err)
 					}
+					made = time.Now()
 					took := r.firstAck(t, p)
 					within(t, "the first acknowledgement", took, 5*time.Second)
 					t.Logf("after %v", took)
@@ -225,17 +239,23 @@ func TestFault_B9_TopicMadeAnew(t *testing.T) {
 					}
 				}
 				closeProducer(t, p)
-				// What was acknowledged of a deleted topic is gone.
-				n := make(map[string]int)
-				for _, rec := range r.records(t) {
-					n[string(rec.Value)]++
+				// What was acknowledged of a deleted topic is gone with its log, and offsets
+				// begin anew. All else is judged.
+				log := r.records(t)
+				there := make(map[string]bool)
+				for _, rec := range log {
+					there[string(rec.Value)] = true
 				}
-				for value, count := range n {
-					if s := r.sends()[value]; count > 1 || s.Outcome == failed {
-						t.Errorf("%s is %v (%v) and %d times in the log", value, s.Outcome, s.Err, count)
+				for value, s := range r.sends() {
+					if s.Outcome == delivered && !there[value] && !s.Began.After(made) {
+						log = append(log, &kgo.Record{Topic: topic, Partition: s.Partition, Offset: s.Offset, Value: []byte(value)})
 					}
 				}
-				t.Log(r.count())
+				r.unordered(began, made)
+				for _, broken := range r.check(log) {
+					t.Error(broken)
+				}
+				t.Logf("%v, of which the last topic has %d", r.count(), len(there))
 			})
 		})
 	}

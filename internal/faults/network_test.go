@@ -329,6 +329,7 @@ func TestFault_N14_NoSuchHost(t *testing.T) {
 		}
 		mu.Unlock()
 		_ = p.Close()
+		r.judge(t)
 	})
 }
 
@@ -357,6 +358,7 @@ func TestFault_N15_FirstHostDead(t *testing.T) {
 					within(t, "the first message", time.Since(start), time.Second)
 					closeProducer(t, p)
 				}
+				r.judge(t)
 			})
 		})
 	}

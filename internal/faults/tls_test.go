@@ -231,6 +231,7 @@ func TestFault_S2_Resumed(t *testing.T) {
 					}
 				}
 				_ = p.Close()
+				r.judge(t)
 				mu.Lock()
 				defer mu.Unlock()
 				if handshakes < 5 || resumed != 0 {
