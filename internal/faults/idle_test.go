@@ -99,7 +99,7 @@ func brokerDown(t *testing.T, fault func(*rig) (heal func() error)) {
 		patience    = time.Second
 	)
 	events := 10_000
-	if raced { // when all this takes ten times as long
+	if raced { // when all this takes ten times as long; the run without does the whole number
 		events = 1000
 	}
 	block := make([]byte, size)

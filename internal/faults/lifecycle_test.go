@@ -309,7 +309,7 @@ func (before usage) restored(t testing.TB) {
 // behind.
 func TestFault_F7_OpenUseClose(t *testing.T) {
 	cycles, most := 1000, int64(10_000)
-	if raced { // when all this takes ten times as long
+	if raced { // when all this takes ten times as long; the run without does the whole number
 		cycles = 100
 	}
 	r := newRig(t, kafkatest.Config{})
