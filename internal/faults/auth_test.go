@@ -28,13 +28,18 @@ var authOutages = []struct {
 	begin, end func(*rig)
 	asks       bool // the broker hears of it
 	reorders   bool // what was queued is sent again behind what followed it
+	cut        bool // it is noticed at once, not when the session ends
 }{
-	{"no token", func(r *rig) { r.tokens.take(errNoToken) }, func(r *rig) { r.tokens.take(nil) }, false, false},
-	{"challenge", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{}) }, func(r *rig) { r.AcceptTokens() }, true, false},
-	{"code 58", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{Direct: true}) }, func(r *rig) { r.AcceptTokens() }, true, true},
-	{"no token, connections cut", func(r *rig) { r.tokens.take(errNoToken); r.Drop(kafkatest.RST) }, func(r *rig) { r.tokens.take(nil) }, false, false},
-	{"challenge, connections cut", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{}); r.Drop(kafkatest.RST) }, func(r *rig) { r.AcceptTokens() }, true, false},
-	{"code 58, connections cut", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{Direct: true}); r.Drop(kafkatest.RST) }, func(r *rig) { r.AcceptTokens() }, true, true},
+	{"no token", func(r *rig) { r.tokens.take(errNoToken) }, func(r *rig) { r.tokens.take(nil) }, false, false, false},
+	{"challenge", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{}) }, func(r *rig) { r.AcceptTokens() }, true, false, false},
+	{"code 58", func(r *rig) { r.RefuseTokens(kafkatest.Refusal{Direct: true}) }, func(r *rig) { r.AcceptTokens() }, true, true, false},
+	{"no token, connections cut", andCut(func(r *rig) { r.tokens.take(errNoToken) }), func(r *rig) { r.tokens.take(nil) }, false, false, true},
+	{"challenge, connections cut", andCut(func(r *rig) { r.RefuseTokens(kafkatest.Refusal{}) }), func(r *rig) { r.AcceptTokens() }, true, false, true},
+	{"code 58, connections cut", andCut(func(r *rig) { r.RefuseTokens(kafkatest.Refusal{Direct: true}) }), func(r *rig) { r.AcceptTokens() }, true, true, true},
+}
+
+func andCut(begin func(*rig)) func(*rig) {
+	return func(r *rig) { begin(r); r.Drop(kafkatest.RST) }
 }
 
 func TestFault_T1_NewTokenEverySecond(t *testing.T) {
@@ -495,7 +500,8 @@ func TestFault_T21_KeyRotation(t *testing.T) {
 	})
 }
 
-// A consumer says once that it is not let in, past 5 seconds, and resumes by itself.
+// A consumer says once that it is not let in, past 5 seconds and not before, and
+// resumes by itself.
 func TestFault_T24_ConsumerLosesAuth(t *testing.T) { consumerOutage(t, "") }
 
 // In a group, 5 seconds do not cost the session, which lasts 10 since the last
@@ -514,13 +520,18 @@ func (r *rig) membership(t testing.TB, group string) (member string, generation 
 }
 
 func consumerOutage(t *testing.T, group string) {
+	const grace = 5 * time.Second
+	type saying struct {
+		err error
+		at  time.Time
+	}
 	for _, o := range authOutages {
-		for _, length := range []time.Duration{5 * time.Second, 10 * time.Second, 50 * time.Second} {
+		for _, length := range []time.Duration{4 * time.Second, 5 * time.Second, 10 * time.Second, 50 * time.Second} {
 			t.Run(fmt.Sprint(o.name, " ", length), func(t *testing.T) {
 				virtually(t, sessions, func(t *testing.T, r *rig) {
 					con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = group })
 					got := make(chan gracedb.Message, 10000)
-					told := make(chan error, 100)
+					told := make(chan saying, 100)
 					ctx, stop := context.WithCancel(t.Context())
 					ended := make(chan struct{})
 					go func() {
@@ -531,7 +542,7 @@ func consumerOutage(t *testing.T, group string) {
 							case err == nil:
 								got <- m
 							case ctx.Err() == nil:
-								told <- err
+								told <- saying{err, time.Now()}
 							}
 						}
 					}()
@@ -547,6 +558,7 @@ func consumerOutage(t *testing.T, group string) {
 					if group != "" {
 						member, generation = r.membership(t, group)
 					}
+					begun := time.Now()
 					o.begin(r)
 					write(int(length / (100 * time.Millisecond)))
 					o.end(r)
@@ -575,17 +587,30 @@ func consumerOutage(t *testing.T, group string) {
 					}
 					stop()
 					<-ended
-					// Past the grace it is said once.
-					want := 0
-					if length > 8*time.Second {
-						want = 1
+					// Within the grace nothing is said, and past it once. In between it
+					// depends on when the outage is noticed.
+					noticed := sessions.MaxSession
+					if o.cut {
+						noticed = 200 * time.Millisecond // code 58 takes 100 ms
 					}
-					if len(told) != want && length > 5*time.Second || len(told) > 1 {
-						t.Errorf("told %d times, want %d", len(told), want)
+					least, most := 0, 1
+					switch {
+					case length < grace:
+						most = 0
+					case length > grace+noticed:
+						least = 1
+					}
+					if n := len(told); n < least || n > most {
+						t.Errorf("told %d times, want %d to %d", n, least, most)
 					}
 					close(told)
-					for err := range told {
-						wantKinds(t, err, is(gracedb.ErrAuthentication, gracedb.ErrConsumer), is(gracedb.ErrProducer))
+					for said := range told {
+						wantKinds(t, said.err, is(gracedb.ErrAuthentication, gracedb.ErrConsumer), is(gracedb.ErrProducer))
+						after := said.at.Sub(begun)
+						if after < grace {
+							t.Errorf("told after %v, want at least %v", after, grace)
+						}
+						within(t, "telling", after, grace+noticed+100*time.Millisecond)
 					}
 					close(got)
 					var next int64
