@@ -54,10 +54,18 @@ func TestFault_T1_NewTokenEverySecond(t *testing.T) {
 		if n := r.count(); n[failed]+n[unknown] > 0 {
 			t.Errorf("%v", n)
 		}
+		renewals := 0
 		for _, l := range r.Logins() {
 			if l.Refused != "" {
 				t.Errorf("%+v", l)
 			}
+			if l.Again {
+				renewals++
+			}
+		}
+		// The engine renews a session a second before its end.
+		if renewals < 55 || renewals > 65 {
+			t.Errorf("%d renewals in a minute, want one a second", renewals)
 		}
 	})
 }
