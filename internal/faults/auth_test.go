@@ -253,11 +253,14 @@ func refusal(t *testing.T, how kafkatest.Refusal, names ...string) {
 				time.Sleep(2100 * time.Millisecond) // the session is over
 				took, err := r.try(t, p, "k", time.Minute)
 				wantKinds(t, err, is(gracedb.ErrAuthentication, gracedb.ErrProducer, kerr.SaslAuthenticationFailed), is(gracedb.ErrToken, gracedb.ErrConnection), names...)
-				bound := max(grace, 0)
+				least := max(grace, 0)
 				if grace == 0 {
-					bound = 5 * time.Second
+					least = 5 * time.Second
 				}
-				within(t, "ProduceSync", took, bound+100*time.Millisecond)
+				if took < least {
+					t.Errorf("ProduceSync took %v, want at least %v", took, least)
+				}
+				within(t, "ProduceSync", took, least+100*time.Millisecond)
 				t.Logf("after %v: %v", took, err)
 				took, err = r.try(t, p, "k", time.Minute)
 				wantKinds(t, err, is(gracedb.ErrAuthentication, gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown), names...)
@@ -278,27 +281,73 @@ func refusal(t *testing.T, how kafkatest.Refusal, names ...string) {
 }
 
 // A token that has just been renewed in its place is found before anybody hears of
-// the refusal of the old one.
+// the refusal of the old one: the source is asked once more. If it has no other, that
+// is told, and from then on the source is asked four times a second, the broker once.
 func TestFault_T4_OldTokenRefusedNewOneAtHand(t *testing.T) {
+	t.Run("new one", func(t *testing.T) {
+		oldRefused(t, true, func(t *testing.T, r *rig, p *gracedb.Producer, asked func() int) {
+			r.send(t, p, "k")
+			// For the login that is refused, once more, and for the next login.
+			if n := asked(); n != 3 {
+				t.Errorf("the source was asked %d times, want 3", n)
+			}
+			if _, refused := r.LoginCounts(); refused != 1 {
+				t.Errorf("%d logins refused, want 1", refused)
+			}
+		})
+	})
+	t.Run("no other", func(t *testing.T) {
+		oldRefused(t, false, func(t *testing.T, r *rig, p *gracedb.Producer, asked func() int) {
+			_, err := r.try(t, p, "k", time.Minute)
+			wantKinds(t, err, is(gracedb.ErrAuthentication), is(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token")
+			told := asked()
+			if told != 2 {
+				t.Errorf("the source was asked %d times before the error, want 2", told)
+			}
+			time.Sleep(10 * time.Second)
+			if n := asked() - told; n < 30 || n > 40 {
+				t.Errorf("the source was asked %d times in 10 s, want 4 a second", n)
+			}
+			// A token is held back when it has been refused twice.
+			if _, refused := r.LoginCounts(); refused < 8 || refused > 12 {
+				t.Errorf("%d logins refused, want 2 and 1 a second", refused)
+			}
+			r.AcceptTokens()
+			within(t, "the first acknowledgement", r.firstAck(t, p), time.Second)
+		})
+	})
+}
+
+// oldRefused runs f with a producer without grace whose session is over and whose
+// token is refused from now on, and tells how often its source was asked since. If
+// renewed is set, the source has a new token from the second question on.
+func oldRefused(t *testing.T, renewed bool, f func(t *testing.T, r *rig, p *gracedb.Producer, asked func() int)) {
 	virtually(t, sessions, func(t *testing.T, r *rig) {
 		old, err := r.Issuer().Token(testauth.Claims{Subject: "alice"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked := 0
+		var questions, known atomic.Int64 // known: how many are answered with the old one
+		known.Store(math.MaxInt64)
 		p := r.producer(t, func(c *gracedb.ProducerConfig) {
 			c.AuthGrace = -1
-			c.Cluster.Token = func(ctx context.Context) (string, error) {
-				if asked++; asked < 8 {
+			c.Cluster.Token = func(context.Context) (string, error) {
+				// Who is asked when a refusal is known already is not asked once more,
+				// and without this both would be at the same instant.
+				time.Sleep(time.Millisecond)
+				if questions.Add(1) <= known.Load() {
 					return old, nil
 				}
-				return r.Issuer().Token(testauth.Claims{Subject: "alice", Extra: map[string]any{"jti": "new"}})
+				return r.Issuer().Token(testauth.Claims{Subject: "alice"})
 			}
 		})
 		time.Sleep(2100 * time.Millisecond)
+		before := questions.Load()
+		if renewed {
+			known.Store(before + 1)
+		}
 		r.RefuseTokens(kafkatest.Refusal{Match: func(tok string, _ testauth.Claims) bool { return tok == old }})
-		asked = 7 // what is asked for next is new
-		r.send(t, p, "k")
+		f(t, r, p, func() int { return int(questions.Load() - before) })
 		closeProducer(t, p)
 		r.judge(t)
 	})
