@@ -115,7 +115,8 @@ func (c Cluster) clientOpts(auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.O
 		kgo.AlwaysRetryEOF(), // a broker that hangs up may be starting
 		kgo.DisableClientMetrics(),
 		// A frame or a batch that claims more is hostile: GraceDB's brokers take
-		// 10 MiB, and one fetch holds at most fetchMaxBytes beside it.
+		// 10 MiB, its Python package puts no more into a batch before it is
+		// compressed, and one fetch holds at most fetchMaxBytes beside it.
 		kgo.FetchMaxBytes(fetchMaxBytes),
 		kgo.BrokerMaxReadBytes(maxFrameBytes),
 		kgo.MaxDecompressBatchBytes(maxBatchBytes),
@@ -129,7 +130,7 @@ func (c Cluster) clientOpts(auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.O
 const (
 	fetchMaxBytes = 16 << 20
 	maxFrameBytes = 32 << 20
-	maxBatchBytes = 24 << 20
+	maxBatchBytes = 16 << 20
 )
 
 // retryBackoff spaces the engine's tries: soon at first, for a leader that moved,
