@@ -130,7 +130,7 @@ func (c Cluster) clientOpts(auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.O
 const (
 	fetchMaxBytes = 16 << 20
 	maxFrameBytes = 32 << 20
-	maxBatchBytes = 16 << 20
+	maxBatchBytes = 15 << 20 // for which a buffer that doubles need not be of 32 MiB
 )
 
 // retryBackoff spaces the engine's tries: soon at first, for a leader that moved,

@@ -23,7 +23,7 @@ type ProducerConfig struct {
 	FlushTimeout time.Duration
 	// MaxMessageBytes is the largest message accepted, before compression. If
 	// zero, it is 10 MiB. The broker's own limit applies after compression, and a
-	// Consumer passes over batches of more than 16 MiB before it.
+	// Consumer passes over batches of more than 15 MiB before it.
 	MaxMessageBytes int
 	// MaxBufferedBytes bounds the messages that are not settled yet; beyond it,
 	// Produce waits. If zero, it is 64 MiB.
