@@ -174,7 +174,7 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 // 5 seconds) or topic is reported once for as long as it lasts, and so is a gap
 // where the broker has lost messages.
 func (c *Consumer) Poll(ctx context.Context) (Message, error) {
-	c.markCurrent()
+	c.mark(c.current)
 	c.current = nil
 	for {
 		if err := ctx.Err(); err != nil {
@@ -303,17 +303,17 @@ func (c *Consumer) Check(ctx context.Context) error {
 	})
 }
 
-// markCurrent notes that the message returned last is done.
-func (c *Consumer) markCurrent() {
-	if c.group == "" || c.current == nil {
+// mark notes that a message is done; r may be nil.
+func (c *Consumer) mark(r *kgo.Record) {
+	if c.group == "" || r == nil {
 		return
 	}
 	c.mu.Lock()
-	owned := c.places.owns(c.current.Topic, c.current.Partition)
-	set(c.places.done, c.current.Topic, c.current.Partition, kgo.EpochOffset{Epoch: c.current.LeaderEpoch, Offset: c.current.Offset + 1})
+	owned := c.places.owns(r.Topic, r.Partition)
+	set(c.places.done, r.Topic, r.Partition, kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1})
 	c.mu.Unlock()
 	if owned {
-		c.client.MarkCommitRecords(c.current)
+		c.client.MarkCommitRecords(r)
 	}
 }
 
@@ -327,8 +327,11 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	if c.group == "" {
 		return nil
 	}
-	c.markCurrent()
-	return c.await(ctx, running, "committing", c.client.CommitMarkedOffsets)
+	current := c.current
+	return c.await(ctx, running, "committing", func(ctx context.Context) error {
+		c.mark(current)
+		return c.client.CommitMarkedOffsets(ctx)
+	})
 }
 
 // Close commits all but the last message returned (call Commit first to include
