@@ -23,7 +23,7 @@ type History struct {
 	sends  map[string]*Sent // by value
 	keys   map[string]int   // how many were sent with a key
 	broken []string         // promises that need no log to be seen broken
-	loose  []span           // when messages were begun whose order is not promised
+	loose  []span           // when messages were under way whose order is not promised
 }
 
 // A span is a time from one moment to another.
@@ -38,6 +38,7 @@ type Sent struct {
 	Offset    int64
 	Err       error
 	Began     time.Time
+	Ended     time.Time // when it had an outcome
 }
 
 // An Outcome is what became of a message, as its sender was told.
@@ -106,6 +107,9 @@ func (h *History) End(sent, got gracedb.Message, err error) (wrong string) {
 		s.Outcome, s.Err = Unknown, err // the weakest promise, for the rest of the judgement
 		wrong = fmt.Sprintf("%s: neither failed nor unknown: %v", value, err)
 	}
+	if s != nil && s.Ended.IsZero() {
+		s.Ended = time.Now()
+	}
 	if wrong != "" {
 		h.broken = append(h.broken, wrong)
 	}
@@ -118,9 +122,10 @@ func name(value []byte) string {
 	return s
 }
 
-// Unordered excepts what was begun in a span from the order of its key: a broker
+// Unordered excepts what was under way in a span from the order of its key: a broker
 // that refuses to authenticate with a bare code 58 makes the engine fail what is
-// queued, and what is sent again then comes behind what followed it.
+// queued, since whenever that may be, and what is sent again then comes behind what
+// followed it.
 func (h *History) Unordered(from, to time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -128,7 +133,7 @@ func (h *History) Unordered(from, to time.Time) {
 }
 
 func (h *History) ordered(s *Sent) bool {
-	return !slices.ContainsFunc(h.loose, func(l span) bool { return !s.Began.Before(l.from) && !s.Began.After(l.to) })
+	return !slices.ContainsFunc(h.loose, func(l span) bool { return !s.Ended.Before(l.from) && !s.Began.After(l.to) })
 }
 
 // Sends returns all that was begun, by value. They change as the sends end.
@@ -151,7 +156,8 @@ func (h *History) Count() map[Outcome]int {
 
 // Check reports every promise that the log breaks: what was acknowledged is there
 // once, where it was said to be, and in the order of its key; what failed is not
-// there; what is unknown is there at most once; nothing else is.
+// there; what is unknown is there at most once; nothing else is. The order is that in
+// each partition by itself: where partitions are added a key moves to another.
 func (h *History) Check(records []*kgo.Record) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -180,12 +186,17 @@ func (h *History) Check(records []*kgo.Record) []string {
 		}
 	}
 	slices.SortFunc(inOrder, func(a, b *Sent) int { return a.Number - b.Number })
-	last := make(map[string]*Sent)
+	type line struct {
+		key       string
+		partition int32
+	}
+	last := make(map[line]*Sent)
 	for _, s := range inOrder {
-		if before := last[s.Key]; before != nil && before.Partition == s.Partition && before.Offset > s.Offset {
+		at := line{s.Key, s.Partition}
+		if before := last[at]; before != nil && before.Offset > s.Offset {
 			say("%s/%d is at %d, behind %s/%d at %d", s.Key, s.Number, s.Offset, s.Key, before.Number, before.Offset)
 		}
-		last[s.Key] = s
+		last[at] = s
 	}
 	return broken
 }

@@ -3,6 +3,7 @@ package history
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -15,6 +16,12 @@ func TestHistory(t *testing.T) {
 		return &kgo.Record{Topic: "t", Value: []byte(value), Offset: offset}
 	}
 	at := func(offset int64) gracedb.Message { return gracedb.Message{Offset: offset} }
+	elsewhere := func(value string, offset int64) *kgo.Record {
+		r := record(value, offset)
+		r.Partition = 1
+		return r
+	}
+	atElsewhere := func(offset int64) gracedb.Message { return gracedb.Message{Partition: 1, Offset: offset} }
 	for _, tt := range []struct {
 		name string
 		ends []any // of k/0, k/1…: a Message, an error, or nil for none
@@ -28,6 +35,8 @@ func TestHistory(t *testing.T) {
 		{"failed and written", []any{gracedb.ErrDelivery}, []*kgo.Record{record("k/0", 0)}, 1},
 		{"unknown and doubled", []any{gracedb.ErrOutcomeUnknown}, []*kgo.Record{record("k/0", 0), record("k/0", 1)}, 1},
 		{"out of order", []any{at(1), at(0)}, []*kgo.Record{record("k/1", 0), record("k/0", 1)}, 1},
+		{"moved to another partition", []any{at(5), atElsewhere(0)}, []*kgo.Record{record("k/0", 5), elsewhere("k/1", 0)}, 0},
+		{"out of order past another", []any{at(1), atElsewhere(0), at(0)}, []*kgo.Record{record("k/2", 0), record("k/0", 1), elsewhere("k/1", 0)}, 1},
 		{"told neither", []any{gracedb.ErrKafka}, nil, 1},
 		{"told both", []any{errors.Join(gracedb.ErrDelivery, gracedb.ErrOutcomeUnknown)}, nil, 1},
 		{"never told", []any{nil}, nil, 1},
@@ -66,5 +75,36 @@ func TestHistoryToldTwice(t *testing.T) {
 	}
 	if n := h.Count(); n[Delivered] != 1 || len(n) != 1 {
 		t.Errorf("%v", n)
+	}
+}
+
+// Only what was under way in a span has no order.
+func TestHistoryUnordered(t *testing.T) {
+	start := time.Now()
+	for _, tt := range []struct {
+		name     string
+		from, to time.Duration
+		want     int
+	}{
+		{"before", -2 * time.Hour, -time.Hour, 1},
+		{"the beginning", -time.Hour, 0, 0},
+		{"amid", time.Minute, 2 * time.Minute, 0},
+		{"the end", time.Hour, 2 * time.Hour, 0},
+		{"after", 2 * time.Hour, 3 * time.Hour, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := New()
+			for i := range 2 {
+				m := h.Begin("k")
+				h.End(m, gracedb.Message{Offset: int64(1 - i)}, nil)
+			}
+			for _, s := range h.Sends() {
+				s.Began, s.Ended = start, start.Add(time.Hour)
+			}
+			h.Unordered(start.Add(tt.from), start.Add(tt.to))
+			if broken := h.Check([]*kgo.Record{{Value: []byte("k/1")}, {Value: []byte("k/0"), Offset: 1}}); len(broken) != tt.want {
+				t.Errorf("%q", broken)
+			}
+		})
 	}
 }
