@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/gracedb-go/gracedb"
 )
 
@@ -20,8 +22,44 @@ type reader struct {
 
 	mu    sync.Mutex
 	start map[int32]int64 // from where on it must see all
-	next  map[int32]int64 // without a group
+	next  map[int32]int64 // behind the last message
+	least map[int32]int64 // of a member: nothing before this comes any more
 	seen  map[int32]map[int64]int
+}
+
+// A witness tells a member's reader what it is assigned. It asks what the group has
+// committed before the member does: what the member is told is not less.
+type witness struct {
+	kgo.GroupBalancer
+	s    *simulation
+	r    *reader
+	kept []int32 // what it had when it joined, and reads on where it is
+}
+
+func (w *witness) JoinGroupMetadata(interests []string, current map[string][]int32, generation int32) []byte {
+	w.kept = slices.Clone(current[topic])
+	return w.GroupBalancer.JoinGroupMetadata(interests, current, generation)
+}
+
+func (w *witness) ParseSyncAssignment(assignment []byte) (map[string][]int32, error) {
+	assigned, err := w.GroupBalancer.ParseSyncAssignment(assignment)
+	if err != nil || w.s.t.Context().Err() != nil { // a broker that is closed never answers
+		return assigned, err
+	}
+	group := w.s.Kfake().GroupInfo("g")
+	if group == nil {
+		return assigned, nil
+	}
+	w.r.mu.Lock()
+	defer w.r.mu.Unlock()
+	for _, p := range assigned[topic] {
+		if !slices.Contains(w.kept, p) {
+			// If its commit failed the member itself knows what it had done: all but
+			// the last message, perhaps.
+			w.r.least[p] = max(group.Commits[topic][p].Offset, w.r.next[p]-1)
+		}
+	}
+	return assigned, nil
 }
 
 func (s *simulation) breach(format string, args ...any) {
@@ -107,6 +145,13 @@ func (s *simulation) reader(ctx context.Context, name, group string, wrap func(d
 	for {
 		cluster := s.cluster("bob")
 		cluster.Dial = wrap(cluster.Dial)
+		r := &reader{
+			name: name, group: group != "", start: make(map[int32]int64), next: make(map[int32]int64),
+			least: make(map[int32]int64), seen: make(map[int32]map[int64]int),
+		}
+		if r.group {
+			cluster.Opts = append(cluster.Opts, kgo.Balancers(&witness{GroupBalancer: kgo.CooperativeStickyBalancer(), s: s, r: r}))
+		}
 		timeout, cancel := context.WithTimeout(ctx, 20*time.Second)
 		start := time.Now()
 		c, err := gracedb.NewConsumer(timeout, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}, GroupID: group})
@@ -115,10 +160,7 @@ func (s *simulation) reader(ctx context.Context, name, group string, wrap func(d
 			s.breach("NewConsumer took %v: %v", took, err)
 		}
 		if err == nil {
-			r := &reader{
-				name: name, group: group != "", Consumer: c,
-				start: make(map[int32]int64), next: make(map[int32]int64), seen: make(map[int32]map[int64]int),
-			}
+			r.Consumer = c
 			for _, p := range s.Kfake().PartitionInfos(topic) {
 				r.start[p.Partition] = p.HighWatermark
 			}
@@ -170,6 +212,13 @@ func (s *simulation) saw(r *reader, m gracedb.Message) {
 	}
 	r.seen[m.Partition][m.Offset]++
 	if r.group {
+		// That another member has handed it out is no breach: it may have been cut off
+		// before it could commit, or have gone on until it heard that the partition was
+		// not its own any more.
+		if least := r.least[m.Partition]; m.Offset < least {
+			s.breach("%s: got %d/%d again, where all before %d was committed or handed out", r.name, m.Partition, m.Offset, least)
+		}
+		r.least[m.Partition], r.next[m.Partition] = m.Offset+1, m.Offset+1
 		return
 	}
 	next, known := r.next[m.Partition]
