@@ -34,7 +34,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("-chaos.seed %d -chaos.duration %v", *seed, *duration)
 	sums := newSums()
 
-	direct, group := newReader("consumer"), newReader("group")
+	direct, group := newReader("consumer", false), newReader("group", true)
 	members := r.readers(t, direct, group)
 	waitInSync(t, r.kafka, r.topic, offsetsTopic)
 	load := newLoad(r.history)
@@ -174,6 +174,13 @@ func (s *sums) read(t *testing.T, records []*kgo.Record, readers ...*reader) {
 		}
 		r.mu.Lock()
 		r.errors.print(t, r.name)
+		for i, wrong := range r.wrong {
+			if i == 10 {
+				t.Errorf("and %d more", len(r.wrong)-i)
+				break
+			}
+			t.Errorf("the %s: %s", r.name, wrong)
+		}
 		s.late("Poll, 1 s", r.late)
 		r.mu.Unlock()
 	}

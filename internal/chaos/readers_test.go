@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,12 +28,20 @@ type reader struct {
 
 	mu     sync.Mutex
 	seen   map[place]int
+	next   map[int32]int64 // behind the last message of each partition; nil if members share them
+	wrong  []string
 	errors causes        // what Poll has said
 	late   time.Duration // the worst time that Poll took past its ctx
 }
 
-func newReader(name string) *reader {
-	return &reader{name: name, seen: make(map[place]int)}
+// newReader returns the reader of a group, or of one consumer, which sees each
+// message once and in order.
+func newReader(name string, group bool) *reader {
+	r := &reader{name: name, seen: make(map[place]int)}
+	if !group {
+		r.next = make(map[int32]int64)
+	}
+	return r
 }
 
 const pollTime = time.Second
@@ -45,11 +55,71 @@ func (r *reader) poll(c *gracedb.Consumer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.late = max(r.late, time.Since(start)-pollTime)
-	switch {
-	case err == nil:
-		r.seen[place{m.Partition, m.Offset}]++
-	case ctx.Err() == nil || !errors.Is(err, context.DeadlineExceeded):
+	if err == nil || ctx.Err() == nil || !errors.Is(err, context.DeadlineExceeded) {
+		r.note(m, err)
+	}
+}
+
+// note notes what Poll has returned. r.mu is held.
+func (r *reader) note(m gracedb.Message, err error) {
+	if err != nil {
 		r.errors.add(err)
+		if tellsOfLoss(err) {
+			r.wrong = append(r.wrong, err.Error())
+		}
+		return
+	}
+	r.seen[place{m.Partition, m.Offset}]++
+	if r.next == nil {
+		return
+	}
+	if next := r.next[m.Partition]; m.Offset < next {
+		r.wrong = append(r.wrong, fmt.Sprintf("got %d/%d after %d", m.Partition, m.Offset, next-1))
+	}
+	r.next[m.Partition] = m.Offset + 1
+}
+
+// tellsOfLoss reports whether err is about messages that the brokers have lost, which
+// they cannot: every replica has what is acknowledged, and no other leads.
+func tellsOfLoss(err error) bool {
+	if _, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
+		return true
+	}
+	return strings.Contains(err.Error(), " are lost: ")
+}
+
+// The readers see what they are there to see.
+func TestReader(t *testing.T) {
+	at := func(partition int32, offset int64) gracedb.Message {
+		return gracedb.Message{Partition: partition, Offset: offset}
+	}
+	for _, tt := range []struct {
+		name  string
+		group bool
+		got   []gracedb.Message
+		err   error
+		wrong int
+	}{
+		{"in order", false, []gracedb.Message{at(0, 0), at(1, 7), at(0, 1), at(1, 9)}, nil, 0},
+		{"twice", false, []gracedb.Message{at(0, 0), at(0, 1), at(0, 1)}, nil, 1},
+		{"out of order", false, []gracedb.Message{at(0, 0), at(0, 2), at(0, 1)}, nil, 1},
+		{"again in a group", true, []gracedb.Message{at(0, 0), at(0, 1), at(0, 0)}, nil, 0},
+		{"an error", false, nil, gracedb.ErrAuthentication, 0},
+		{"lost by the engine", false, nil, fmt.Errorf("%w: %w", gracedb.ErrConsumer, &kgo.ErrDataLoss{}), 1},
+		{"lost before the log", true, nil, fmt.Errorf("%w: messages 1 to 3 are lost: the broker's log begins at 4", gracedb.ErrConsumer), 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newReader("reader", tt.group)
+			for _, m := range tt.got {
+				r.note(m, nil)
+			}
+			if tt.err != nil {
+				r.note(gracedb.Message{}, tt.err)
+			}
+			if len(r.wrong) != tt.wrong {
+				t.Errorf("%q", r.wrong)
+			}
+		})
 	}
 }
 
