@@ -37,7 +37,7 @@ func TestChaos(t *testing.T) {
 	direct, group := newReader("consumer", false), newReader("group", true)
 	members := r.readers(t, direct, group)
 	waitInSync(t, r.kafka, r.topic, offsetsTopic)
-	load := newLoad(r.history)
+	load := newLoad(r.history, *seed)
 	t.Cleanup(load.stop)
 	var publishers []publisher
 	for _, name := range []string{"a", "b", "c"} {

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/gracedb-go/gracedb"
@@ -34,6 +36,7 @@ const (
 // A load is what publishes while things go wrong.
 type load struct {
 	history *history.History
+	seed    uint64
 	end     chan struct{}
 	once    sync.Once
 	wg      sync.WaitGroup
@@ -51,8 +54,8 @@ var began = time.Now()
 // clock is a time that atomics can hold.
 func clock() int64 { return int64(time.Since(began)) }
 
-func newLoad(h *history.History) *load {
-	return &load{history: h, end: make(chan struct{}), over: make(map[string]time.Duration)}
+func newLoad(h *history.History, seed uint64) *load {
+	return &load{history: h, seed: seed, end: make(chan struct{}), over: make(map[string]time.Duration)}
 }
 
 // A lane is a sender of messages, one after the other, with a key of its own or
@@ -63,13 +66,55 @@ type lane struct {
 	sent  int
 	how   string
 	every time.Duration
+	rand  *rand.Rand
 	acked atomic.Int64 // when its last acknowledgement came
 }
+
+// newLane returns a lane whose choices follow from the run's seed and its number. The
+// plan's own are those of a small number.
+func (l *load) newLane(key, how string, number uint64) *lane {
+	return &lane{key: key, how: how, every: 160 * time.Millisecond, rand: rand.New(rand.NewPCG(l.seed, 1000+number))}
+}
+
+// What a lane sends follows from the seed.
+func TestLane(t *testing.T) {
+	sent := func(seed, number uint64) lengths {
+		l := newLoad(history.New(), seed)
+		lane := l.newLane("k", async, number)
+		var s lengths
+		for range 20 {
+			l.send(&s, lane)
+		}
+		return s
+	}
+	first := sent(7, 1)
+	if again := sent(7, 1); !slices.Equal(first, again) {
+		t.Errorf("%d, then %d", first, again)
+	}
+	if slices.Equal(first, sent(8, 1)) || slices.Equal(first, sent(7, 2)) {
+		t.Error("the seed or the number does not matter")
+	}
+}
+
+// lengths are those of the messages that were sent.
+type lengths []int
+
+func (s *lengths) Produce(_ context.Context, m gracedb.Message, done func(gracedb.Message, error)) error {
+	*s = append(*s, len(m.Value))
+	done(m, nil)
+	return nil
+}
+
+func (s *lengths) ProduceSync(_ context.Context, m gracedb.Message) (gracedb.Message, error) {
+	return m, nil
+}
+func (s *lengths) Close() error { return nil }
 
 // start sends through p in every way, 25 messages a second.
 func (l *load) start(name string, p publisher, loose bool) {
 	for i, how := range []string{async, shortly, longCtx, shortCtx} {
-		lane := &lane{key: fmt.Sprintf("%s-%d", name, i), loose: loose, how: how, every: 160 * time.Millisecond}
+		lane := l.newLane(fmt.Sprintf("%s-%d", name, i), how, uint64(1+len(l.lanes)))
+		lane.loose = loose
 		l.lanes = append(l.lanes, lane)
 		l.wg.Go(func() {
 			tick := time.NewTicker(lane.every)
@@ -96,10 +141,10 @@ func (l *load) send(p publisher, lane *lane) {
 	if lane.loose {
 		m.Key = nil
 	}
-	m.Value = append(m.Value, " "+strings.Repeat("x", rand.IntN(1500))...)
+	m.Value = append(m.Value, " "+strings.Repeat("x", lane.rand.IntN(1500))...)
 	limit := 30 * time.Second
 	if lane.how == shortCtx || lane.how == shortly {
-		limit = 20*time.Millisecond + rand.N(480*time.Millisecond)
+		limit = 20*time.Millisecond + time.Duration(lane.rand.Int64N(int64(480*time.Millisecond)))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	done := func(got gracedb.Message, err error) {
@@ -135,7 +180,7 @@ func (l *load) returned(call string, late time.Duration) {
 // visit opens producers, one after the other, which send a few messages and close.
 func (l *load) visit(open func(context.Context) (publisher, error)) {
 	l.wg.Go(func() {
-		lane := &lane{key: "visitor", how: async}
+		lane := l.newLane("visitor", async, 0)
 		for {
 			select {
 			case <-l.end:
