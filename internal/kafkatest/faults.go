@@ -179,6 +179,7 @@ func (c *conn) spoil(r *request, frame []byte) ([]byte, error) {
 		for n := range junk {
 			junk[n] = byte(rand.Uint32())
 		}
+		junk[0] |= 0x40 // the length of no frame: else a client may wait for the rest of one
 		_, err := c.Conn.Write(junk)
 		c.lostResponse()
 		return nil, err
