@@ -128,7 +128,7 @@ func (w *authWatch) refused(tok string, asked time.Time) (again bool) {
 	if w.refusedFirst.IsZero() {
 		w.refusedFirst = w.refusedAt
 	}
-	return asked.After(w.refusedFirst)
+	return !asked.Before(w.refusedFirst)
 }
 
 // fail records that authentication does not work now, and why.

@@ -115,6 +115,9 @@ func allBrokersDown(t *testing.T, lasting int) {
 			}
 		}
 		within(t, "the first acknowledgement", r.firstAck(t, p), time.Second)
+		if err := p.Flush(t.Context()); err != nil { // those that are withdrawn have heard of it
+			t.Error(err)
+		}
 		closeProducer(t, p)
 		r.judge(t)
 		t.Logf("%d accepted, at most %d bytes buffered", accepted, peak)
@@ -124,8 +127,9 @@ func allBrokersDown(t *testing.T, lasting int) {
 				arrived[s.Key]++
 			}
 		}
-		if arrived["lasts"] != lasting || lasting > 0 && arrived["k"] != accepted-lasting+1 {
-			t.Errorf("of %d accepted and one before, %v arrived", accepted, arrived)
+		// Of the rest, some arrive if they are sent before all of these are settled.
+		if arrived["lasts"] != lasting {
+			t.Errorf("of %d accepted, %v arrived", accepted, arrived)
 		}
 	})
 }
