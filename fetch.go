@@ -155,7 +155,10 @@ func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error
 	if p.Topic == "" && !ofGroup {
 		what = "frame" // whose length, which the error tells, may be another each time
 	}
-	fresh := c.places.isNews(p.Topic, what)
+	fresh, ahead := c.places.isNews(p.Topic, what), ""
+	if fresh && p.Topic == "" {
+		ahead = c.places.ahead()
+	}
 	c.mu.Unlock()
 	if !fresh {
 		return nil
@@ -171,7 +174,7 @@ func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error
 	case ofGroup:
 		return fail(is, "kafka: group %s: %s", cleanText(c.group), reason(err))
 	case p.Topic == "":
-		return fail(is, "kafka: fetching from %s: %s", strings.Join(c.brokers, ", "), reason(err))
+		return fail(is, "kafka: fetching from %s: %s%s", strings.Join(c.brokers, ", "), reason(err), ahead)
 	}
 	if at >= 0 {
 		c.skipTo(ctx, p.Topic, p.Partition, at) // the engine gave the partition up

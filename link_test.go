@@ -130,3 +130,18 @@ func TestAdjustAfterALoss(t *testing.T) {
 		t.Errorf("continues at %v, %v", at, err)
 	}
 }
+
+func TestAhead(t *testing.T) {
+	p := newPlaces()
+	if got := p.ahead(); got != "" {
+		t.Errorf("%q", got)
+	}
+	for part := range int32(5) {
+		p.expect("b", part, int64(part)*10)
+	}
+	p.expect("a", 7, 1)
+	want := "; next to be read: topic a partition 7 offset 1, topic b partition 0 offset 0, topic b partition 1 offset 10, 3 more"
+	if got := p.ahead(); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

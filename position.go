@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -104,6 +105,24 @@ func (p *places) isNews(topic, what string) bool {
 }
 
 func (p *places) topicWorks(topic string) { delete(p.said, topic) }
+
+// ahead says what is to be read next, for an error that is of no one partition.
+func (p *places) ahead() string {
+	const most = 3
+	var next []string
+	for _, topic := range slices.Sorted(maps.Keys(p.want)) {
+		for _, part := range slices.Sorted(maps.Keys(p.want[topic])) {
+			next = append(next, fmt.Sprintf("topic %s partition %d offset %d", topic, part, p.want[topic][part]))
+		}
+	}
+	switch more := len(next) - most; {
+	case len(next) == 0:
+		return ""
+	case more > 0:
+		next = append(next[:most], fmt.Sprintf("%d more", more))
+	}
+	return "; next to be read: " + strings.Join(next, ", ")
+}
 
 // position puts topics into position and starts to consume them. If it fails, it can
 // be called again.
