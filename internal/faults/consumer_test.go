@@ -193,6 +193,13 @@ func TestFault_B15_ConsumersFollow(t *testing.T) {
 		for _, group := range withAndWithout {
 			consumers = append(consumers, r.consumer(t, func(c *gracedb.ConsumerConfig) { named(&c.Cluster); c.GroupID = group }))
 		}
+		// A member that is cut off while it joins for the first time may take another 5 s.
+		r.send(t, p, "k")
+		for _, c := range consumers {
+			if _, err := take(t, c, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for _, quiet := range []time.Duration{0, 0, time.Second, 2900 * time.Millisecond, 7 * time.Second, time.Minute, 10 * time.Minute} {
 			time.Sleep(quiet)
 			start := time.Now()
