@@ -107,15 +107,7 @@ func TestStuckIsNoticed(t *testing.T) {
 				conn := a.watch(near)
 				defer func() { _, _ = conn.Close(), far.Close() }()
 				ask := func(epoch int16, number int32, code int16) {
-					go func() { _, _ = io.CopyN(io.Discard, far, int64(len(batchFrame(epoch, number)))) }()
-					if _, err := conn.Write(batchFrame(epoch, number)); err != nil {
-						t.Fatal(err)
-					}
-					answer := produceAnswer(code)
-					go func() { _, _ = far.Write(answer) }()
-					if _, err := io.ReadFull(conn, make([]byte, len(answer))); err != nil {
-						t.Fatal(err)
-					}
+					roundTrip(t, conn, far, batchFrame(epoch, number), func() {}, produceAnswer(code))
 					time.Sleep(10 * time.Millisecond)
 				}
 				ask(epoch0, 57, kerr.UnknownProducerID.Code)
@@ -158,6 +150,20 @@ func produceAnswer(code int16) []byte {
 	return b
 }
 
+// roundTrip sends a frame over conn and, after meanwhile, reads the answer that far gives.
+func roundTrip(t *testing.T, conn, far net.Conn, frame []byte, meanwhile func(), answer []byte) {
+	t.Helper()
+	go func() { _, _ = io.CopyN(io.Discard, far, int64(len(frame))) }()
+	if _, err := conn.Write(frame); err != nil {
+		t.Fatal(err)
+	}
+	meanwhile()
+	go func() { _, _ = far.Write(answer) }()
+	if _, err := io.ReadFull(conn, make([]byte, len(answer))); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Who drops a topic while another is being dropped waits for it, as for anything that
 // takes time: the engine may be asking a silent broker for its metadata.
 func TestOneDropAtATime(t *testing.T) {
@@ -198,17 +204,7 @@ func TestAnswersThatAreNotLookedAt(t *testing.T) {
 		defer func() { _, _ = conn.Close(), far.Close() }()
 		all := func(string) bool { return true }
 		ask := func(number int32, meanwhile func()) {
-			frame := batchFrame(0, number)
-			go func() { _, _ = io.CopyN(io.Discard, far, int64(len(frame))) }()
-			if _, err := conn.Write(frame); err != nil {
-				t.Fatal(err)
-			}
-			meanwhile()
-			answer := produceAnswer(0)
-			go func() { _, _ = far.Write(answer) }()
-			if _, err := io.ReadFull(conn, make([]byte, len(answer))); err != nil {
-				t.Fatal(err)
-			}
+			roundTrip(t, conn, far, batchFrame(0, number), meanwhile, produceAnswer(0))
 		}
 		before := a.now()
 		time.Sleep(time.Second)

@@ -221,9 +221,7 @@ func (w *authWatch) healed() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.good == nil {
-		c := make(chan struct{})
-		close(c)
-		return c
+		return closed
 	}
 	return w.good
 }

@@ -365,22 +365,24 @@ func TestFault_B14_ProducerForgotten(t *testing.T) {
 	}
 }
 
+// behindNames makes c start from names that lead to where the first broker is now.
+func (r *rig) behindNames(c *gracedb.Cluster) {
+	c.Brokers = []string{"kafka1.test:9092", "kafka2.test:9092"}
+	c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if strings.HasPrefix(addr, "kafka") {
+			addr = r.Addrs()[0]
+		}
+		return r.Dial(ctx, network, addr)
+	}
+	c.SkipHostnameVerification = true // the brokers' certificate is for localhost
+}
+
 // All brokers move to other addresses; the names to start from stay.
 func TestFault_B15_AllAddressesChange(t *testing.T) {
 	virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{topic: 3}}, func(t *testing.T, r *rig) {
-		named := func(c *gracedb.Cluster) {
-			c.Brokers = []string{"kafka1.test:9092", "kafka2.test:9092"}
-			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if strings.HasPrefix(addr, "kafka") {
-					addr = r.Addrs()[0]
-				}
-				return r.Dial(ctx, network, addr)
-			}
-			c.SkipHostnameVerification = true // the brokers' certificate is for localhost
-		}
-		p := r.producer(t, func(c *gracedb.ProducerConfig) { named(&c.Cluster) })
-		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { named(&c.Cluster) })
-		member := r.consumer(t, func(c *gracedb.ConsumerConfig) { named(&c.Cluster); c.GroupID = "g" })
+		p := r.producer(t, func(c *gracedb.ProducerConfig) { r.behindNames(&c.Cluster) })
+		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { r.behindNames(&c.Cluster) })
+		member := r.consumer(t, func(c *gracedb.ConsumerConfig) { r.behindNames(&c.Cluster); c.GroupID = "g" })
 		for range 4 {
 			took := r.send(t, p, "k")
 			within(t, "a message", took, 5*time.Second)

@@ -178,20 +178,10 @@ func TestFault_B17_CoordinatorMoves(t *testing.T) {
 // brokers anew, however long it was quiet.
 func TestFault_B15_ConsumersFollow(t *testing.T) {
 	virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{topic: 3}}, func(t *testing.T, r *rig) {
-		named := func(c *gracedb.Cluster) {
-			c.Brokers = []string{"kafka1.test:9092", "kafka2.test:9092"}
-			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if strings.HasPrefix(addr, "kafka") {
-					addr = r.Addrs()[0]
-				}
-				return r.Dial(ctx, network, addr)
-			}
-			c.SkipHostnameVerification = true // the brokers' certificate is for localhost
-		}
-		p := r.producer(t, func(c *gracedb.ProducerConfig) { named(&c.Cluster) })
+		p := r.producer(t, func(c *gracedb.ProducerConfig) { r.behindNames(&c.Cluster) })
 		var consumers []*gracedb.Consumer
 		for _, group := range withAndWithout {
-			consumers = append(consumers, r.consumer(t, func(c *gracedb.ConsumerConfig) { named(&c.Cluster); c.GroupID = group }))
+			consumers = append(consumers, r.consumer(t, func(c *gracedb.ConsumerConfig) { r.behindNames(&c.Cluster); c.GroupID = group }))
 		}
 		for _, quiet := range []time.Duration{0, 0, time.Second, 2900 * time.Millisecond, 7 * time.Second, time.Minute, 10 * time.Minute} {
 			time.Sleep(quiet)
@@ -390,8 +380,9 @@ func TestFault_X3_Bomb(t *testing.T) {
 	}
 }
 
-func meetBomb(t *testing.T, r *rig, group string, b *bomb) {
-	r.raw(t, topic, 0, "before")
+// drop writes a batch that is b.
+func (r *rig) drop(t *testing.T, b *bomb) {
+	t.Helper()
 	client, err := r.Client(kgo.WithCompressor(b), kgo.ProducerBatchMaxBytes(20<<20), kgo.DisableClientMetrics())
 	if err != nil {
 		t.Fatal(err)
@@ -402,6 +393,11 @@ func meetBomb(t *testing.T, r *rig, group string, b *bomb) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func meetBomb(t *testing.T, r *rig, group string, b *bomb) {
+	r.raw(t, topic, 0, "before")
+	r.drop(t, b)
 	r.raw(t, topic, 0, "after")
 	runtime.GC() // twice empties the engine's pools, where a buffer of such a size may be
 	runtime.GC()

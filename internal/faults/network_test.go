@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
+	judge "github.com/gracedb-go/gracedb/internal/history"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
 
@@ -193,11 +194,7 @@ func TestFault_N9_SlowLink(t *testing.T) {
 // large begins a message of a size, which does not compress.
 func (r *rig) large(size int) gracedb.Message {
 	m := r.begin("k")
-	random := rand.New(rand.NewPCG(1, 2))
-	m.Value = append(m.Value, ' ')
-	for len(m.Value) < size {
-		m.Value = append(m.Value, byte(random.Uint32()))
-	}
+	m.Value = append(m.Value, judge.Noise(size-1-len(m.Value))...)
 	return m
 }
 

@@ -7,31 +7,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
 
-// bomb writes a batch that inflates to more than a consumer takes.
-func (r *rig) bomb(t *testing.T) {
-	t.Helper()
-	cl, err := r.Client(kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(80<<20), kgo.MaxBufferedBytes(200<<20))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	if err := cl.ProduceSync(context.Background(), &kgo.Record{Topic: topic, Value: make([]byte, 50<<20)}).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A bomb is passed over also where a group has read nothing yet, and what comes behind it
 // is stored as read.
 func TestBombFirst(t *testing.T) {
 	virtually(t, kafkatest.Config{MaxMessageBytes: 20 << 20}, func(t *testing.T, r *rig) {
-		r.bomb(t)
+		r.drop(t, snappyBomb(t))
 		r.raw(t, topic, 0, "after")
 		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID, c.FromBeginning = "g", true })
 		_, err := take(t, con, 1)
@@ -53,7 +39,7 @@ func TestDoneBeforeABomb(t *testing.T) {
 	virtually(t, kafkatest.Config{MaxMessageBytes: 20 << 20}, func(t *testing.T, r *rig) {
 		con := r.consumer(t, func(c *gracedb.ConsumerConfig) { c.GroupID = "g" })
 		r.raw(t, topic, 0, "one", "two")
-		r.bomb(t)
+		r.drop(t, snappyBomb(t))
 		if _, err := take(t, con, 2); err != nil {
 			t.Fatal(err)
 		}
