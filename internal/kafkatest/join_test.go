@@ -206,6 +206,7 @@ func TestSessionEndsWhileJoining(t *testing.T) {
 		}
 		other.owns = []byte("something else")
 		other.join(t)
+		synctest.Wait() // until the group has heard of it
 		began := time.Now()
 		told := make(chan time.Duration, 1)
 		go func() {
