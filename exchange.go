@@ -41,8 +41,8 @@ type answer struct {
 // do sends every request of this package. Its error is nil if the status is 2xx;
 // the answer says what is known in either case.
 //
-// Every try asks for the token again, since a pause may outlive one. A 401 asks for
-// a token other than the refused one, once.
+// Every try asks for the token again, since a pause may outlive one. A refusal of
+// the token asks for another one, once; the server has done nothing then.
 func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 	a := answer{x: x}
 	var place place
@@ -68,7 +68,7 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 		if ctx.Err() != nil {
 			return a, a.interrupted(ctx, err)
 		}
-		if a.status == http.StatusUnauthorized && !renewed {
+		if refusesToken(a.status, a.body) && !renewed {
 			renewed = true
 			other, none := c.bearer(ctx, token)
 			if none != nil || other == token {

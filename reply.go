@@ -59,6 +59,24 @@ func statusError(resp *http.Response, body []byte, token string) *StatusError {
 	return e
 }
 
+// refusesToken reports whether an answer means that the token is no good. GraceDB
+// has an authentication class without a challenge, so that Django REST framework
+// makes a 403 of every 401: with the same text for a token that has expired, is for
+// somebody else, lacks the scope, or was not sent. The other refusals with 403 (no
+// right on a pipeline, an inactive user) stay the same with any token of that user.
+func refusesToken(status int, body []byte) bool {
+	switch status {
+	case http.StatusUnauthorized:
+		return true
+	case http.StatusForbidden:
+		var said struct {
+			Detail string `json:"detail"`
+		}
+		return json.Unmarshal(body, &said) == nil && said.Detail == "Authentication credentials were not provided."
+	}
+	return false
+}
+
 func redirectTarget(resp *http.Response) string {
 	to, err := resp.Location()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -330,8 +331,14 @@ func TestRepeatedBody(t *testing.T) {
 	})
 }
 
-// A 401 makes the client look for another token, once, and use it at once.
+// A refused token makes the client look for another, once, and use it at once.
 func TestFault_T23_TokenLookedUpAfresh(t *testing.T) {
+	for _, status := range []int{401, 403} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) { testTokenLookedUpAfresh(t, status) })
+	}
+}
+
+func testTokenLookedUpAfresh(t *testing.T, status int) {
 	for _, tt := range []struct {
 		name   string
 		tokens []string // that the source gives; the last one for ever
@@ -364,7 +371,7 @@ func TestFault_T23_TokenLookedUpAfresh(t *testing.T) {
 					}
 					return token, nil
 				}
-				inBubble(t, gracetest.Config{Check: check}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *service) {
+				inBubble(t, gracetest.Config{Check: check, Refusal: status}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *service) {
 					if err := s.call(t.Context(), "root"); err != nil {
 						t.Fatal(err)
 					}
@@ -374,7 +381,7 @@ func TestFault_T23_TokenLookedUpAfresh(t *testing.T) {
 						t.Errorf("%v after %d requests and %d look-ups, want %d requests", err, s.Count(kind), asked, tt.want)
 					}
 					if !tt.ok {
-						checkRetryError(t, err, gracetest.Fault{Status: 401}, tt.want)
+						checkRetryError(t, err, gracetest.Fault{Status: status}, tt.want)
 					}
 				})
 			})

@@ -32,10 +32,13 @@ func (s *Server) authenticate(r *http.Request) (subject string, refused reply, o
 	if bearer && token == s.supervisor {
 		return "supervisor", reply{}, true
 	}
-	detail := "Authentication credentials were not provided."
+	const notProvided = "Authentication credentials were not provided." // also of a token that is no good
+	detail := notProvided
 	if bearer {
 		subject, scopes, err := s.cfg.Check(token)
 		switch {
+		case s.cfg.Refusal == http.StatusForbidden && (err != nil || !slices.Contains(scopes, "gracedb.read")):
+			detail = notProvided
 		case err != nil:
 			detail = "Invalid token: " + err.Error()
 		case !slices.Contains(scopes, "gracedb.read"):
