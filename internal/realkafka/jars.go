@@ -3,20 +3,27 @@
 package realkafka
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
-const version = "4.3.1"
+// Version returns the version of Apache Kafka that runs: that in $GRACEDB_KAFKA, or
+// 4.3.1.
+func Version() string { return cmp.Or(os.Getenv("GRACEDB_KAFKA"), "4.3.1") }
+
+// versionText is what a version may be: it becomes part of a path and of XML.
+var versionText = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+$`)
 
 // pom asks Maven for the broker and for something that prints its log.
 const pom = `<project><modelVersion>4.0.0</modelVersion><groupId>realkafka</groupId><artifactId>realkafka</artifactId><version>1</version>
 <dependencies>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>` + version + `</version></dependency>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>%s</version></dependency>
 <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
 </dependencies></project>
 `
@@ -37,6 +44,10 @@ func CacheDir() (string, error) {
 // number of processes may do so at once: each fetches into a directory of its own,
 // and the first to be done gives it its name.
 func jars(ctx context.Context) (string, error) {
+	version := Version()
+	if !versionText.MatchString(version) {
+		return "", fmt.Errorf("realkafka: GRACEDB_KAFKA is %q: set it to a version such as 4.3.1", version)
+	}
 	cache, err := CacheDir()
 	if err != nil {
 		return "", err
@@ -53,7 +64,7 @@ func jars(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("realkafka: cache: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	if err := os.WriteFile(filepath.Join(tmp, "pom.xml"), []byte(pom), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(tmp, "pom.xml"), fmt.Appendf(nil, pom, version), 0o600); err != nil {
 		return "", fmt.Errorf("realkafka: cache: %w", err)
 	}
 	lib := filepath.Join(tmp, "lib")
@@ -82,7 +93,7 @@ func java() (string, error) {
 	}
 	path, err := exec.LookPath("java")
 	if err != nil {
-		return "", fmt.Errorf("realkafka: Kafka %s needs Java 17 (apt-get install openjdk-17-jre-headless): %w", version, err)
+		return "", fmt.Errorf("realkafka: Kafka %s needs Java 17 (apt-get install openjdk-17-jre-headless): %w", Version(), err)
 	}
 	return path, nil
 }

@@ -92,6 +92,9 @@ func TestOneBroker(t *testing.T) {
 	c := startForTest(t, Config{})
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
+	if !c.nodes[0].log.contains("Kafka version: " + Version()) {
+		t.Errorf("it does not say that it is Kafka %s", Version())
+	}
 	must(t, c.CreateTopic(ctx, "a.b", 3, map[string]string{"max.message.bytes": "100000"}))
 	must(t, c.Allow(ctx, "alice", "a.b", kadm.OpRead, kadm.OpWrite, kadm.OpDescribe))
 	must(t, c.AllowGroups(ctx, "alice"))
@@ -132,6 +135,17 @@ func TestOneBroker(t *testing.T) {
 	must(t, c.Kill(0))
 	must(t, c.Restart(ctx, 0))
 	must(t, alice.ProduceSync(ctx, &kgo.Record{Topic: "a.b", Value: []byte("after")}).FirstErr())
+}
+
+// A version becomes part of a path and of what Maven reads.
+func TestVersionThatIsNone(t *testing.T) {
+	t.Setenv("GRACEDB_CACHE", t.TempDir())
+	for _, version := range []string{"latest", "4", "../4.3.1", "4.3.1</version>", "4.3.1\n"} {
+		t.Setenv("GRACEDB_KAFKA", version)
+		if dir, err := jars(t.Context()); err == nil || !strings.Contains(err.Error(), "GRACEDB_KAFKA is") {
+			t.Errorf("%q: %s, %v", version, dir, err)
+		}
+	}
 }
 
 func TestThreeBrokers(t *testing.T) {
