@@ -33,7 +33,9 @@ type ProducerConfig struct {
 	// is 5 seconds; if negative, nothing is waited out.
 	AuthGrace time.Duration
 	// Lazy starts without a token or a broker: NewProducer then checks only the
-	// configuration.
+	// configuration. It is for programs that run for long and are to start during an
+	// outage, since the Producer works as soon as there are brokers; calls that need
+	// them before fail or wait as they do during any outage.
 	Lazy bool
 }
 

@@ -75,7 +75,8 @@ const kafkaFailed = "kafka delivery failed, reverted to http"
 // graceid.
 //
 // With HTTPFallback p may be nil, or fail in any way: the event then goes to the
-// reserved graceid over HTTP, and Receipt.Fallback says why. If Kafka's answer
+// reserved graceid over HTTP, and Receipt.Fallback says why; for a nil p, that is what
+// the Client's NewProducer last failed with. If Kafka's answer
 // does not come within FlushTimeout, the record cannot be withdrawn and the server
 // may receive both, for one graceid: Receipt.Fallback is ErrOutcomeUnknown then.
 // A Receipt without Message means HTTP, one without Fallback means Kafka.
@@ -94,7 +95,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 	u := c.upload(ce, opts)
 
 	// kafka is what keeps Kafka from carrying the event, where HTTP still may.
-	kafka := preflight(ctx, p, opts.Topic, u)
+	kafka := c.preflight(ctx, p, opts.Topic, u)
 	if kafka != nil && !mayFallBack(ctx, kafka, opts) {
 		return Receipt{}, reservedError(opts.Reservation, kafka)
 	}
@@ -178,9 +179,9 @@ func (c *Client) checkPublish(p *Producer, opts PublishOptions) error {
 // preflight finds what would keep u from being published, before a graceid is
 // used up for it. The size is short by what only the reservation will tell, some
 // tens of bytes: better a refusal afterwards than one of an event that fits.
-func preflight(ctx context.Context, p *Producer, topic string, u Upload) error {
+func (c *Client) preflight(ctx context.Context, p *Producer, topic string, u Upload) error {
 	if p == nil {
-		return fail([]error{ErrDelivery}, "no Producer was given")
+		return c.noProducer()
 	}
 	err := p.ready(ctx, topicOf(p, topic, u), uploadSize(u))
 	if errors.Is(err, ErrKafka) && !errors.Is(err, ErrDelivery) {

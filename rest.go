@@ -14,6 +14,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -69,6 +70,8 @@ type Client struct {
 	log      *slog.Logger
 	info     infoCache
 	pace     pacer
+	// producer is what NewProducer last failed with; nil if it did not.
+	producer atomic.Pointer[error]
 }
 
 var apiVersionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -117,6 +120,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 
 // NewProducer is the function NewProducer with c's service URL filled in where
 // cfg names no instance, and c's token where ClientConfig set one and cfg does not.
+//
+// If it fails, PublishEvent without a Producer (and with HTTPFallback) uploads over
+// HTTP, and says in Receipt.Fallback what NewProducer failed with.
 func (c *Client) NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 	if cfg.Cluster.ServiceURL == "" && cfg.Cluster.Instance == "" {
 		cfg.Cluster.ServiceURL = c.service.String()
@@ -124,7 +130,27 @@ func (c *Client) NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer
 	if cfg.Cluster.Token == nil {
 		cfg.Cluster.Token = c.ownToken
 	}
-	return NewProducer(ctx, cfg)
+	p, err := NewProducer(ctx, cfg)
+	if err != nil {
+		c.producer.Store(&err)
+		return nil, err
+	}
+	c.producer.Store(nil)
+	return p, nil
+}
+
+// noProducer returns why there is no Producer. Whatever NewProducer failed with, HTTP
+// may do what Kafka cannot, and so the error is not an ErrConfig.
+func (c *Client) noProducer() error {
+	const text = "no Producer was given"
+	cause := c.producer.Load()
+	switch {
+	case cause == nil:
+		return fail([]error{ErrDelivery}, text)
+	case errors.Is(*cause, ErrConfig):
+		return fail([]error{ErrDelivery}, text+": %s", reason(*cause))
+	}
+	return fail([]error{ErrDelivery, *cause}, text+": %s", reason(*cause))
 }
 
 // parseServiceURL checks where the token would be sent to.
