@@ -116,7 +116,7 @@ func TestConstructorErrors(t *testing.T) {
 		{
 			"missing topic", func(*gracedb.Cluster) {}, "nosuch",
 			kinds(gracedb.ErrTopic, kerr.UnknownTopicOrPartition), kinds(gracedb.ErrConnection),
-			[]string{"gracedb-test.nosuch", c.Addrs()[0], "alice", "gstlal", "test"},
+			[]string{"gracedb-test.nosuch", c.Addrs()[0], "the token's sub is alice", "gstlal", "test"},
 		},
 		{
 			"wrong instance", func(g *gracedb.Cluster) { g.Instance = "gracedb-playground" }, "test",
@@ -126,7 +126,7 @@ func TestConstructorErrors(t *testing.T) {
 		{
 			"no right", func(g *gracedb.Cluster) { *g = clusterFor(t, guarded, "alice") }, "secret",
 			kinds(gracedb.ErrTopic, kerr.TopicAuthorizationFailed), nil,
-			[]string{"gracedb-test.secret", "alice", "does not exist"},
+			[]string{"gracedb-test.secret", "the token's sub is alice", "does not exist"},
 		},
 		{
 			"not a token", func(g *gracedb.Cluster) { g.Token = gracedb.StaticToken("a.b\x01c") }, "test",

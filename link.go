@@ -339,11 +339,13 @@ func (l *link) withTopicsAtHand(ctx context.Context, err error) error {
 	return fail([]error{err}, "%s; %s", reason(err), topicsAtHand(all, l.instance))
 }
 
+// principal names who was denied something. A broker may take another claim than sub
+// for the principal, and does not say which.
 func (l *link) principal() string {
 	if sub := l.watch.identity().Subject; sub != "" {
-		return "principal " + cleanText(sub)
+		return "this client (the token's sub is " + cleanText(sub) + ")"
 	}
-	return "this token's principal"
+	return "this client"
 }
 
 // topicsAtHand lists the topics of instance, or else the instances there are.

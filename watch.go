@@ -191,7 +191,7 @@ func (w *authWatch) accept(claims token.Claims) {
 		w.log.Info("gracedb: kafka: authentication works again")
 	}
 	if other {
-		w.log.Warn("gracedb: kafka: the token is another principal's", "was", cleanText(was), "is", cleanText(claims.Subject))
+		w.log.Warn("gracedb: kafka: the token has another sub", "was", cleanText(was), "is", cleanText(claims.Subject))
 	}
 }
 

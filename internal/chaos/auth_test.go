@@ -87,7 +87,7 @@ func TestFault_T9_AnotherPrincipalOnKafka(t *testing.T) {
 	}
 	stop()
 	r.close(t, p)
-	if n := log.count("another principal"); n != 1 {
+	if n := log.count("another sub"); n != 1 {
 		t.Errorf("warned %d times", n)
 	}
 }

@@ -454,7 +454,7 @@ func TestFault_T9_AnotherPrincipal(t *testing.T) {
 		}
 		closeProducer(t, p)
 		r.judge(t)
-		if n := log.count("another principal"); n != 1 {
+		if n := log.count("another sub"); n != 1 {
 			t.Errorf("warned %d times", n)
 		}
 	})

@@ -163,7 +163,7 @@ func TestTopicsMissingOrForbiddenAreTopicErrors(t *testing.T) {
 	}{
 		{"a missing topic", "alice", "nosuch", []string{s.topic("nosuch"), known}, kerr.UnknownTopicOrPartition},
 		// Whoever may not see a topic is not told whether it exists.
-		{"a topic that may not be seen", "carol", "test", []string{s.topic("test"), "carol"}, kerr.TopicAuthorizationFailed},
+		{"a topic that may not be seen", "carol", "test", []string{s.topic("test"), "the token's sub is carol"}, kerr.TopicAuthorizationFailed},
 		{"a missing topic that may not be seen", "carol", "nosuch", []string{s.topic("nosuch"), "carol"}, kerr.TopicAuthorizationFailed},
 		{"a topic that may only be seen", "bob", "test", []string{s.topic("test"), "bob"}, kerr.TopicAuthorizationFailed},
 		// Without the right to write to any topic there is no producer id either.
