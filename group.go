@@ -1,0 +1,217 @@
+package gracedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// This file is what a Consumer does with the stored position of its group.
+
+// pin stores starts as the group's position where it has none. A group with live
+// members refuses that; then adjust does it when a partition is assigned. Where the
+// group has a position in other partitions of the topic, one without is newer than
+// the group, which is to read it from its first message: its start is dropped.
+func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics []string, starts map[string]map[int32]kgo.EpochOffset) error {
+	committed, err := c.committed(ctx, states, topics)
+	if err != nil {
+		return err
+	}
+	missing := make(map[string]map[int32]kgo.EpochOffset)
+	for topic, parts := range starts {
+		for part, start := range parts {
+			switch _, ok := committed[topic][part]; {
+			case ok:
+			case len(committed[topic]) > 0:
+				delete(parts, part)
+			default:
+				set(missing, topic, part, start)
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	err = c.commitAs(ctx, "", -1, states, missing)
+	if err != nil {
+		c.log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", reason(err))
+	}
+	return nil
+}
+
+// committed returns the positions that the group has stored.
+func (c *Consumer) committed(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]int64, error) {
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Group, req.RequireStable = c.group, true
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = c.group
+	names := make(map[[16]byte]string)
+	for _, topic := range topics {
+		t := kmsg.NewOffsetFetchRequestTopic()
+		gt := kmsg.NewOffsetFetchRequestGroupTopic()
+		// Since version 10 brokers want the id.
+		t.Topic, gt.Topic, gt.TopicID = topic, topic, states[topic].id
+		names[states[topic].id] = topic
+		for _, part := range states[topic].partitions {
+			t.Partitions = append(t.Partitions, part.id)
+			gt.Partitions = append(gt.Partitions, part.id)
+		}
+		req.Topics = append(req.Topics, t)
+		g.Topics = append(g.Topics, gt)
+	}
+	req.Groups = append(req.Groups, g)
+	resp, err := req.RequestWith(ctx, c.client)
+	if err != nil {
+		return nil, err
+	}
+	committed := make(map[string]map[int32]int64)
+	if err := c.groupError(resp.ErrorCode); err != nil {
+		return nil, err
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if p.Offset >= 0 && p.ErrorCode == 0 {
+				set(committed, t.Topic, p.Partition, p.Offset)
+			}
+		}
+	}
+	for _, g := range resp.Groups {
+		if err := c.groupError(g.ErrorCode); err != nil {
+			return nil, err
+		}
+		for _, t := range g.Topics {
+			name := t.Topic
+			if name == "" {
+				name = names[t.TopicID]
+			}
+			for _, p := range t.Partitions {
+				if p.Offset >= 0 && p.ErrorCode == 0 {
+					set(committed, name, p.Partition, p.Offset)
+				}
+			}
+		}
+	}
+	return committed, nil
+}
+
+// groupError returns what keeps a group from being used. A group that does not
+// exist yet has no position, which is no error.
+func (c *Consumer) groupError(code int16) error {
+	err := kerr.ErrorForCode(code)
+	switch {
+	case err == nil, errors.Is(err, kerr.GroupIDNotFound):
+		return nil
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		return fail([]error{ErrConsumer, err}, "kafka: group %s: %s may not use it", cleanText(c.group), c.principal())
+	}
+	return fmt.Errorf("group %s: %w", c.group, err)
+}
+
+// commitAs stores positions as the given member of a generation, or as nobody.
+func (c *Consumer) commitAs(ctx context.Context, member string, generation int32, states map[string]topicState, at map[string]map[int32]kgo.EpochOffset) error {
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group, req.MemberID, req.Generation = c.group, member, generation
+	for topic, parts := range at {
+		t := kmsg.NewOffsetCommitRequestTopic()
+		t.Topic, t.TopicID = topic, states[topic].id
+		for part, end := range parts {
+			p := kmsg.NewOffsetCommitRequestTopicPartition()
+			p.Partition, p.Offset, p.LeaderEpoch = part, end.Offset, end.Epoch
+			t.Partitions = append(t.Partitions, p)
+		}
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, c.client)
+	if err != nil {
+		return err
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return fmt.Errorf("topic %s partition %d: %w", t.Topic, p.Partition, err)
+			}
+		}
+	}
+	return nil
+}
+
+// adjust is called when partitions are assigned, with the group's positions. Where
+// it has none the snapshot is put in, and where it has not heard of all that is
+// done here, since the session ended before that could be stored, what is done.
+// Both are stored: else they would be lost if the partition moves on.
+func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	pinned := make(map[string]map[int32]kgo.EpochOffset)
+	c.mu.Lock()
+	for topic, parts := range offsets {
+		for part, offset := range parts {
+			at := offset.EpochOffset()
+			told := at.Offset
+			if snapshot, ok := c.places.start[topic][part]; ok && told < 0 {
+				at = kgo.EpochOffset{Epoch: -1, Offset: snapshot}
+			}
+			// What was stored under a later leader than that of what is done here is
+			// behind a loss of data: what is done is not there any more.
+			if done := c.places.done[topic][part]; done.Offset > max(at.Offset, 0) && at.Epoch <= done.Epoch {
+				at = kgo.EpochOffset{Epoch: -1, Offset: done.Offset}
+			}
+			if at.Offset < 0 {
+				continue // FromBeginning, or newer than the snapshot: from its first message
+			}
+			if at.Offset != told {
+				parts[part] = kgo.NewOffset().At(at.Offset)
+				set(pinned, topic, part, at)
+			}
+			c.places.reset(topic, part, at.Offset)
+		}
+	}
+	states := maps.Clone(c.places.states)
+	c.mu.Unlock()
+	if len(pinned) > 0 {
+		member, generation := c.client.GroupMetadata()
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+		if err := c.commitAs(ctx, member, generation, states, pinned); err != nil {
+			c.log.Warn("gracedb: kafka: the group's first position could not be stored yet", "group", c.group, "err", reason(err))
+		}
+	}
+	return offsets, nil
+}
+
+func (c *Consumer) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for topic, ids := range parts {
+		for _, id := range ids {
+			set(c.places.owned, topic, id, true)
+		}
+	}
+}
+
+// revoked stores what is done before other members take over.
+func (c *Consumer) revoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
+	c.lost(ctx, cl, parts)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := cl.CommitMarkedOffsets(ctx); err != nil {
+		c.log.Warn("gracedb: kafka: the position of the group could not be stored; messages will come again", "group", c.group, "err", reason(err))
+	}
+}
+
+func (c *Consumer) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.places.losses++
+	for topic, ids := range parts {
+		for _, id := range ids {
+			set(c.places.lost, topic, id, c.places.losses)
+			delete(c.places.owned[topic], id)
+			delete(c.places.from[topic], id)
+			delete(c.places.want[topic], id)
+		}
+	}
+}

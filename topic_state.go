@@ -1,0 +1,180 @@
+package gracedb
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// This file is what brokers say of topics.
+
+// A partitionAt is one partition and the broker that leads it.
+type partitionAt struct {
+	id, leader, epoch int32
+}
+
+// A topicState is what brokers say of a topic.
+type topicState struct {
+	name       string
+	id         [16]byte
+	err        error
+	partitions []partitionAt // 0, 1, 2 …
+	limit      int64         // of a batch's bytes; a Producer's only
+}
+
+// topics asks for the state of the named topics, or of all if none is named.
+func (l *link) topics(ctx context.Context, names ...string) (map[string]topicState, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	for _, name := range names {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = new(name)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, l.client)
+	if err != nil {
+		return nil, err
+	}
+	states := make(map[string]topicState, len(resp.Topics))
+	for _, t := range resp.Topics {
+		if t.Topic == nil {
+			continue
+		}
+		s := topicState{name: *t.Topic, id: t.TopicID, err: kerr.ErrorForCode(t.ErrorCode)}
+		for _, p := range t.Partitions {
+			s.partitions = append(s.partitions, partitionAt{p.Partition, p.Leader, p.LeaderEpoch})
+		}
+		slices.SortFunc(s.partitions, func(a, b partitionAt) int { return cmp.Compare(a.id, b.id) })
+		if err := checkPartitions(s.partitions); err != nil {
+			s.partitions, s.err = nil, err
+		}
+		states[s.name] = s
+	}
+	return states, nil
+}
+
+// maxPartitions is by far more than a topic has.
+const maxPartitions = 100_000
+
+// checkPartitions returns why these, in the order of their numbers, cannot be those of a
+// topic. Something is kept of each, and for ever of those that never were.
+func checkPartitions(parts []partitionAt) error {
+	if len(parts) > maxPartitions {
+		return fmt.Errorf("a broker says that it has %d partitions; at most %d are read", len(parts), maxPartitions)
+	}
+	for i, part := range parts {
+		if int(part.id) != i {
+			return fmt.Errorf("a broker says that it has %d partitions, and does not name number %d", len(parts), i)
+		}
+	}
+	return nil
+}
+
+// findTopics returns the state of the named topics; the error is ErrTopic if one
+// is missing or not allowed. It is one request when all is well.
+func (l *link) findTopics(ctx context.Context, names ...string) (map[string]topicState, error) {
+	states, err := l.topics(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		s, ok := states[name]
+		if !ok {
+			s.err = kerr.UnknownTopicOrPartition
+		}
+		if s.err == nil || kerr.IsRetriable(s.err) && len(s.partitions) > 0 {
+			continue
+		}
+		if errors.Is(s.err, kerr.LeaderNotAvailable) {
+			continue // being made, or electing: it exists
+		}
+		return nil, l.topicError(ctx, name, s.err)
+	}
+	return states, nil
+}
+
+// topicError says what is wrong with a topic and which others there are.
+func (l *link) topicError(ctx context.Context, name string, cause error) error {
+	var b strings.Builder
+	at := strings.Join(l.brokers, ", ")
+	switch {
+	case errors.Is(cause, kerr.TopicAuthorizationFailed):
+		fmt.Fprintf(&b, "topic %q on %s: %s may not use it, or it does not exist (brokers with access rules do not say which)",
+			name, at, l.principal())
+	case errors.Is(cause, kerr.UnknownTopicOrPartition), errors.Is(cause, kerr.UnknownTopicID):
+		fmt.Fprintf(&b, "topic %q does not exist on %s, or %s may not see it", name, at, l.principal())
+	default:
+		fmt.Fprintf(&b, "topic %q on %s: %s", name, at, reason(cause))
+	}
+	if all, err := l.topics(ctx); err == nil {
+		b.WriteString("; " + topicsAtHand(all, l.instance))
+	}
+	is := []error{ErrTopic, cause, l.kind}
+	if errors.Is(l.kind, ErrProducer) {
+		is = append(is, ErrDelivery)
+	}
+	return fail(is, "kafka: %s", cleanText(b.String()))
+}
+
+// withTopicsAtHand adds to err, that a topic is missing, which others there are, if
+// brokers say so soon.
+func (l *link) withTopicsAtHand(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var all map[string]topicState
+	if l.await(ctx, running, "listing topics", func(ctx context.Context) (err error) {
+		all, err = l.topics(ctx)
+		return err
+	}) != nil {
+		return err
+	}
+	return fail([]error{err}, "%s; %s", reason(err), topicsAtHand(all, l.instance))
+}
+
+// principal names who was denied something. A broker may take another claim than sub
+// for the principal, and does not say which.
+func (l *link) principal() string {
+	if sub := l.watch.identity().Subject; sub != "" {
+		return "this client (the token's sub is " + cleanText(sub) + ")"
+	}
+	return "this client"
+}
+
+// topicsAtHand lists the topics of instance, or else the instances there are.
+func topicsAtHand(all map[string]topicState, instance string) string {
+	var own, instances []string
+	for name := range all {
+		prefix, pipeline, err := ParseTopicName(name)
+		if err != nil || strings.HasPrefix(name, "__") {
+			continue
+		}
+		if prefix == instance {
+			own = append(own, pipeline)
+		}
+		instances = append(instances, prefix)
+	}
+	slices.Sort(own)
+	slices.Sort(instances)
+	instances = slices.Compact(instances)
+	switch {
+	case len(own) > 0:
+		return fmt.Sprintf("topics of instance %s: %s", instance, shortList(own))
+	case len(instances) > 0:
+		return fmt.Sprintf("instance %s has no topics there; instances that have: %s", instance, shortList(instances))
+	}
+	return "no topics are visible there"
+}
+
+func shortList(names []string) string {
+	const most = 12
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
