@@ -54,6 +54,8 @@ type Consumer struct {
 	wake   chan struct{} // has a value when there is something in reports
 	report []error       // what Poll is to say next
 
+	troubles lasting
+
 	stopping atomic.Bool
 	released chan struct{}
 }
@@ -110,6 +112,7 @@ func newConsumer(cfg ConsumerConfig) (*Consumer, []string, error) {
 			kgo.OnPartitionsAssigned(c.assigned),
 			kgo.OnPartitionsRevoked(c.revoked),
 			kgo.OnPartitionsLost(c.lost),
+			kgo.WithHooks((*groupWatch)(c)),
 		)
 	}
 	var err error
@@ -172,7 +175,8 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 // Poll waits for the next message, or for ctx, whose error it returns as is and
 // which is looked at first. Lost connections heal unseen; a refused token (after
 // 5 seconds) or topic is reported once for as long as it lasts, and so is a gap
-// where the broker has lost messages.
+// where the broker has lost messages. What keeps a group from being used is reported
+// when it begins, and once a minute while it lasts.
 func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 	c.mark(c.current)
 	c.current = nil
@@ -243,10 +247,12 @@ func (c *Consumer) nextReport() error {
 	return err
 }
 
-// say makes Poll return err next.
+// say makes Poll return err next. What Poll has not said yet is not said twice.
 func (c *Consumer) say(err error) {
 	c.mu.Lock()
-	c.report = append(c.report, err)
+	if !slices.ContainsFunc(c.report, func(e error) bool { return e.Error() == err.Error() }) {
+		c.report = append(c.report, err)
+	}
 	c.mu.Unlock()
 	select {
 	case c.wake <- struct{}{}:
@@ -289,7 +295,8 @@ func (c *Consumer) Stream(ctx context.Context) iter.Seq2[Message, error] {
 }
 
 // Check makes a round trip to the broker, to tell a silent topic from a dead
-// connection or a refused token. It waits until ctx ends.
+// connection or a refused token, and tells of what keeps the Consumer from reading and
+// lasts, such as a group that it may not use. It waits until ctx ends.
 func (c *Consumer) Check(ctx context.Context) error {
 	if c.isClosed() {
 		return c.errClosed()
@@ -298,8 +305,10 @@ func (c *Consumer) Check(ctx context.Context) error {
 	topics := c.places.topics()
 	c.mu.Unlock()
 	return c.await(ctx, starting, "checking", func(ctx context.Context) error {
-		_, err := c.findTopics(ctx, topics...)
-		return err
+		if _, err := c.findTopics(ctx, topics...); err != nil {
+			return err
+		}
+		return c.troubles.now()
 	})
 }
 

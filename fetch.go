@@ -136,6 +136,9 @@ func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error
 	case errors.Is(err, ErrAuthentication), isRefusal(err):
 		return nil // the watch tells it, past the grace
 	}
+	if _, ofGroup := errors.AsType[*kgo.ErrGroupSession](err); ofGroup {
+		return nil // groupWatch tells it
+	}
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
 		c.mu.Lock()
 		c.places.back(p.Topic, p.Partition, loss.ResetTo)
@@ -148,11 +151,10 @@ func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error
 		return fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes; continuing behind it",
 			p.Topic, p.Partition, bomb.Offset, maxBatchBytes)
 	}
-	_, ofGroup := errors.AsType[*kgo.ErrGroupSession](err)
 	c.mu.Lock()
 	at, _ := c.places.expect(p.Topic, p.Partition, -1)
 	what := fmt.Sprintf("%d/%d/%s", p.Partition, at, err)
-	if p.Topic == "" && !ofGroup {
+	if p.Topic == "" {
 		what = "frame" // whose length, which the error tells, may be another each time
 	}
 	fresh, ahead := c.places.isNews(p.Topic, what), ""
@@ -165,14 +167,10 @@ func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error
 	}
 	is := append(engineKinds(err), ErrConsumer, err)
 	switch {
-	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		return fail(is, "kafka: group %s: %s may not use it", cleanText(c.group), c.principal())
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return fail(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.principal())
-	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err), isRejoin(err):
+	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err):
 		return nil // heals by itself; a frame that is too large is none of these
-	case ofGroup:
-		return fail(is, "kafka: group %s: %s", cleanText(c.group), reason(err))
 	case p.Topic == "":
 		return fail(is, "kafka: fetching from %s: %s%s", strings.Join(c.brokers, ", "), reason(err), ahead)
 	}
@@ -180,12 +178,6 @@ func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error
 		c.skipTo(ctx, p.Topic, p.Partition, at) // the engine gave the partition up
 	}
 	return fail(is, "kafka: topic %s partition %d, at offset %d: %s", p.Topic, p.Partition, at, reason(err))
-}
-
-// isRejoin reports whether err is how a group tells a member to join again.
-func isRejoin(err error) bool {
-	return errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) ||
-		errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.MemberIDRequired)
 }
 
 // skipTo makes the engine go on at offset. That may take it as long as poll, past ctx.

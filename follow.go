@@ -106,6 +106,7 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 		c.mu.Unlock()
 		c.follow(topic, now)
 	} else if err := c.position(ctx, []string{topic}); err != nil {
+		c.groupFails(err)
 		c.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", reason(err))
 		return
 	}

@@ -2,7 +2,6 @@ package gracedb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 
@@ -40,7 +39,9 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 	err = c.commitAs(ctx, "", -1, states, missing)
 	if err != nil {
 		c.log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", reason(err))
+		return nil
 	}
+	c.logStarts(missing)
 	return nil
 }
 
@@ -67,10 +68,10 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 	req.Groups = append(req.Groups, g)
 	resp, err := req.RequestWith(ctx, c.client)
 	if err != nil {
-		return nil, err
+		return nil, c.groupError(err) // who may not use a group is not told its coordinator
 	}
 	committed := make(map[string]map[int32]int64)
-	if err := c.groupError(resp.ErrorCode); err != nil {
+	if err := c.groupError(kerr.ErrorForCode(resp.ErrorCode)); err != nil {
 		return nil, err
 	}
 	for _, t := range resp.Topics {
@@ -81,7 +82,7 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 		}
 	}
 	for _, g := range resp.Groups {
-		if err := c.groupError(g.ErrorCode); err != nil {
+		if err := c.groupError(kerr.ErrorForCode(g.ErrorCode)); err != nil {
 			return nil, err
 		}
 		for _, t := range g.Topics {
@@ -97,19 +98,6 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 		}
 	}
 	return committed, nil
-}
-
-// groupError returns what keeps a group from being used. A group that does not
-// exist yet has no position, which is no error.
-func (c *Consumer) groupError(code int16) error {
-	err := kerr.ErrorForCode(code)
-	switch {
-	case err == nil, errors.Is(err, kerr.GroupIDNotFound):
-		return nil
-	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		return fail([]error{ErrConsumer, err}, "kafka: group %s: %s may not use it", cleanText(c.group), c.principal())
-	}
-	return fmt.Errorf("group %s: %w", c.group, err)
 }
 
 // commitAs stores positions as the given member of a generation, or as nobody.
@@ -146,6 +134,7 @@ func (c *Consumer) commitAs(ctx context.Context, member string, generation int32
 // Both are stored: else they would be lost if the partition moves on.
 func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	pinned := make(map[string]map[int32]kgo.EpochOffset)
+	first := make(map[string]map[int32]kgo.EpochOffset) // where the group had no position
 	c.mu.Lock()
 	for topic, parts := range offsets {
 		for part, offset := range parts {
@@ -159,8 +148,11 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 			if done := c.places.done[topic][part]; done.Offset > max(at.Offset, 0) && at.Epoch <= done.Epoch {
 				at = kgo.EpochOffset{Epoch: -1, Offset: done.Offset}
 			}
+			if told < 0 {
+				set(first, topic, part, at)
+			}
 			if at.Offset < 0 {
-				continue // FromBeginning, or newer than the snapshot: from its first message
+				continue // newer than the snapshot: from its first message
 			}
 			if at.Offset != told {
 				parts[part] = kgo.NewOffset().At(at.Offset)
@@ -171,6 +163,7 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 	}
 	states := maps.Clone(c.places.states)
 	c.mu.Unlock()
+	c.logStarts(first)
 	if len(pinned) > 0 {
 		member, generation := c.client.GroupMetadata()
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
@@ -182,7 +175,9 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 	return offsets, nil
 }
 
+// assigned is called whenever the group has taken the member, with what is new.
 func (c *Consumer) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	c.groupWorks()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for topic, ids := range parts {

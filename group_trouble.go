@@ -1,0 +1,116 @@
+package gracedb
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// groupTrouble begins what a Consumer's troubles know of its group; groupStays is for how
+// long one lasts that is not met again: a member tries to join several times a second.
+const (
+	groupTrouble = "group: "
+	groupStays   = 2 * requestTimeout
+)
+
+// errOfGroup is in every error that says what keeps a group from being used.
+var errOfGroup = errors.New("the group cannot be used")
+
+// A groupWatch is the Consumer as the engine's hook.
+type groupWatch Consumer
+
+// OnGroupManageError is kgo's hook: a member cannot join its group, or has lost its place
+// there. The engine tries again, and tells a poll the same.
+func (w *groupWatch) OnGroupManageError(err error) {
+	c := (*Consumer)(w)
+	c.groupFails(c.groupError(err))
+}
+
+// groupFails makes Poll and Check tell err, if that keeps the group from being used.
+func (c *Consumer) groupFails(err error) {
+	cause, ok := errors.AsType[*kerr.Error](err)
+	if !ok || !errors.Is(err, errOfGroup) {
+		return
+	}
+	if c.troubles.met(groupTrouble+cause.Message, err, groupStays) {
+		c.say(fail([]error{err, ErrConsumer}, "%s", reason(err)))
+	}
+}
+
+// groupWorks notes that the group has taken the member.
+func (c *Consumer) groupWorks() {
+	if c.troubles.over(groupTrouble) {
+		c.log.Info("gracedb: kafka: the group can be used again", "group", c.group)
+	}
+}
+
+// lastsInGroup reports whether a broker's answer about a group or its member is one that
+// does not heal by itself.
+func lastsInGroup(err *kerr.Error) bool {
+	switch {
+	case isRefusal(err), kerr.IsRetriable(err):
+		return false
+	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration),
+		errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.MemberIDRequired):
+		return false // so a group tells a member to join again
+	case errors.Is(err, kerr.GroupIDNotFound):
+		return false // it does not exist yet
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.TopicAuthorizationFailed):
+		return false // of a topic
+	}
+	return true
+}
+
+// groupError says what err, about a group, means, and what to do. A group that does not
+// exist yet has no position, which is no error.
+func (c *Consumer) groupError(err error) error {
+	if err == nil || errors.Is(err, kerr.GroupIDNotFound) {
+		return nil
+	}
+	cause, ok := errors.AsType[*kerr.Error](err)
+	if !ok || !lastsInGroup(cause) {
+		return fmt.Errorf("group %s: %w", c.group, err)
+	}
+	var what string
+	switch {
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		what = c.principal() + " may not use it (it takes the right to READ the group; some sites want a prefix of their own)"
+	case errors.Is(err, kerr.InconsistentGroupProtocol):
+		what = "consumers of another kind use it (they share out partitions otherwise, use group.protocol=consumer, are a share group, or are no consumers): " +
+			"take another GroupID, or stop those"
+	case errors.Is(err, kerr.GroupMaxSizeReached):
+		what = "it has as many members as the broker lets it have (group.max.size)"
+	case errors.Is(err, kerr.FencedInstanceID):
+		what = "another consumer uses the same InstanceID (in Cluster.Opts)"
+	case errors.Is(err, kerr.InvalidSessionTimeout):
+		what = fmt.Sprintf("the broker takes no session of %v (group.min.session.timeout.ms, group.max.session.timeout.ms)", sessionTimeout)
+	}
+	is := []error{ErrConsumer, errOfGroup, err}
+	if what == "" {
+		return fail(is, "kafka: group %s: %s", cleanText(c.group), reason(err))
+	}
+	return fail(is, "kafka: group %s: %s: %s", cleanText(c.group), cause.Message, what)
+}
+
+// logStarts says where the group begins to read, since it has no position there: it is
+// new, or has been without members for so long that brokers have forgotten it, and then
+// passes over what came meanwhile.
+func (c *Consumer) logStarts(at map[string]map[int32]kgo.EpochOffset) {
+	for _, topic := range slices.Sorted(maps.Keys(at)) {
+		var starts []string
+		for _, part := range slices.Sorted(maps.Keys(at[topic])) {
+			where := "its first message"
+			if offset := at[topic][part].Offset; offset >= 0 {
+				where = strconv.FormatInt(offset, 10)
+			}
+			starts = append(starts, fmt.Sprintf("%d at %s", part, where))
+		}
+		c.log.Info("gracedb: kafka: the group has no position (it is new, or its position has expired), and starts where it says here",
+			"group", c.group, "topic", topic, "fromBeginning", c.fromBeginning, "partitions", shortList(starts))
+	}
+}
