@@ -26,10 +26,7 @@ type Event struct {
 // maxFilename is what common file systems allow, in bytes.
 const maxFilename = 255
 
-var (
-	replayIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,30}$`)
-	graceIDPattern  = regexp.MustCompile(`^[A-Za-z]{1,8}[0-9]{1,19}$`)
-)
+var replayIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,30}$`)
 
 // checkLocally finds what is wrong with e without asking the server, and returns
 // e with its file name made safe.
@@ -111,10 +108,20 @@ func baseName(name string) (string, error) {
 // checkGraceID guards the URLs that a graceid is put into, whether it comes from
 // the caller or from the server.
 func checkGraceID(id string) error {
-	if !graceIDPattern.MatchString(id) {
-		return badEvent("%q is not a graceid: letters and then digits are, such as G123456", cleanText(id))
+	if !isGraceID(id) {
+		return badEvent("%q is not a graceid: %s", cleanText(id), graceIDs)
 	}
 	return nil
+}
+
+const graceIDs = "letters and then digits are, such as G123456"
+
+// isGraceID reports whether id is up to 8 letters, and then up to 19 digits.
+func isGraceID(id string) bool {
+	digits := strings.TrimLeftFunc(id, func(r rune) bool { return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' })
+	letters := len(id) - len(digits)
+	other := strings.TrimLeft(digits, "0123456789")
+	return 1 <= letters && letters <= 8 && 1 <= len(digits) && len(digits) <= 19 && other == ""
 }
 
 func badEvent(format string, args ...any) error {

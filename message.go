@@ -59,9 +59,14 @@ func (m Message) Decode(v any) error {
 
 // Upload decodes the event that m carries. It is ErrNotUpload if m is of another
 // type, such as a ping. Any other error says what is wrong with m, naming its topic,
-// partition and offset: the value is not JSON, or has a member twice, or a member
-// that every upload has is missing or of another type. The Upload shares no memory
-// with m.
+// partition and offset: the value is not JSON, or has a member twice; a member that
+// every upload has (type, pipeline, eventFile) is missing, or one is of another type;
+// the graceid is none; the file is damaged. The Upload shares no memory with m.
+//
+// The file is sent in base64 or, by some producers, as text. If the message has its
+// content_id, that says which, and contents with another are an error. If it has not,
+// what decodes is taken for base64, and what does not decode but has hardly a character
+// that is not base64's is an error: it was damaged.
 func (m Message) Upload() (Upload, error) {
 	u, err := decodeUpload(m.Value)
 	if err != nil {

@@ -1,6 +1,8 @@
 package gracedb
 
 import (
+	"bytes"
+	stdbase64 "encoding/base64"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 func FuzzUpload(f *testing.F) {
 	f.Add(encodeUpload(fullUpload()))
 	f.Add([]byte(`{` + required + `,"eventFile":{"filename":"f","payload":"a b"},"x":[{"y":1e5}],"_producer_timestamp":1e9}`))
+	f.Add([]byte(`{"type":"new","graceid":"G1","pipeline":"p","eventFile":{"filename":"f","bytes":"ZGF0YQ"},"content_id":"3a6eb079-0f39-ac87-c94f-3856b2dd2c5d"}`))
 	f.Add([]byte(`{"type":"ping"}`))
 	f.Add([]byte(` { "a" : [ 1 , { } , "\"\\" ] , "a" : null } x`))
 	f.Fuzz(func(t *testing.T, value []byte) {
@@ -26,6 +29,12 @@ func FuzzUpload(f *testing.F) {
 		}
 		if !jsontext.Value(value).IsValid() {
 			t.Fatalf("%q is not valid JSON, but decodes to %+v", value, u)
+		}
+		if u.ContentID != "" && !strings.EqualFold(u.ContentID, contentID(u.Data)) {
+			t.Errorf("%q: contents with another content_id: %+v", value, u)
+		}
+		if u.GraceID != "" && checkGraceID(u.GraceID) != nil {
+			t.Errorf("%q: graceid %q", value, u.GraceID)
 		}
 		// What was read is written and read again the same, but for what is left out.
 		u.Extra = nil
@@ -47,6 +56,9 @@ func FuzzUpload(f *testing.F) {
 	})
 }
 
+// valid returns s as a JSON string carries it: each byte that is not UTF-8 becomes U+FFFD.
+func valid(s string) string { return string([]rune(s)) }
+
 func FuzzEncodeUpload(f *testing.F) {
 	f.Add("G1", "alice", "gstlal", "INJ", "coinc.xml", []byte("data"), int64(1732288000123456), true)
 	f.Add("", "\xff\u2028", "\x00\"\\", "<&>", "a/b", []byte{}, int64(0), false)
@@ -64,10 +76,15 @@ func FuzzEncodeUpload(f *testing.F) {
 			t.Fatalf("not JSON: %q", value)
 		}
 		got, err := Message{Value: value}.Upload()
+		if graceID != "" && checkGraceID(graceID) != nil {
+			if err == nil {
+				t.Fatalf("graceid %q is one", graceID)
+			}
+			return
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		valid := func(s string) string { return string([]rune(s)) } // what is not UTF-8 becomes U+FFFD
 		want := Upload{
 			Server: valid(pipeline), GraceID: valid(graceID), Submitter: valid(submitter), Pipeline: valid(pipeline),
 			PublishOnly: flag, SkipSupervisor: !flag, Labels: []string{valid(label), valid(label)}, Filename: valid(fileName(file)),
@@ -76,6 +93,36 @@ func FuzzEncodeUpload(f *testing.F) {
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+// FuzzContents changes contents on their way.
+func FuzzContents(f *testing.F) {
+	f.Add([]byte("<event/>"), 3, 1, []byte("*"), true)
+	f.Add([]byte("data"), 6, 2, []byte(""), false)
+	f.Fuzz(func(t *testing.T, data []byte, at, lost int, instead []byte, withID bool) {
+		u := fullUpload()
+		u.Data, u.ContentID = data, contentID(data)
+		if !withID {
+			u.ContentID = ""
+		}
+		sent := stdbase64.StdEncoding.EncodeToString(data)
+		at = max(0, min(at, len(sent)))
+		lost = max(0, min(lost, len(sent)-at))
+		contents := sent[:at] + string(instead) + sent[at+lost:]
+		quoted := string(appendJSONString(nil, contents))
+		got, err := uploadOf(quoted, u.ContentID)
+		decoded, damage := stdbase64.StdEncoding.DecodeString(contents)
+		switch {
+		case err != nil && damage == nil && (!withID || bytes.Equal(decoded, data)):
+			t.Errorf("%q: %v", contents, err)
+		case err == nil && withID && !bytes.Equal(got.Data, data):
+			t.Errorf("%q is taken for %q: %q", contents, data, got.Data)
+		case err == nil && damage == nil && !bytes.Equal(got.Data, decoded):
+			t.Errorf("%q decodes to %q", contents, got.Data)
+		case err == nil && damage != nil && valid(contents) != string(got.Data):
+			t.Errorf("%q is the text %q", contents, got.Data)
 		}
 	})
 }

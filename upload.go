@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,8 +15,8 @@ import (
 
 // An Upload is an event as it travels over Kafka.
 type Upload struct {
-	Server         string // GraceDB service URL, such as "https://gracedb-test.ligo.org/api/"
-	GraceID        string // reserved graceid; empty if PublishOnly
+	Server         string // GraceDB service URL, such as "https://gracedb-test.ligo.org/api/"; empty if the message does not say
+	GraceID        string // reserved graceid: letters and digits, safe in a file name; empty if PublishOnly
 	Submitter      string // from the reservation; empty if PublishOnly
 	Pipeline       string // in the case that the submitter wrote it, such as "MLy"
 	PublishOnly    bool   // not to be uploaded to GraceDB (gracedb_upload is false)
@@ -23,7 +24,7 @@ type Upload struct {
 	Labels         []string
 	Filename       string // as sent: it may hold directories, and is not to be trusted as a path
 	Data           []byte // contents of the file
-	ContentID      string // UUID of the first 16 bytes of Data's SHA-256, as sent; empty if it was not
+	ContentID      string // UUID of the first 16 bytes of Data's SHA-256, which has been compared; empty if it was not sent
 	// Time is when the producer made the message, to the microsecond; zero if it
 	// does not say.
 	Time time.Time
@@ -64,6 +65,12 @@ func fileName(path string) string {
 
 // contentID returns the UUID made of the first 16 bytes of data's SHA-256.
 func contentID(data []byte) string { return string(appendContentID(nil, data)) }
+
+// hasContentID reports whether id is data's, in small or capital letters.
+func hasContentID(data, id []byte) bool {
+	var room [36]byte
+	return bytes.EqualFold(appendContentID(room[:0], data), id)
+}
 
 func appendContentID(dst, data []byte) []byte {
 	sum := sha256.Sum256(data)

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/segmentio/asm/base64"
@@ -25,21 +27,22 @@ func decodeUpload(value []byte) (Upload, error) {
 		return Upload{}, fmt.Errorf("%w: its type is %q", ErrNotUpload, cleanText(string(kind)))
 	}
 	u := Upload{
-		Server:         ms.text("gracedb_server", true, &err),
-		GraceID:        ms.text("graceid", false, &err),
+		Server:         ms.text("gracedb_server", false, &err),
+		GraceID:        ms.graceID("graceid", &err),
 		Submitter:      ms.text("submitter", false, &err),
 		Pipeline:       ms.text("pipeline", true, &err),
-		PublishOnly:    !ms.bool("gracedb_upload", true, &err),
+		PublishOnly:    ms.has("gracedb_upload") && !ms.bool("gracedb_upload", true, &err),
 		SkipSupervisor: ms.bool("skip_supervisor", false, &err),
 		Labels:         ms.texts("labels", &err),
 		Time:           ms.unixTime("_producer_timestamp", &err),
-		ContentID:      ms.text("content_id", false, &err),
 		Group:          ms.text("group", false, &err),
 		Search:         ms.text("search", false, &err),
 		Offline:        ms.bool("offline", false, &err),
 		ReplayID:       ms.text("replay_id", false, &err),
 	}
-	u.Filename, u.Data = ms.file("eventFile", &err)
+	id := ms.unquoted("content_id", false, &err)
+	u.ContentID = string(id)
+	u.Filename, u.Data = ms.file("eventFile", id, &err)
 	u.Extra = ms.rest(&err)
 
 	if errors.Is(err, errNotJSON) {
@@ -140,6 +143,20 @@ func (ms members) texts(name string, failed *error) []string {
 	return texts
 }
 
+// graceID decodes a graceid, which readers put into file names and URLs.
+func (ms members) graceID(name string, failed *error) string {
+	id := ms.text(name, false, failed)
+	if id != "" && !isGraceID(id) {
+		*failed = wrongMember(name, fmt.Errorf("is %q, not a graceid: %s", cleanText(id), graceIDs))
+	}
+	return id
+}
+
+// has reports whether there is such a member, null or not, that is not taken yet.
+func (ms members) has(name string) bool {
+	return slices.ContainsFunc(ms, func(m member) bool { return m.value != nil && string(m.name) == name })
+}
+
 func (ms members) bool(name string, required bool, failed *error) bool {
 	value := ms.take(name, required, failed)
 	switch string(value) {
@@ -152,20 +169,21 @@ func (ms members) bool(name string, required bool, failed *error) bool {
 	return false
 }
 
-// file decodes [name, contents] or {"filename": name, "payload": contents}.
-func (ms members) file(name string, failed *error) (filename string, data []byte) {
+// file decodes [name, contents] or {"filename": name, "payload": contents}. If id is
+// not empty, it is the content_id that the contents must have.
+func (ms members) file(name string, id []byte, failed *error) (filename string, data []byte) {
 	value := ms.take(name, true, failed)
 	if value == nil {
 		return "", nil
 	}
-	filename, data, err := decodeFile(value)
+	filename, data, err := decodeFile(value, id)
 	if err != nil {
 		*failed = wrongMember(name, err)
 	}
 	return filename, data
 }
 
-func decodeFile(value []byte) (filename string, data []byte, err error) {
+func decodeFile(value, id []byte) (filename string, data []byte, err error) {
 	if value[0] != '[' && value[0] != '{' {
 		return "", nil, wrongKind("an array or object", value)
 	}
@@ -174,7 +192,7 @@ func decodeFile(value []byte) (filename string, data []byte, err error) {
 	var first, second []byte
 	if value[0] == '{' {
 		first = parts.take("filename", true, &err)
-		second = parts.take("payload", true, &err)
+		second = parts.takeContents(&err)
 		parts.rest(&err) // what else there is only has to be JSON
 	} else if len(parts) == 2 {
 		first, second = parts[0].value, parts[1].value
@@ -188,36 +206,105 @@ func decodeFile(value []byte) (filename string, data []byte, err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("has a file name that %w", err)
 	}
-	if data, err = decodePayload(second); err != nil {
+	if data, err = decodePayload(second, id); err != nil {
 		return "", nil, fmt.Errorf("has contents that are wrong: %w", err)
 	}
 	return string(text), data, nil
 }
 
-// decodePayload returns the contents of an event file: base64, or else the text
-// itself.
-func decodePayload(value []byte) ([]byte, error) {
-	// What decodes has no escapes and is all ASCII, but base64 may have newlines,
-	// and a JSON string may not.
-	if value[0] == '"' && bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0 {
-		if data, ok := fromBase64(value[1 : len(value)-1]); ok {
-			return data, nil
+// takeContents returns the contents of a file in an object, which producers have
+// different names for.
+func (ms members) takeContents(failed *error) (value []byte) {
+	for _, name := range []string{"payload", "payload_b64", "bytes"} {
+		other := ms.take(name, false, failed)
+		if value != nil && other != nil {
+			*failed = wrongMember(name, errors.New("holds contents, too"))
+		}
+		if other != nil {
+			value = other
 		}
 	}
-	text, err := unquoteJSON(value)
-	if err != nil {
-		return nil, err
+	if value == nil && *failed == nil {
+		*failed = wrongMember("payload", errors.New("is missing"))
 	}
-	if data, ok := fromBase64(text); ok {
+	return value
+}
+
+// decodePayload returns the contents of an event file, which are sent in base64 or as
+// they are. If there is an id, it is theirs, and decides which.
+func decodePayload(value, id []byte) ([]byte, error) {
+	if value[0] != '"' {
+		return nil, wrongKind("a string", value)
+	}
+	inner := value[1 : len(value)-1]
+	data, ok := fromBase64(inner)
+	// What decodes has no escapes and is all ASCII: it needs no look at each character,
+	// unless it has newlines, which base64 may have and a JSON string may not.
+	plain := ok && bytes.IndexByte(inner, '\n') < 0 && bytes.IndexByte(inner, '\r') < 0
+	text := inner
+	if !plain {
+		var err error
+		if text, err = unquoteJSON(value); err != nil {
+			return nil, err
+		}
+		if len(text) != len(inner) { // there were escapes
+			data, ok = fromBase64(text)
+		}
+	}
+	if ok && (len(id) == 0 || hasContentID(data, id)) {
 		return data, nil
 	}
-	return bytes.Clone(text), nil
+	if len(id) > 0 && hasContentID(text, id) {
+		return bytes.Clone(text), nil
+	}
+	if !ok {
+		if err := damagedBase64(text); err != nil {
+			return nil, err
+		}
+		if len(id) == 0 {
+			return bytes.Clone(text), nil
+		}
+		data = text
+	}
+	return nil, fmt.Errorf("their content_id is %s, but the message says %q", contentID(data), cleanText(string(id)))
 }
 
 func fromBase64(text []byte) (data []byte, ok bool) {
 	data = make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Decode(data, text)
 	return data[:n], err == nil
+}
+
+// damagedBase64 returns why text, which does not decode, could only be base64; nil if
+// it may be what the file holds: it begins like one, or has more characters that are not
+// base64's than damage would explain, above all those that separate words and tags.
+func damagedBase64(text []byte) error {
+	if start := bytes.TrimSpace(text); len(start) > 0 && bytes.IndexByte([]byte("<{[#"), start[0]) >= 0 {
+		return nil
+	}
+	first, strange, separators := -1, 0, 0
+	for i, c := range text {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '+', c == '/', c == '=', c == '\r', c == '\n':
+			continue
+		case c == ' ', c == '\t', c == '<', c == '{', c == '#':
+			strange++
+			separators++
+		case c != '-' && c != '_': // which base64 for URLs has
+			strange++
+		}
+		if first < 0 {
+			first = i
+		}
+	}
+	switch {
+	case strange > 1+len(text)/16, separators > min(1, len(text)/64):
+		return nil
+	case first >= 0:
+		r, _ := utf8.DecodeRune(text[first:])
+		return fmt.Errorf("damaged base64: %q after %d characters of %d", r, first, len(text))
+	}
+	return fmt.Errorf("damaged base64: characters are missing, or = is in a wrong place (there are %d)", len(text))
 }
 
 // unixTime decodes seconds since 1970. It does not go through a float, which has
