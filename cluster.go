@@ -27,7 +27,10 @@ type Cluster struct {
 	// minutes before exp.
 	Token TokenSource
 	// CAFile is a PEM file of certificate authorities to trust instead of the
-	// system's.
+	// system's: a regular file of at most 8 MiB. It is read by whatever makes a
+	// client, and again when it has changed and a broker's certificate is not from
+	// an authority that it held before. One that was taken out of it is trusted
+	// until then, or until the program is restarted.
 	CAFile string
 	// SkipHostnameVerification accepts a broker certificate issued for another
 	// name. The chain is still verified. For development only.
@@ -57,7 +60,7 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	if err := c.checkBrokers(); err != nil {
 		return nil, err
 	}
-	return c.clientOpts(&bearer{src: c.tokenSource(""), watch: newAuthWatch(c.logger(), 0)}, nil)
+	return c.clientOpts(context.Background(), &bearer{src: c.tokenSource(""), watch: newAuthWatch(c.logger(), 0)}, nil)
 }
 
 // The waits of every client. A broker that has not answered a request within
@@ -77,8 +80,8 @@ const (
 
 // clientOpts returns the options common to all clients. Opts of the user come
 // last, so that they win.
-func (c Cluster) clientOpts(auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
-	dial, err := c.dialer()
+func (c Cluster) clientOpts(ctx context.Context, auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
+	dial, err := c.dialer(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ type batch struct {
 // Its errors are ErrConfig, or ErrConsumer with ErrToken, ErrAuthentication,
 // ErrConnection or ErrTopic. The Consumer must be closed.
 func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
-	c, topics, err := newConsumer(cfg)
+	c, topics, err := newConsumer(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 	return c, nil
 }
 
-func newConsumer(cfg ConsumerConfig) (*Consumer, []string, error) {
+func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, error) {
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
 		places: newPlaces(), wake: make(chan struct{}, 1), released: make(chan struct{}),
@@ -116,7 +116,7 @@ func newConsumer(cfg ConsumerConfig) (*Consumer, []string, error) {
 		)
 	}
 	var err error
-	if c.link, err = newLink(cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, nil, opts...); err != nil {
+	if c.link, err = newLink(ctx, cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, nil, opts...); err != nil {
 		return nil, nil, err
 	}
 	topics, err := c.fullNames(cfg.Topics)

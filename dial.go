@@ -16,67 +16,93 @@ import (
 	"time"
 )
 
-// dialer returns the function that connects to a broker: TCP through c.Dial,
-// then TLS, so that no byte of SASL is written to a peer that is not verified.
-func (c Cluster) dialer() (func(ctx context.Context, network, address string) (net.Conn, error), error) {
-	dial := c.Dial
-	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
+// A dialFunc opens a connection, as the Dial of Cluster does.
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// A dialer connects to brokers: TCP, then TLS, so that no byte of SASL is written to a
+// peer that is not verified.
+type dialer struct {
+	tcp       dialFunc
+	plaintext bool
+	skipName  bool // SkipHostnameVerification
+	trust     *authorities
+	redials   redials
+}
+
+// dialer returns the function that connects to a broker. ctx bounds the reading of
+// the CA file.
+func (c Cluster) dialer(ctx context.Context) (dialFunc, error) {
+	d := &dialer{
+		tcp: c.Dial, plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
+		redials: redials{failed: make(map[string]time.Time)},
 	}
-	plaintext := c.Plaintext
-	redials := redials{failed: make(map[string]time.Time)}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pool, err := loadCAFile(c.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		conf.RootCAs = pool
+	if d.tcp == nil {
+		d.tcp = (&net.Dialer{}).DialContext
 	}
-	if c.SkipHostnameVerification {
-		skipHostname(conf)
+	var err error
+	if d.trust, err = loadAuthorities(ctx, c.CAFile, c.logger()); err != nil {
+		return nil, err
+	}
+	if d.skipName {
 		c.logger().Warn("gracedb: broker host names are not verified (SkipHostnameVerification)")
 	}
-	return func(caller context.Context, network, address string) (made net.Conn, err error) {
-		// The engine bounds a connection that it makes itself, and not this: without
-		// a bound a peer that accepts and is silent would be waited for for ever.
-		ctx, cancel := context.WithTimeout(caller, dialTimeout)
-		defer cancel()
-		if err := redials.wait(ctx, address); err != nil {
-			return nil, &dialError{address, err}
+	return d.dial, nil
+}
+
+func (d *dialer) dial(caller context.Context, network, address string) (_ net.Conn, err error) {
+	// The engine bounds a connection that it makes itself, and not this: without
+	// a bound a peer that accepts and is silent would be waited for for ever.
+	ctx, cancel := context.WithTimeout(caller, dialTimeout)
+	defer cancel()
+	if err := d.redials.wait(ctx, address); err != nil {
+		return nil, &dialError{address, err}
+	}
+	defer func() { d.redials.note(address, err == nil) }()
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, &dialError{address, err}
+	}
+	// A broker on the loopback interface may advertise another host: the
+	// token must not follow it there in the clear.
+	if d.plaintext && !isLoopback(host) {
+		return nil, &dialError{address, errors.New("plaintext to a host that is not on the loopback interface")}
+	}
+	trusted := d.trust.now()
+	conn, err := d.open(ctx, network, address, host, trusted)
+	if err != nil {
+		if trusted = d.trust.renewed(ctx, trusted, err); trusted != nil {
+			conn, err = d.open(ctx, network, address, host, trusted)
 		}
-		defer func() { redials.note(address, err == nil) }()
-		silent := func(err error) error {
-			if ctx.Err() == nil || caller.Err() != nil {
-				return err
-			}
-			return fmt.Errorf("no answer within %v: %w", dialTimeout, os.ErrDeadlineExceeded)
-		}
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, &dialError{address, err}
-		}
-		// A broker on the loopback interface may advertise another host: the
-		// token must not follow it there in the clear.
-		if plaintext && !isLoopback(host) {
-			return nil, &dialError{address, errors.New("plaintext to a host that is not on the loopback interface")}
-		}
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, &dialError{address, silent(err)}
-		}
-		if plaintext {
-			return &pacedConn{Conn: conn, raw: conn}, nil
-		}
-		peer := conf.Clone()
-		peer.ServerName = host
-		secure := tls.Client(conn, peer)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			_ = conn.Close() // the handshake's failure is what matters
-			return nil, &dialError{address, silent(tlsReason(err))}
-		}
-		return &pacedConn{Conn: secure, raw: conn}, nil
-	}, nil
+	}
+	switch {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil && caller.Err() == nil:
+		err = fmt.Errorf("no answer within %v: %w", dialTimeout, os.ErrDeadlineExceeded)
+	}
+	return nil, &dialError{address, err}
+}
+
+// open connects to a broker whose authority must be one of trusted, or of the
+// system's if that is nil.
+func (d *dialer) open(ctx context.Context, network, address, host string, trusted *x509.CertPool) (net.Conn, error) {
+	conn, err := d.tcp(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if d.plaintext {
+		return &pacedConn{Conn: conn, raw: conn}, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trusted, ServerName: host}
+	if d.skipName {
+		skipHostname(conf)
+	}
+	secure := tls.Client(conn, conf)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // the handshake's failure is what matters
+		return nil, d.tlsReason(err)
+	}
+	return &pacedConn{Conn: secure, raw: conn}, nil
 }
 
 // A redials keeps tries to connect to an address apart once one has failed. The engine
@@ -130,17 +156,14 @@ func (e *dialError) isAway() bool {
 	return refused || isTimeout(e.err) || errors.Is(e.err, io.EOF)
 }
 
-// tlsReason says what to do about the two failures that are often taken for each
-// other, a wrong name and a wrong authority, and about a peer without TLS.
-func tlsReason(err error) error {
-	if e, ok := errors.AsType[x509.HostnameError](err); ok {
-		return fmt.Errorf("the certificate is for another host name (a wrong address, or SkipHostnameVerification in development): %w", e)
-	}
-	if e, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return fmt.Errorf("the certificate's authority is not trusted (set CAFile to the right one): %w", e)
-	}
+// tlsReason says what to do about a certificate that is not good, and about a peer
+// without TLS.
+func (d *dialer) tlsReason(err error) error {
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return fmt.Errorf("the broker does not speak TLS on this port: %w", e)
+	}
+	if said := d.trust.explain(err, "a wrong address, or SkipHostnameVerification in development"); said != err { //nolint:errorlint // is it the same
+		return said
 	}
 	return fmt.Errorf("TLS handshake: %w", err)
 }
@@ -158,19 +181,6 @@ func skipHostname(conf *tls.Config) {
 		_, err := cs.PeerCertificates[0].Verify(opts)
 		return err
 	}
-}
-
-// loadCAFile reads a PEM file of authorities.
-func loadCAFile(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fail([]error{ErrConfig, err}, "CAFile: %s", reason(err))
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fail([]error{ErrConfig}, "CAFile: %s holds no PEM certificate", cleanText(path))
-	}
-	return pool, nil
 }
 
 // A pacedConn applies a write deadline to every piece of a large write, so that

@@ -91,3 +91,41 @@ func (r *recently) already(text string) bool {
 	r.said[text] = now
 	return false
 }
+
+// A warning is what somebody was told who reads log.
+type warning struct {
+	log  *slog.Logger
+	text string
+}
+
+// warned is when each was said last, by whichever client.
+var warned struct {
+	mu sync.Mutex
+	at map[warning]time.Time
+}
+
+// warnAgainAfter is when a warning about the configuration is said again.
+const warnAgainAfter = time.Hour
+
+// warnOnce warns of what lasts, such as a file that others may change: once an hour,
+// however many clients with this logger come across it.
+func warnOnce(log *slog.Logger, text string) {
+	if !log.Enabled(context.Background(), slog.LevelWarn) {
+		return
+	}
+	w, now := warning{log, text}, time.Now()
+	warned.mu.Lock()
+	at, known := warned.at[w]
+	fresh := !known || now.Sub(at) >= warnAgainAfter
+	if fresh {
+		const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
+		if warned.at == nil || len(warned.at) >= limit {
+			warned.at = make(map[warning]time.Time)
+		}
+		warned.at[w] = now
+	}
+	warned.mu.Unlock()
+	if fresh {
+		log.Warn(text)
+	}
+}

@@ -111,7 +111,10 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return lost(ctx, a, err, wire.reached())
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
+			err = wrapped.Err // its own text repeats method and URL
+		}
+		return lost(ctx, a, c.trust.explain(err, "a wrong ServiceURL"), wire.reached())
 	}
 	defer func() { _ = resp.Body.Close() }()
 
@@ -198,9 +201,6 @@ func refusal(a *answer, status int) (wait time.Duration) {
 // lost judges a try without an answer: wait as try has it.
 func lost(ctx context.Context, a *answer, err error, reached bool) (wait time.Duration, _ error) {
 	a.unanswered = a.unanswered || reached
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		err = wrapped.Err // its own text repeats method and URL
-	}
 	if ctx.Err() == context.Canceled {
 		return -1, a.failure(err, err) // no fault of the connection's
 	}

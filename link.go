@@ -33,7 +33,7 @@ type link struct {
 
 // newLink checks c and makes the client. It connects to nothing. Each connection to
 // a broker goes through wrap, if that is not nil.
-func newLink(c Cluster, kind error, scope string, grace time.Duration, wrap func(net.Conn) net.Conn, own ...kgo.Opt) (*link, error) {
+func newLink(ctx context.Context, c Cluster, kind error, scope string, grace time.Duration, wrap func(net.Conn) net.Conn, own ...kgo.Opt) (*link, error) {
 	instance, err := c.instance()
 	if err != nil {
 		return nil, err
@@ -46,13 +46,16 @@ func newLink(c Cluster, kind error, scope string, grace time.Duration, wrap func
 		return nil, err
 	}
 	l.auth = &bearer{src: c.tokenSource(scope), watch: l.watch}
-	opts, err := c.clientOpts(l.auth, wrap)
+	opts, err := c.clientOpts(ctx, l.auth, wrap)
 	if err != nil {
-		return nil, err
+		if errors.Is(err, ErrConfig) {
+			return nil, err
+		}
+		return nil, fail([]error{err, kind}, "kafka: %s", reason(err)) // ctx has ended
 	}
-	var ctx context.Context
-	ctx, l.cancel = context.WithCancel(context.Background())
-	own = append(own, kgo.WithContext(ctx))
+	life, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	own = append(own, kgo.WithContext(life))
 	// The user's own options stay last.
 	common := len(opts) - len(c.Opts)
 	if l.client, err = kgo.NewClient(slices.Concat(opts[:common], own, opts[common:])...); err != nil {

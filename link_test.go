@@ -47,7 +47,7 @@ func TestRedials(t *testing.T) {
 			conn, far := net.Pipe()
 			_ = far.Close()
 			return conn, nil
-		}}.dialer()
+		}}.dialer(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

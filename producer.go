@@ -110,7 +110,7 @@ type Producer struct {
 // Its errors are ErrConfig, or ErrProducer with ErrToken, ErrAuthentication,
 // ErrConnection or ErrTopic. The Producer must be closed.
 func NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
-	p, err := newProducer(cfg)
+	p, err := newProducer(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 	return p, nil
 }
 
-func newProducer(cfg ProducerConfig) (*Producer, error) {
+func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func newProducer(cfg ProducerConfig) (*Producer, error) {
 	p.known.Store(&map[string]topicState{})
 	p.answers = newAnswers(p.refuse, p.unstick)
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
-	p.link, err = newLink(cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), p.answers.watch,
+	p.link, err = newLink(ctx, cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), p.answers.watch,
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(partitioner{}),
 		kgo.ProducerLinger(0),

@@ -3,15 +3,12 @@ package gracedb
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -37,7 +34,7 @@ type ClientConfig struct {
 	// host and the scope "gracedb.read", reloaded 5 minutes before exp.
 	Token TokenSource
 	// CAFile is a PEM file of certificate authorities to trust instead of the
-	// system's. It excludes HTTP.
+	// system's, as Cluster's is. It excludes HTTP.
 	CAFile string
 	// HTTP sends the requests. It is copied, and redirects are refused whatever
 	// its CheckRedirect says. If nil, it is one with a timeout of 60 seconds for
@@ -66,6 +63,7 @@ type Client struct {
 	token    TokenSource
 	ownToken TokenSource // ClientConfig.Token
 	http     *http.Client
+	trust    *authorities
 	retries  int
 	log      *slog.Logger
 	info     infoCache
@@ -94,12 +92,16 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	default:
 		return nil, fail([]error{ErrConfig}, "ClientConfig: APIVersion %q is not a version", cleanText(v))
 	}
-	if c.http, err = newHTTPClient(cfg); err != nil {
-		return nil, err
-	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.HTTP != nil && cfg.CAFile != "" {
+		return nil, fail([]error{ErrConfig}, "ClientConfig: set at most one of CAFile and HTTP")
+	}
+	if c.trust, err = loadAuthorities(context.Background(), cfg.CAFile, c.log); err != nil {
+		return nil, err
+	}
+	c.http = newHTTPClient(cfg, c.trust)
 	if c.token == nil {
 		host := service.Hostname()
 		c.token = ReloadToken(FindToken(TokenQuery{
@@ -189,28 +191,21 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-func newHTTPClient(cfg ClientConfig) (*http.Client, error) {
-	var h http.Client
-	switch {
-	case cfg.HTTP != nil && cfg.CAFile != "":
-		return nil, fail([]error{ErrConfig}, "ClientConfig: set at most one of CAFile and HTTP")
-	case cfg.HTTP != nil:
+func newHTTPClient(cfg ClientConfig, trust *authorities) *http.Client {
+	h := http.Client{Timeout: 60 * time.Second}
+	if cfg.HTTP != nil {
 		h = *cfg.HTTP
-	default:
-		transport, err := newTransport(cfg.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		h = http.Client{Transport: transport, Timeout: 60 * time.Second}
+	} else {
+		h.Transport = newTransport(trust)
 	}
 	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &h, nil
+	return &h
 }
 
-func newTransport(caFile string) (http.RoundTripper, error) {
+func newTransport(trust *authorities) http.RoundTripper {
 	standard, ok := http.DefaultTransport.(*http.Transport)
-	if !ok && caFile == "" {
-		return http.DefaultTransport, nil // somebody's instrumentation
+	if !ok && trust.file == "" {
+		return http.DefaultTransport // somebody's instrumentation
 	}
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
@@ -222,41 +217,10 @@ func newTransport(caFile string) (http.RoundTripper, error) {
 	// Callers that publish at once keep their connections, where two would be kept.
 	t.MaxIdleConnsPerHost = 16
 	t.MaxResponseHeaderBytes = 64 << 10
-	if caFile != "" {
-		pool, err := readCAFile(caFile)
-		if err != nil {
-			return nil, err
-		}
-		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	if trust.file != "" {
+		return newTrustingTransport(t, trust)
 	}
-	return t, nil
-}
-
-func readCAFile(name string) (*x509.CertPool, error) {
-	const limit = 8 << 20 // the system's bundles have about 250 KiB
-	bad := func(err error) error {
-		return fail([]error{ErrConfig, err}, "ClientConfig: CAFile %s: %s", cleanText(name), reason(err))
-	}
-	// A FIFO would be waited for when opened.
-	if info, err := os.Stat(name); err != nil {
-		return nil, bad(errors.Unwrap(err))
-	} else if !info.Mode().IsRegular() {
-		return nil, bad(errors.New("not a regular file"))
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, bad(errors.Unwrap(err))
-	}
-	defer func() { _ = f.Close() }()
-	pem, err := io.ReadAll(io.LimitReader(f, limit))
-	if err != nil {
-		return nil, bad(err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, bad(errors.New("no certificate in PEM form"))
-	}
-	return pool, nil
+	return t
 }
 
 // A Receipt says what became of an event.

@@ -187,7 +187,7 @@ func TestNewClientConfig(t *testing.T) {
 		{"CA and HTTP", gracedb.ClientConfig{ServiceURL: ok, CAFile: notPEM, HTTP: &http.Client{}}, "at most one"},
 		{"CA missing", gracedb.ClientConfig{ServiceURL: ok, CAFile: filepath.Join(dir, "none.pem")}, "none.pem: no such file"},
 		{"CA no PEM", gracedb.ClientConfig{ServiceURL: ok, CAFile: notPEM}, "not.pem: no certificate"},
-		{"CA directory", gracedb.ClientConfig{ServiceURL: ok, CAFile: dir}, "not a regular file"},
+		{"CA directory", gracedb.ClientConfig{ServiceURL: ok, CAFile: dir}, "it is a directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.cfg.Token = tokenIs("t")

@@ -63,7 +63,7 @@ func TestCase71_FileCap(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.set("BEARER_TOKEN_FILE", huge)
-		w.wantError(gracedb, "huge: longer than a token file can be (64 KiB)")
+		w.wantError(gracedb, "huge: longer than such a file can be (64 KiB)")
 	}
 	if err := os.Symlink("/dev/zero", filepath.Join(w.dir, "zero")); err != nil {
 		t.Fatal(err)

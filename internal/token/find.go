@@ -33,8 +33,9 @@ type Found struct {
 
 // rules say how far a file is trusted.
 type rules struct {
-	ours     bool // it must belong to the effective user or root
-	noFollow bool // it must not be a symbolic link
+	ours     bool  // it must belong to the effective user or root
+	noFollow bool  // it must not be a symbolic link
+	limit    int64 // of its bytes; if zero, maxFile
 }
 
 // A look is one place and what came of looking there.

@@ -1,8 +1,10 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -26,8 +28,11 @@ var (
 	errSilent  = errors.New("no answer within 2s (a dead mount?)")
 	errDir     = bad("it is a directory")
 	errSpecial = bad("it is not a regular file")
-	errSize    = bad("longer than a token file can be (64 KiB)")
 )
+
+func tooLong(limit int64) error {
+	return bad(fmt.Sprintf("longer than such a file can be (%d KiB)", limit>>10))
+}
 
 // A content is what one reading of a file or directory gave.
 type content struct {
@@ -37,9 +42,25 @@ type content struct {
 	names   []string // of a directory
 }
 
-// readFile reads a token file once. All checks are made on the open file, so that
-// it cannot be exchanged between check and use.
+// otherReadings are those of files that hold no tokens.
+var otherReadings readings
+
+// ReadFile reads a file that holds no token as carefully as one that does: only a
+// regular file, of at most limit bytes, for no longer than ctx and 2 seconds. It also
+// returns the file's mode. Its error does not hold the path.
+func ReadFile(ctx context.Context, path string, limit int64) ([]byte, fs.FileMode, error) {
+	c, err := otherReadings.do(ctx, path, func() (content, error) { return readFile(path, rules{limit: limit}) })
+	return []byte(c.text), c.mode, err
+}
+
+// WritableByOthers reports whether users other than the owner and the group may
+// change a file of this mode.
+func WritableByOthers(mode fs.FileMode) bool { return hasUID && mode.Perm()&0o002 != 0 }
+
+// readFile reads a file once. All checks are made on the open file, so that it cannot
+// be exchanged between check and use.
 func readFile(path string, r rules) (content, error) {
+	limit := cmp.Or(r.limit, maxFile)
 	f, err := open(path, r.noFollow)
 	if err != nil {
 		return content{}, errno(err)
@@ -53,20 +74,20 @@ func readFile(path string, r rules) (content, error) {
 		return content{}, errDir
 	case !before.Mode().IsRegular():
 		return content{}, errSpecial
-	case before.Size() > maxFile:
-		return content{}, errSize
+	case before.Size() > limit:
+		return content{}, tooLong(limit)
 	}
 	if r.ours {
 		if err := checkOwner(before); err != nil {
 			return content{}, err
 		}
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return content{}, errno(err)
 	}
-	if len(data) > maxFile {
-		return content{}, errSize
+	if int64(len(data)) > limit {
+		return content{}, tooLong(limit)
 	}
 	after, err := f.Stat()
 	if err != nil {

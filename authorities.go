@@ -1,0 +1,192 @@
+package gracedb
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"github.com/gracedb-go/gracedb/internal/token"
+)
+
+// An authorities is whom a client trusts to sign certificates: those of a CA file, or
+// the system's. It is safe for concurrent use.
+type authorities struct {
+	file string // "" for the system's
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	pool *x509.CertPool // nil for the system's
+	sum  [sha256.Size]byte
+	said recently
+}
+
+// maxCAFile bounds a CA file; the bundles of systems have about 250 KiB.
+const maxCAFile = 8 << 20
+
+// loadAuthorities reads file, unless that is "". Its errors are ErrConfig, or ctx's.
+func loadAuthorities(ctx context.Context, file string, log *slog.Logger) (*authorities, error) {
+	a := &authorities{file: file, log: log}
+	if file == "" {
+		return a, nil
+	}
+	pool, sum, err := a.read(ctx)
+	if err != nil {
+		is := []error{err, ErrConfig}
+		if ctx.Err() != nil {
+			is = is[:1]
+		}
+		return nil, fail(is, "CAFile %s: %s", cleanText(file), reason(err))
+	}
+	a.pool, a.sum = pool, sum
+	return a, nil
+}
+
+func (a *authorities) read(ctx context.Context) (*x509.CertPool, [sha256.Size]byte, error) {
+	pem, mode, err := token.ReadFile(ctx, a.file, maxCAFile)
+	sum := sha256.Sum256(pem)
+	if err != nil {
+		return nil, sum, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, sum, errors.New("no certificate in PEM form")
+	}
+	if token.WritableByOthers(mode) {
+		warnOnce(a.log, fmt.Sprintf("gracedb: the CA file %s may be changed by other users (mode %#o), who could take the token with it: chmod o-w it",
+			cleanText(a.file), mode.Perm()))
+	}
+	return pool, sum, nil
+}
+
+// now returns the pool to verify with.
+func (a *authorities) now() *x509.CertPool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pool
+}
+
+// renewed returns other authorities than was, if a handshake that trusted these has
+// failed with err, and the CA file has changed since it was read; or nil.
+func (a *authorities) renewed(ctx context.Context, was *x509.CertPool, err error) *x509.CertPool {
+	if a.file == "" || !isDistrust(err) {
+		return nil
+	}
+	pool, sum, err := a.read(ctx)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.pool != was: // read for another handshake meanwhile
+		return a.pool
+	case err != nil:
+		// It may be half written: the next handshake that fails looks again.
+		if ctx.Err() == nil && !a.said.already(err.Error()) {
+			a.log.Warn("gracedb: the CA file cannot be read again; what it held before stays in use", "file", cleanText(a.file), "err", reason(err))
+		}
+		return nil
+	case sum == a.sum:
+		return nil
+	}
+	a.pool, a.sum = pool, sum
+	a.log.Info("gracedb: the CA file has changed and was read again", "file", cleanText(a.file))
+	return pool
+}
+
+// isDistrust reports whether a handshake failed with err because no authority vouches
+// for the peer, or one that is not valid itself.
+func isDistrust(err error) bool {
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, invalid := errors.AsType[x509.CertificateInvalidError](err)
+	return unknown || invalid
+}
+
+// explain puts before the failure of a handshake what to do about it. whatName says
+// what to do about a name that is not the certificate's.
+func (a *authorities) explain(err error, whatName string) error {
+	if e, ok := errors.AsType[x509.HostnameError](err); ok {
+		if c := e.Certificate; len(c.DNSNames)+len(c.IPAddresses)+len(c.EmailAddresses)+len(c.URIs) == 0 {
+			return fmt.Errorf("the certificate names no host (it lacks subject alternative names, which have replaced the common name: it has to be made anew): %w", err)
+		}
+		return fmt.Errorf("the certificate is for another host name (%s): %w", whatName, err)
+	}
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, none := errors.AsType[x509.SystemRootsError](err)
+	switch {
+	case !unknown && !none:
+		return err
+	case a.file != "":
+		return fmt.Errorf("the certificate's authority is not in CAFile %s: %w", cleanText(a.file), err)
+	case none || hasNoAuthorities():
+		return fmt.Errorf("this machine has no certificate authorities (install ca-certificates, or set SSL_CERT_FILE or CAFile): %w", err)
+	}
+	return fmt.Errorf("the certificate's authority is not trusted (set CAFile to a file that has it): %w", err)
+}
+
+// hasNoAuthorities reports whether the system trusts nobody, which is no error to
+// crypto/x509, as in a container without the package ca-certificates.
+func hasNoAuthorities() bool {
+	system, err := x509.SystemCertPool()
+	return err != nil || system.Equal(x509.NewCertPool())
+}
+
+// A trustingTransport sends requests to whom the authorities vouch for. When these
+// change, it goes on with another http.Transport, whose pool cannot be changed.
+type trustingTransport struct {
+	trust *authorities
+
+	mu  sync.Mutex
+	now *http.Transport
+}
+
+func newTrustingTransport(base *http.Transport, trust *authorities) *trustingTransport {
+	base.TLSClientConfig = &tls.Config{RootCAs: trust.now(), MinVersion: tls.VersionTLS12}
+	return &trustingTransport{trust: trust, now: base}
+}
+
+func (t *trustingTransport) transport() *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.now
+}
+
+// RoundTrip sends req, once more if the handshake failed because the CA file has
+// changed: nothing of it was sent then.
+func (t *trustingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	used := t.transport()
+	resp, err := used.RoundTrip(req)
+	if err == nil {
+		return resp, nil
+	}
+	pool := t.trust.renewed(req.Context(), used.TLSClientConfig.RootCAs, err)
+	if pool == nil || req.Body != nil && req.GetBody == nil {
+		return nil, err
+	}
+	again := req.Clone(req.Context())
+	if req.GetBody != nil {
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	return t.with(pool).RoundTrip(again)
+}
+
+// with returns the transport that trusts pool.
+func (t *trustingTransport) with(pool *x509.CertPool) *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.now.TLSClientConfig.RootCAs != pool {
+		old := t.now
+		t.now = old.Clone()
+		t.now.TLSClientConfig.RootCAs = pool
+		old.CloseIdleConnections()
+	}
+	return t.now
+}
+
+// CloseIdleConnections is for http.Client's method of that name.
+func (t *trustingTransport) CloseIdleConnections() { t.transport().CloseIdleConnections() }
