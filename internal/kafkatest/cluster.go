@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/gracedb-go/gracedb/internal/testauth"
 )
@@ -64,6 +65,9 @@ type Config struct {
 	MaxSession time.Duration
 	// ClockSkew is for how long after exp a token is accepted.
 	ClockSkew time.Duration
+	// Versions are the newest versions of requests that brokers know, such as
+	// kversion.V3_9_0(); if nil, all that kfake knows.
+	Versions *kversion.Versions
 	// Subjects are the ACLs of each sub. A valid token of another sub then
 	// authenticates, and has no rights. If nil, everybody may do everything.
 	Subjects map[string][]kfake.ACL
@@ -78,10 +82,11 @@ type Cluster struct {
 	directory string // of the CA file
 	nodes     []*node
 
-	logins logins
-	faults faults
-	counts counts
-	closed sync.Once
+	logins     logins
+	faults     faults
+	counts     counts
+	leaderless leaderless
+	closed     sync.Once
 
 	askingMu sync.Mutex
 	asking   sync.WaitGroup // of groupInfo
@@ -207,6 +212,9 @@ func (c *Cluster) options(ports []int) []kfake.Opt {
 			opts = append(opts, kfake.User("PLAIN", sub, password, acls...))
 		}
 	}
+	if c.cfg.Versions != nil {
+		opts = append(opts, kfake.MaxVersions(c.cfg.Versions))
+	}
 	if c.cfg.DataDir != "" {
 		opts = append(opts, kfake.DataDir(c.cfg.DataDir))
 	}
@@ -234,18 +242,24 @@ func (c *Cluster) Close() {
 	})
 }
 
-// groupInfo returns what kfake knows of a group; nil if there is none, or c is closed:
-// kfake would never answer then.
-func (c *Cluster) groupInfo(group string) *kfake.GroupInfo {
+// groupInfo returns what kfake knows of a group; nil if there is none, or c is closed.
+func (c *Cluster) groupInfo(group string) (info *kfake.GroupInfo) {
+	c.unlessClosed(func() { info = c.kfake.GroupInfo(group) })
+	return info
+}
+
+// unlessClosed calls f, which asks kfake something, unless c is closed: kfake would
+// never answer then.
+func (c *Cluster) unlessClosed(f func()) {
 	c.askingMu.Lock()
 	if c.closing {
 		c.askingMu.Unlock()
-		return nil
+		return
 	}
 	c.asking.Add(1)
 	c.askingMu.Unlock()
 	defer c.asking.Done()
-	return c.kfake.GroupInfo(group)
+	f()
 }
 
 // Addrs returns where clients bootstrap from: "localhost:port" of every broker

@@ -252,6 +252,7 @@ func (c *conn) request(frame []byte) error {
 		return c.lose() // as Kafka 4.3.1, which answers nothing more on the connection
 	}
 	r.ownProducers(c.n.c.forgotten.Load())
+	r.ends = c.n.c.epochEnds(r)
 	if err := c.awaitLeader(r); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -21,6 +22,7 @@ type request struct {
 	fault        *Injection
 	login        *verdict // of a SaslAuthenticate that kfake is to confirm
 	answered     atomic.Bool
+	ends         map[place]*kfake.PartitionInfo // of an OffsetForLeaderEpoch, where the logs end
 }
 
 func parse(frame []byte) (*request, error) {

@@ -254,13 +254,19 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 			c.update(func(s *session) { s.versions = true })
 		}
 		return frame, nil
-	case kmsg.SASLHandshake, kmsg.SASLAuthenticate, kmsg.Heartbeat:
+	case kmsg.SASLHandshake, kmsg.SASLAuthenticate, kmsg.Heartbeat, kmsg.Metadata, kmsg.OffsetForLeaderEpoch:
 	}
 	resp, err := r.response(frame)
 	if err != nil {
 		return nil, err
 	}
 	switch resp := resp.(type) {
+	case *kmsg.MetadataResponse:
+		c.n.c.leaderless.tell(resp)
+	case *kmsg.OffsetForLeaderEpochResponse:
+		if err := r.endEpochs(resp); err != nil {
+			return nil, err
+		}
 	case *kmsg.HeartbeatResponse: // a group without members is none to kfake
 		if resp.ErrorCode == kerr.GroupIDNotFound.Code {
 			resp.ErrorCode = kerr.UnknownMemberID.Code
