@@ -70,7 +70,8 @@ type batch struct {
 // NewConsumer returns a Consumer that is in position: no message published
 // after it returns is missed. A topic that does not exist, or may not be read, is
 // ErrTopic, unless cfg.Lazy; later partitions are picked up from their first
-// message. It waits as NewProducer does.
+// message, and those that no broker leads from where they ended, when one does. It
+// waits as NewProducer does.
 //
 // Its errors are ErrConfig, or ErrConsumer with ErrToken, ErrAuthentication,
 // ErrConnection or ErrTopic. The Consumer must be closed.
@@ -295,8 +296,9 @@ func (c *Consumer) Stream(ctx context.Context) iter.Seq2[Message, error] {
 }
 
 // Check makes a round trip to the broker, to tell a silent topic from a dead
-// connection or a refused token, and tells of what keeps the Consumer from reading and
-// lasts, such as a group that it may not use. It waits until ctx ends.
+// connection, a refused token or a partition that no broker leads, and tells of what
+// keeps the Consumer from reading and lasts, such as a group that it may not use. It
+// waits until ctx ends.
 func (c *Consumer) Check(ctx context.Context) error {
 	if c.isClosed() {
 		return c.errClosed()
@@ -305,10 +307,14 @@ func (c *Consumer) Check(ctx context.Context) error {
 	topics := c.places.topics()
 	c.mu.Unlock()
 	return c.await(ctx, starting, "checking", func(ctx context.Context) error {
-		if _, err := c.findTopics(ctx, topics...); err != nil {
+		states, err := c.findTopics(ctx, topics...)
+		if err != nil {
 			return err
 		}
-		return c.troubles.now()
+		if err := c.troubles.now(); err != nil {
+			return err
+		}
+		return checkLeaders(states, topics...)
 	})
 }
 

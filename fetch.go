@@ -141,6 +141,10 @@ func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error
 	}
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
 		c.mu.Lock()
+		if c.places.foundEnd(p.Topic, p.Partition, loss) {
+			c.mu.Unlock()
+			return nil
+		}
 		c.places.back(p.Topic, p.Partition, loss.ResetTo)
 		c.mu.Unlock()
 		return fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",

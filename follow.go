@@ -141,10 +141,13 @@ func (c *Consumer) follow(topic string, now topicState) {
 			}
 			if next, ok := c.places.expect(topic, part.id, -1); ok {
 				at = kgo.NewOffset().At(next)
+			} else if start, ok := c.places.start[topic][part.id]; ok {
+				at = startingAt(start)
 			}
 		}
 		set(add, topic, part.id, at)
 	}
+	c.logLeaders(was, now)
 	c.places.states[topic] = now
 	c.mu.Unlock()
 	if another && !purged && len(was.partitions) > 0 {

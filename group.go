@@ -21,6 +21,15 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 	if err != nil {
 		return err
 	}
+	// What was stored of a partition without a leader holds for all members, however late
+	// they come.
+	for topic, parts := range committed {
+		for part, stored := range parts {
+			if stored.Offset < 0 {
+				set(starts, topic, part, stored)
+			}
+		}
+	}
 	missing := make(map[string]map[int32]kgo.EpochOffset)
 	for topic, parts := range starts {
 		for part, start := range parts {
@@ -45,8 +54,9 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 	return nil
 }
 
-// committed returns the positions that the group has stored.
-func (c *Consumer) committed(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]int64, error) {
+// committed returns the positions that the group has stored: an offset, or -1 and the
+// epoch at whose end it begins.
+func (c *Consumer) committed(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group, req.RequireStable = c.group, true
 	g := kmsg.NewOffsetFetchRequestGroup()
@@ -70,14 +80,14 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 	if err != nil {
 		return nil, c.groupError(err) // who may not use a group is not told its coordinator
 	}
-	committed := make(map[string]map[int32]int64)
+	committed := make(map[string]map[int32]kgo.EpochOffset)
 	if err := c.groupError(kerr.ErrorForCode(resp.ErrorCode)); err != nil {
 		return nil, err
 	}
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			if p.Offset >= 0 && p.ErrorCode == 0 {
-				set(committed, t.Topic, p.Partition, p.Offset)
+			if p.ErrorCode == 0 && (p.Offset >= 0 || p.LeaderEpoch >= 0) {
+				set(committed, t.Topic, p.Partition, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset})
 			}
 		}
 	}
@@ -91,8 +101,8 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 				name = names[t.TopicID]
 			}
 			for _, p := range t.Partitions {
-				if p.Offset >= 0 && p.ErrorCode == 0 {
-					set(committed, name, p.Partition, p.Offset)
+				if p.ErrorCode == 0 && (p.Offset >= 0 || p.LeaderEpoch >= 0) {
+					set(committed, name, p.Partition, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset})
 				}
 			}
 		}
@@ -140,8 +150,11 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 		for part, offset := range parts {
 			at := offset.EpochOffset()
 			told := at.Offset
-			if snapshot, ok := c.places.start[topic][part]; ok && told < 0 {
-				at = kgo.EpochOffset{Epoch: -1, Offset: snapshot}
+			snapshot, known := c.places.start[topic][part]
+			if known && told < 0 {
+				if at = snapshot; at.Offset >= 0 {
+					at.Epoch = -1
+				}
 			}
 			// What was stored under a later leader than that of what is done here is
 			// behind a loss of data: what is done is not there any more.
@@ -151,10 +164,16 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 			if told < 0 {
 				set(first, topic, part, at)
 			}
-			if at.Offset < 0 {
+			switch {
+			case at.Offset < 0 && !known:
 				continue // newer than the snapshot: from its first message
-			}
-			if at.Offset != told {
+			case at.Offset < 0:
+				parts[part] = startingAt(at)
+				if at.Epoch >= 0 {
+					set(pinned, topic, part, at)
+				}
+				continue
+			case at.Offset != told:
 				parts[part] = kgo.NewOffset().At(at.Offset)
 				set(pinned, topic, part, at)
 			}

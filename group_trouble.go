@@ -105,8 +105,11 @@ func (c *Consumer) logStarts(at map[string]map[int32]kgo.EpochOffset) {
 		var starts []string
 		for _, part := range slices.Sorted(maps.Keys(at[topic])) {
 			where := "its first message"
-			if offset := at[topic][part].Offset; offset >= 0 {
+			switch offset := at[topic][part].Offset; {
+			case offset >= 0:
 				where = strconv.FormatInt(offset, 10)
+			case offset == -1:
+				where = "its end, once a broker leads it"
 			}
 			starts = append(starts, fmt.Sprintf("%d at %s", part, where))
 		}

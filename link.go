@@ -123,20 +123,27 @@ const (
 // client closed, or authentication fails. When starting, f is run again as long as
 // what it needs is away.
 func (l *link) await(ctx context.Context, p waitMode, what string, f func(context.Context) error) error {
+	began := time.Now()
 	if err := ctx.Err(); err != nil {
-		return l.gaveUp(err, what)
+		return l.gaveUp(err, what, began, nil)
 	}
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	began := time.Now()
+	var last atomic.Pointer[error] // of f, before it is run again
 	done := make(chan error, 1)
 	go func() {
 		if p == starting {
-			done <- whileAway(inner, f)
+			done <- whileAway(inner, f, &last)
 		} else {
 			done <- f(inner)
 		}
 	}()
+	gaveUp := func(ctxErr error) error {
+		if err := last.Load(); err != nil {
+			return l.gaveUp(ctxErr, what, began, *err)
+		}
+		return l.gaveUp(ctxErr, what, began, nil)
+	}
 	for {
 		bad, past, cause := l.watch.status()
 		stop := past
@@ -152,11 +159,11 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 		select {
 		case err := <-done:
 			if over := over(ctx); err != nil && over != nil && !errors.Is(err, ErrKafka) {
-				return l.gaveUp(over, what)
+				return gaveUp(over)
 			}
-			return l.explain(err, what)
+			return l.explain(err, what, began)
 		case <-ctx.Done():
-			return l.gaveUp(ctx.Err(), what)
+			return gaveUp(ctx.Err())
 		case <-l.closed:
 			return l.errClosed()
 		case <-stop:
@@ -177,8 +184,8 @@ func over(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// explain gives an engine's error its kinds.
-func (l *link) explain(err error, what string) error {
+// explain gives an engine's error its kinds; began is when what failed began.
+func (l *link) explain(err error, what string, began time.Time) error {
 	if err == nil {
 		return nil
 	}
@@ -186,7 +193,7 @@ func (l *link) explain(err error, what string) error {
 		return fail([]error{err, l.kind}, "%s", reason(err))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return l.gaveUp(err, what)
+		return l.gaveUp(err, what, began, nil)
 	}
 	if is, text := l.watch.trouble(); is != nil && isConnectionError(err) {
 		return fail(append(is, err, l.kind), "kafka: %s: %s", what, text)
@@ -197,11 +204,19 @@ func (l *link) explain(err error, what string) error {
 	return fail(append(engineKinds(err), err, l.kind), "kafka: %s: %s", what, reason(err))
 }
 
-// gaveUp is the error of a wait that its ctx ended: with what is known to be
-// wrong, or that nobody answered.
-func (l *link) gaveUp(ctxErr error, what string) error {
+// gaveUp is the error of a wait that its ctx ended: with what brokers last answered,
+// with what is known to be wrong, or that nobody has answered since the wait began.
+func (l *link) gaveUp(ctxErr error, what string, began time.Time, last error) error {
 	is, text := l.watch.trouble()
-	if is == nil {
+	answer, answered := errors.AsType[*kerr.Error](last)
+	switch who := l.watch.answered(began); {
+	case answered && is != nil:
+		is, text = append(is, answer), reason(last)+"; "+text
+	case answered:
+		is, text = append(engineKinds(last), last), reason(last)
+	case is == nil && len(who) > 0:
+		is, text = []error{ErrConnection}, "not all that it takes was answered in time; answers came from "+strings.Join(who, ", ")
+	case is == nil:
 		is, text = []error{ErrConnection}, "no answer from "+strings.Join(l.brokers, ", ")
 	}
 	return fail(append(is, ctxErr, l.kind), "kafka: %s: %s: %s", what, ctxErr, text)
@@ -219,13 +234,14 @@ func (l *link) checkToken(ctx context.Context) error {
 }
 
 // whileAway calls f again as long as it fails because a broker is away, or because a
-// leader or a coordinator is moving or not there yet.
-func whileAway(ctx context.Context, f func(context.Context) error) error {
+// leader or a coordinator is moving or not there yet. It puts why into last.
+func whileAway(ctx context.Context, f func(context.Context) error, last *atomic.Pointer[error]) error {
 	for try := 0; ; try++ {
 		err := f(ctx)
 		if err == nil || !isAway(err) || over(ctx) != nil {
 			return err
 		}
+		last.Store(&err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -24,7 +24,7 @@ type places struct {
 	wanted []string // subscribed by a lazy Consumer, not yet in position
 	states map[string]topicState
 	gone   map[string]int                       // in how many rounds in a row a topic was not there
-	start  map[string]map[int32]int64           // the snapshot
+	start  map[string]map[int32]kgo.EpochOffset // the snapshot: an offset, or -1 for the end of an epoch
 	from   map[string]map[int32]int64           // where the engine was told to begin or go on
 	want   map[string]map[int32]int64           // the next offset expected
 	done   map[string]map[int32]kgo.EpochOffset // behind the last message that is done
@@ -37,7 +37,7 @@ type places struct {
 func newPlaces() places {
 	return places{
 		states: make(map[string]topicState), gone: make(map[string]int),
-		start: make(map[string]map[int32]int64), from: make(map[string]map[int32]int64),
+		start: make(map[string]map[int32]kgo.EpochOffset), from: make(map[string]map[int32]int64),
 		want: make(map[string]map[int32]int64), done: make(map[string]map[int32]kgo.EpochOffset),
 		lost: make(map[string]map[int32]int), owned: make(map[string]map[int32]bool),
 		said: make(map[string]map[string]bool),
@@ -143,13 +143,14 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	direct := make(map[string]map[int32]kgo.Offset)
 	c.mu.Lock()
 	for _, topic := range topics {
+		c.logLeaders(topicState{}, states[topic])
 		c.places.states[topic] = states[topic]
 		for _, part := range states[topic].partitions {
 			at := kgo.NewOffset().AtStart()
 			if start, ok := starts[topic][part.id]; ok {
-				at = kgo.NewOffset().At(start.Offset).WithEpoch(start.Epoch)
-				set(c.places.start, topic, part.id, start.Offset)
-				if c.group == "" {
+				at = startingAt(start)
+				set(c.places.start, topic, part.id, start)
+				if c.group == "" && start.Offset >= 0 {
 					c.places.reset(topic, part.id, start.Offset)
 				}
 			}
@@ -166,7 +167,9 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 }
 
 // whereToStart returns where to start in each partition: at its end, the offset of the next
-// message, or at its beginning as it is now, so that it is noticed if that is deleted.
+// message, or at its beginning as it is now, so that it is noticed if that is deleted. Of a
+// partition without a leader it returns the epoch at whose end to start, or nothing if that
+// is at the beginning.
 func (c *Consumer) whereToStart(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
@@ -175,11 +178,18 @@ func (c *Consumer) whereToStart(ctx context.Context, states map[string]topicStat
 	if c.fromBeginning {
 		when = earliest
 	}
+	starts := make(map[string]map[int32]kgo.EpochOffset)
 	wanted := 0
 	for _, topic := range topics {
 		t := kmsg.NewListOffsetsRequestTopic()
 		t.Topic = topic
 		for _, part := range states[topic].partitions {
+			if part.leader < 0 {
+				if !c.fromBeginning {
+					set(starts, topic, part.id, kgo.EpochOffset{Epoch: part.epoch, Offset: -1})
+				}
+				continue
+			}
 			p := kmsg.NewListOffsetsRequestTopicPartition()
 			p.Partition, p.Timestamp = part.id, when
 			t.Partitions = append(t.Partitions, p)
@@ -187,7 +197,9 @@ func (c *Consumer) whereToStart(ctx context.Context, states map[string]topicStat
 		}
 		req.Topics = append(req.Topics, t)
 	}
-	starts := make(map[string]map[int32]kgo.EpochOffset)
+	if wanted == 0 {
+		return starts, nil
+	}
 	for _, shard := range c.client.RequestSharded(ctx, req) {
 		if shard.Err != nil {
 			return nil, shard.Err

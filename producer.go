@@ -269,6 +269,7 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 
 // wait returns when d is settled (nil), or why there is no use in waiting.
 func (p *Producer) wait(ctx context.Context, d *delivery) error {
+	began := time.Now()
 	for {
 		_, past, _ := p.watch.status()
 		select {
@@ -278,7 +279,7 @@ func (p *Producer) wait(ctx context.Context, d *delivery) error {
 			if said := p.answers.refusal(d.isTopic, d.handed.get()); said != nil {
 				return fail([]error{ctx.Err(), ErrProducer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), ctx.Err(), reason(said))
 			}
-			return p.gaveUp(ctx.Err(), p.naming(d.msg.Topic))
+			return p.gaveUp(ctx.Err(), p.naming(d.msg.Topic), began, nil)
 		case <-past:
 			if err := p.refused(); err != nil {
 				return err

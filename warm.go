@@ -28,12 +28,16 @@ func (p *Producer) start(ctx context.Context) error {
 	if err := p.checkToken(ctx); err != nil {
 		return err
 	}
-	return p.await(ctx, starting, "connecting", func(ctx context.Context) error {
+	err := p.await(ctx, starting, "connecting", func(ctx context.Context) error {
 		if err := p.find(ctx); err != nil {
 			return err
 		}
 		return p.warm(ctx)
 	})
+	if err == nil {
+		p.logLeaders(topicState{}, (*p.known.Load())[p.topic])
+	}
+	return err
 }
 
 // find looks for the default topic, or for any of the instance.
@@ -168,6 +172,7 @@ func (p *Producer) learnUsed(topic string) {
 	ctx, cancel := context.WithTimeout(p.client.Context(), requestTimeout)
 	defer cancel()
 	if p.learnTopic(ctx, topic) == nil {
+		p.logLeaders(topicState{}, (*p.known.Load())[topic])
 		return
 	}
 	select {
@@ -342,7 +347,8 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 
 // Check makes a round trip to the broker on the connection that messages use, and
 // reports what would stop one now: no answer, a refused token, the default topic
-// missing or not allowed. It writes nothing. It waits until ctx ends.
+// missing, not allowed, or with a partition that no broker leads. It writes nothing.
+// It waits until ctx ends.
 func (p *Producer) Check(ctx context.Context) error {
 	if p.isClosed() || p.queue.isClosed() {
 		return p.errClosed()
@@ -353,12 +359,17 @@ func (p *Producer) Check(ctx context.Context) error {
 				return err
 			}
 		}
+		var err error
 		if len(p.leaders()) > 0 {
-			return p.openLeaders(ctx)
+			err = p.openLeaders(ctx)
+		} else {
+			req := kmsg.NewPtrProduceRequest()
+			req.Acks = -1
+			_, err = p.client.Request(ctx, req)
 		}
-		req := kmsg.NewPtrProduceRequest()
-		req.Acks = -1
-		_, err := p.client.Request(ctx, req)
+		if err == nil && p.topic != "" {
+			err = checkLeaders(*p.known.Load(), p.topic)
+		}
 		return err
 	})
 }

@@ -43,9 +43,10 @@ type authWatch struct {
 	refusedFirst time.Time    // since all was well; or zero
 	claims       token.Claims // of the token last accepted
 
-	said recently
-	last map[string]attempt // by address: the last connection
-	down chan struct{}      // closed, and made anew, when an address fails
+	said  recently
+	last  map[string]attempt   // by address: the last connection
+	heard map[string]time.Time // by address: the last answer
+	down  chan struct{}        // closed, and made anew, when an address fails
 }
 
 // An attempt is how a connection went.
@@ -62,7 +63,7 @@ func newAuthWatch(log *slog.Logger, grace time.Duration) *authWatch {
 	return &authWatch{
 		log: log, grace: grace,
 		bad: make(chan struct{}), past: make(chan struct{}), down: make(chan struct{}),
-		last: make(map[string]attempt),
+		last: make(map[string]attempt), heard: make(map[string]time.Time),
 	}
 }
 
@@ -282,18 +283,39 @@ const maxAddresses = 1000
 // does.
 func (w *authWatch) OnBrokerRead(meta kgo.BrokerMetadata, key int16, bytesRead int, _, _ time.Duration, err error) {
 	const least = 8 // the size itself, and the number of the request
+	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
 	switch {
 	case err == nil && bytesRead < least:
 		err = fmt.Errorf("invalid response size %d", bytesRead-4)
-	case err == nil, isConnectionError(err), kgo.IsRetryableBrokerErr(err), errors.Is(err, kgo.ErrClientClosed),
+	case err == nil:
+		w.mu.Lock()
+		if len(w.heard) >= maxAddresses {
+			clear(w.heard)
+		}
+		w.heard[addr] = time.Now()
+		w.mu.Unlock()
+		return
+	case isConnectionError(err), kgo.IsRetryableBrokerErr(err), errors.Is(err, kgo.ErrClientClosed),
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return
 	}
-	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
 	// The size may be another each time.
 	if request := kmsg.NameForKey(key); !w.said.already(addr + ": answer to " + request) {
 		w.log.Warn("gracedb: kafka: an answer cannot be read", "broker", addr, "request", request, "err", reason(err))
 	}
+}
+
+// answered returns who has answered anything since then.
+func (w *authWatch) answered(since time.Time) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var who []string
+	for _, addr := range slices.Sorted(maps.Keys(w.heard)) {
+		if !w.heard[addr].Before(since) {
+			who = append(who, addr)
+		}
+	}
+	return who
 }
 
 // isRefusal reports whether err is a broker's code for a failed authentication.

@@ -1,0 +1,195 @@
+package gracedb_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+// A partition without a leader keeps nobody from starting. What is published to it once it
+// has one is read from its position: from where it ended, or from its beginning.
+func TestPartitionWithoutLeader(t *testing.T) {
+	const dead = 2
+	topics := map[string]int{testTopic: 3, "gracedb-test.gstlal": 1}
+	for _, group := range groups {
+		for _, beginning := range []bool{false, true} {
+			for _, subscribe := range []bool{false, true} {
+				t.Run(fmt.Sprintf("group=%s,beginning=%v,subscribe=%v", group, beginning, subscribe), func(t *testing.T) {
+					virtually(t, kafkatest.Config{Brokers: 3, Topics: topics}, func(t *testing.T, c *kafkatest.Cluster) {
+						produceRaw(t, c, record(testTopic, dead, "old 0"), record(testTopic, dead, "old 1"), record(testTopic, 0, "old 2"))
+						loseLeader(t, c, testTopic, dead)
+						var log lockedBuffer
+						cluster := clusterFor(t, c, "alice")
+						cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
+						cfg := gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test", "gstlal"}, GroupID: group, FromBeginning: beginning}
+						if subscribe {
+							cfg.Topics = []string{"gstlal"}
+						}
+						start := time.Now()
+						con := newConsumer(t, cfg)
+						if subscribe {
+							if err := con.Subscribe(t.Context(), "test"); err != nil {
+								t.Fatal(err)
+							}
+						}
+						if took := time.Since(start); took > time.Second {
+							t.Errorf("ready after %v", took)
+						}
+						if text := log.String(); !strings.Contains(text, "topic="+testTopic+" partitions=2") {
+							t.Errorf("the log does not name the partition: %s", text)
+						}
+						wantErr(t, con.Check(t.Context()), kinds(gracedb.ErrConnection, gracedb.ErrConsumer, kerr.LeaderNotAvailable), nil, testTopic, "partition 2")
+
+						produceRaw(t, c, record(testTopic, 0, "a"), record("gracedb-test.gstlal", 0, "b"))
+						want := []string{"a", "b"}
+						if beginning {
+							want = append(want, "old 2")
+						}
+						wantRead(t, con, want...)
+
+						electLeader(t, c, testTopic, dead, 0)
+						// Before the consumer can have heard of the leader.
+						produceRaw(t, c, record(testTopic, dead, "c"))
+						want = []string{"c"}
+						if beginning {
+							want = []string{"old 0", "old 1", "c"}
+						}
+						wantRead(t, con, want...)
+						if err := con.Check(t.Context()); err != nil {
+							t.Error(err)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// A group that began while a partition had no leader begins there where the partition
+// ended, whoever reads it in the end: a member that came later, or after a restart.
+func TestPartitionWithoutLeaderInAGroup(t *testing.T) {
+	for _, later := range []string{"while it has none", "when it has one"} {
+		t.Run(later, func(t *testing.T) {
+			virtually(t, kafkatest.Config{Topics: map[string]int{testTopic: 2}}, func(t *testing.T, c *kafkatest.Cluster) {
+				produceRaw(t, c, record(testTopic, 1, "old"), record(testTopic, 1, "old"))
+				loseLeader(t, c, testTopic, 1)
+				cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "alice"), Topics: []string{"test"}, GroupID: "g"}
+				first, err := gracedb.NewConsumer(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				produceRaw(t, c, record(testTopic, 0, "a"))
+				wantRead(t, first, "a")
+				if err := first.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if later == "while it has none" {
+					second := newConsumer(t, cfg)
+					electLeader(t, c, testTopic, 1, 0)
+					produceRaw(t, c, record(testTopic, 1, "b"))
+					wantRead(t, second, "b")
+					return
+				}
+				electLeader(t, c, testTopic, 1, 0)
+				produceRaw(t, c, record(testTopic, 1, "b"))
+				second := newConsumer(t, cfg)
+				produceRaw(t, c, record(testTopic, 1, "c"))
+				wantRead(t, second, "b", "c")
+			})
+		})
+	}
+}
+
+// A Producer starts beside a partition without a leader, and sends to the others.
+func TestProducerPartitionWithoutLeader(t *testing.T) {
+	for _, partitions := range []int{1, 3} {
+		t.Run(fmt.Sprint("of ", partitions), func(t *testing.T) {
+			virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testTopic: partitions}}, func(t *testing.T, c *kafkatest.Cluster) {
+				dead := int32(partitions - 1)
+				loseLeader(t, c, testTopic, dead)
+				var log lockedBuffer
+				cluster := clusterFor(t, c, "alice")
+				cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				start := time.Now()
+				p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+				if took := time.Since(start); took > time.Second {
+					t.Errorf("ready after %v", took)
+				}
+				if text := log.String(); !strings.Contains(text, fmt.Sprintf("topic=%s partitions=%d", testTopic, dead)) {
+					t.Errorf("the log does not name the partition: %s", text)
+				}
+				wantErr(t, p.Check(t.Context()), kinds(gracedb.ErrConnection, gracedb.ErrProducer, kerr.LeaderNotAvailable), nil, testTopic, fmt.Sprint("partition ", dead))
+				if partitions > 1 {
+					if _, err := p.ProduceSync(t.Context(), gracedb.Message{Value: []byte("without a key")}); err != nil {
+						t.Error(err)
+					}
+				}
+				electLeader(t, c, testTopic, dead, 0)
+				for i := range 20 {
+					send(t, p, fmt.Sprint(i))
+				}
+				if err := p.Check(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// What brokers keep answering is told at the end of a wait, not that there was no answer.
+func TestWaitedInVainForAnAnswer(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		c.Fail(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: testTopic, Err: kerr.LeaderNotAvailable, Count: -1})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "alice"), Topics: []string{"test"}})
+		wantErr(t, err, kinds(gracedb.ErrConsumer, context.DeadlineExceeded, kerr.LeaderNotAvailable), nil, testTopic, "partition 0")
+		if err != nil && strings.Contains(err.Error(), "no answer") {
+			t.Error(err)
+		}
+	})
+}
+
+func loseLeader(t testing.TB, c *kafkatest.Cluster, topic string, partition int32) {
+	t.Helper()
+	if err := c.LoseLeader(topic, partition); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func electLeader(t testing.TB, c *kafkatest.Cluster, topic string, partition, node int32) {
+	t.Helper()
+	if err := c.ElectLeader(topic, partition, node); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantRead checks that these come next, in any order, and nothing else.
+func wantRead(t testing.TB, con *gracedb.Consumer, want ...string) {
+	t.Helper()
+	missing := map[string]int{}
+	for _, text := range want {
+		missing[text]++
+	}
+	for range want {
+		m := poll(t, con)
+		if missing[string(m.Value)]--; missing[string(m.Value)] < 0 {
+			t.Errorf("%s@%d of partition %d came, not wanted: %v", m.Value, m.Offset, m.Partition, want)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if m, err := con.Poll(ctx); err != context.DeadlineExceeded { //nolint:errorlint // as it is
+		t.Errorf("also %s@%d: %v", m.Value, m.Offset, err)
+	}
+}
