@@ -2,7 +2,6 @@ package gracedb
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -141,36 +139,6 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 	return refusal(a, status.StatusCode), status
 }
 
-// A wire knows how far a request got on its way.
-type wire struct{ connected, stale, incomplete atomic.Bool }
-
-func (w *wire) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		// The transport asks for another connection only after writing nothing to
-		// the first.
-		GetConn: func(string) { w.connected.Store(false) },
-		GotConn: func(c httptrace.GotConnInfo) {
-			w.connected.Store(true)
-			w.stale.Store(c.WasIdle && !isHTTP2(c.Conn))
-		},
-		WroteRequest: func(r httptrace.WroteRequestInfo) { w.incomplete.Store(r.Err != nil) },
-	}
-}
-
-// isHTTP2 reports whether requests share the connection, so that one of them may
-// fail for a reason of its own.
-func isHTTP2(c net.Conn) bool {
-	t, ok := c.(*tls.Conn)
-	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
-}
-
-// reached reports whether the server may have acted on the request: not before
-// there was a connection, nor if that was an idle one that turned out to be dead
-// before it had taken the whole request.
-func (w *wire) reached() bool {
-	return w.connected.Load() && !(w.stale.Load() && w.incomplete.Load())
-}
-
 // refusal judges a status that is not 2xx: wait as try has it.
 func refusal(a *answer, status int) (wait time.Duration) {
 	wait, told := retryAfter(a.header, time.Now())
@@ -231,23 +199,6 @@ func (x exchange) request(ctx context.Context, token string) (*http.Request, err
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("Authorization", "Bearer "+token)
 	return req, nil
-}
-
-// bearer asks for a token other than refused.
-func (c *Client) bearer(ctx context.Context, refused string) (string, error) {
-	token, err := c.token(withTokenHints(ctx, refused, c.log))
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return "", fail([]error{ctx.Err(), err}, "%s", reason(err))
-	case err != nil && errors.Is(err, ErrToken):
-		return "", err
-	case err != nil:
-		return "", fail([]error{ErrToken, err}, "no usable token: %s", reason(err))
-	}
-	if _, err := usableToken(token); err != nil {
-		return "", err
-	}
-	return token, nil
 }
 
 // failure returns an error about the exchange that reads as cause does and is all
