@@ -102,7 +102,11 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err error) {
 	a.tries++
 	a.status, a.header, a.body = 0, nil, nil
-	var wire wire
+	wire := wire{once: !a.x.repeatable}
+	if wire.once && c.shared.isOld() {
+		c.http.CloseIdleConnections()
+	}
+	defer c.shared.used(&wire)
 	req, err := a.x.request(httptrace.WithClientTrace(ctx, wire.trace()), a.token)
 	if err != nil {
 		return -1, a.failure(err)

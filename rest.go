@@ -68,6 +68,7 @@ type Client struct {
 	log      *slog.Logger
 	info     infoCache
 	pace     pacer
+	shared   sharedConn
 	// producer is what NewProducer last failed with; nil if it did not.
 	producer atomic.Pointer[error]
 }
