@@ -106,15 +106,21 @@ func usableToken(raw string) (token.Claims, error) {
 	if err != nil {
 		return token.Claims{}, nil //nolint:nilerr // as said above
 	}
-	if now := time.Now(); !claims.Expires.IsZero() && !now.Before(claims.Expires) {
-		ago, advice := now.Sub(claims.Expires), getToken
-		if ago < time.Hour { // a clock that is further ahead is noticed elsewhere
-			advice += "; if it is new, check the clock of this machine"
-		}
-		return token.Claims{}, fail([]error{ErrToken}, "no usable token: the one at hand expired %s ago (get one with: %s)",
-			token.Span(ago), advice)
+	return claims, checkExpiry(claims)
+}
+
+// checkExpiry returns why a token with these claims is not to be sent any more.
+func checkExpiry(claims token.Claims) error {
+	now := time.Now()
+	if claims.Expires.IsZero() || now.Before(claims.Expires) {
+		return nil
 	}
-	return claims, nil
+	ago, advice := now.Sub(claims.Expires), getToken
+	if ago < time.Hour { // a clock that is further ahead is noticed elsewhere
+		advice += "; if it is new, check the clock of this machine"
+	}
+	return fail([]error{ErrToken}, "no usable token: the one at hand expired %s ago (get one with: %s)",
+		token.Span(ago), advice)
 }
 
 // StaticToken returns a TokenSource that always returns token.

@@ -89,8 +89,9 @@
 // within five minutes of the expiry, and after a refusal. A file that is missing,
 // empty or half written at that moment does no harm: the old token serves until it
 // expires, and the file is looked at again at most every five seconds. After that,
-// calls wait for a new token as their own documentation says (for a Producer,
-// AuthGrace), then fail with ErrToken, and work again as soon as there is one.
+// calls wait for a new token (those of a Producer and PublishEvent for AuthGrace, a
+// Client's others for 5 seconds), then fail with ErrToken, and work again as soon as
+// there is one.
 //
 // A token from elsewhere is a function:
 //

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // An exchange is one request to the server, with as many tries as it takes.
@@ -30,10 +32,12 @@ type answer struct {
 	// unanswered says that the server may have acted on a try and that its answer
 	// is not known.
 	unanswered bool
+	away       bool // the last try found nobody to connect to
 
-	x     exchange
-	token string // sent last; the server may echo it
-	tries int
+	x      exchange
+	token  string // sent last; the server may echo it
+	claims token.Claims
+	tries  int
 }
 
 // do sends every request of this package. Its error is nil if the status is 2xx;
@@ -46,19 +50,20 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 	var place place
 	defer c.pace.leave(&place)
 	var last error
-	fresh, renewed := "", false
+	var fresh *readToken
+	renewed := false
 	for repeats := 0; ; {
 		if x.method != http.MethodGet && c.pace.enter(ctx, &place) != nil {
 			return a, a.interrupted(ctx, last)
 		}
-		token := fresh
-		if fresh = ""; token == "" {
+		t := fresh
+		if fresh = nil; t == nil {
 			var err error
-			if token, err = c.bearer(ctx, ""); err != nil {
+			if t, err = c.bearer(ctx); err != nil {
 				return a, a.failure(err, err, last)
 			}
 		}
-		a.token = token
+		a.token, a.claims = t.raw, t.claims
 		wait, err := c.try(ctx, &a)
 		if err == nil {
 			return a, nil
@@ -68,14 +73,14 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 		}
 		if refusesToken(a.status, a.body) && !renewed {
 			renewed = true
-			other, none := c.bearer(ctx, token)
-			if none != nil || other == token {
+			other, none := c.askToken(ctx, t.raw)
+			if none != nil || other.raw == t.raw {
 				return a, err
 			}
 			fresh, last = other, err
 			continue
 		}
-		if wait < 0 || repeats >= c.retries {
+		if wait < 0 || repeats >= c.retries && !(a.away && c.waitsForReturn(ctx)) {
 			return a, err
 		}
 		wait = max(wait, backoff(repeats))
@@ -101,7 +106,7 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 // is of no use or not safe.
 func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err error) {
 	a.tries++
-	a.status, a.header, a.body = 0, nil, nil
+	a.status, a.header, a.body, a.away = 0, nil, nil, false
 	wire := wire{once: !a.x.repeatable}
 	if wire.once && c.shared.isOld() {
 		c.http.CloseIdleConnections()
@@ -113,10 +118,7 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err // its own text repeats method and URL
-		}
-		return lost(ctx, a, c.trust.explain(err, "a wrong ServiceURL"), wire.reached())
+		return c.lost(ctx, a, err, &wire)
 	}
 	defer func() { _ = resp.Body.Close() }()
 
@@ -128,7 +130,7 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 	body, whole, err := readBody(resp.Body, limit)
 	if good && err != nil {
 		// Half an answer is none.
-		return lost(ctx, a, err, true)
+		return c.lost(ctx, a, err, &wire)
 	}
 	a.status, a.header, a.body = resp.StatusCode, resp.Header, body
 	switch {
@@ -171,20 +173,36 @@ func refusal(a *answer, status int) (wait time.Duration) {
 }
 
 // lost judges a try without an answer: wait as try has it.
-func lost(ctx context.Context, a *answer, err error, reached bool) (wait time.Duration, _ error) {
+func (c *Client) lost(ctx context.Context, a *answer, err error, w *wire) (wait time.Duration, _ error) {
+	reached := w.reached()
 	a.unanswered = a.unanswered || reached
+	a.away = !w.connected.Load()
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err // its own text repeats method and URL
+	}
+	err = c.trust.explain(err, "a wrong ServiceURL")
 	if ctx.Err() == context.Canceled {
 		return -1, a.failure(err, err) // no fault of the connection's
 	}
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		// This long was waited already: more of it would be no help.
-		return -1, a.failure(errors.New("no answer in time ("+reason(err)+")"), ErrConnection, err)
+		final := a.failure(errors.New("no answer in time ("+reason(err)+")"), ErrConnection, err)
+		if a.away && c.waitsForReturn(ctx) {
+			return 0, final
+		}
+		return -1, final // this long was waited already: more of it would be no help
 	}
 	final := a.failure(err, ErrConnection, err)
 	if dialProblem(err) || reached && !a.x.repeatable {
 		return -1, final
 	}
 	return 0, final
+}
+
+// waitsForReturn reports whether a server that is away is waited for until ctx ends.
+// Without a deadline the caller would hear nothing for as long as it is.
+func (c *Client) waitsForReturn(ctx context.Context) bool {
+	_, ends := ctx.Deadline()
+	return c.untilDeadline && ends
 }
 
 // request makes the request of one try.
@@ -258,10 +276,11 @@ func (a *answer) created(err error) (created, error) {
 
 // backoff returns the pause before the repetition number n, counted from 0.
 func backoff(n int) time.Duration {
+	const longest = 5 * time.Second
 	if n == 0 {
 		return 0
 	}
-	return min(200*time.Millisecond<<min(n-1, 16), maxWait)
+	return min(200*time.Millisecond<<min(n-1, 16), longest)
 }
 
 // sleep waits for d or for ctx, whose error it returns.

@@ -87,6 +87,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 	if err := c.checkPublish(p, opts); err != nil {
 		return Receipt{}, err
 	}
+	ctx = withGrace(ctx, p)
 	ce, err := c.check(ctx, e)
 	if err != nil {
 		return Receipt{}, err

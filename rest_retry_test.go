@@ -402,19 +402,20 @@ func TestNoToken(t *testing.T) {
 		"space":    tokenIs("a b"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Token = source })
-			for _, kind := range []string{"root", "reserve", "create"} {
-				err := s.call(t.Context(), kind)
-				if !errors.Is(err, gracedb.ErrToken) || !errors.Is(err, gracedb.ErrAuthentication) || errors.Is(err, gracedb.ErrKafka) {
-					t.Errorf("%s: %v, want ErrToken", kind, err)
+			inBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *service) {
+				for _, kind := range []string{"root", "reserve", "create"} {
+					err := s.call(t.Context(), kind)
+					if !errors.Is(err, gracedb.ErrToken) || !errors.Is(err, gracedb.ErrAuthentication) || errors.Is(err, gracedb.ErrKafka) {
+						t.Errorf("%s: %v, want ErrToken", kind, err)
+					}
+					if name == "error" && !errors.Is(err, io.ErrUnexpectedEOF) {
+						t.Errorf("%v is not the source's error", err)
+					}
 				}
-				if name == "error" && !errors.Is(err, io.ErrUnexpectedEOF) {
-					t.Errorf("%v is not the source's error", err)
+				if n := len(s.Requests()); n != 0 {
+					t.Errorf("%d requests, want none", n)
 				}
-			}
-			if n := len(s.Requests()); n != 0 {
-				t.Errorf("%d requests, want none", n)
-			}
+			})
 		})
 	}
 }

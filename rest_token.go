@@ -3,21 +3,99 @@ package gracedb
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// bearer asks for a token other than refused.
-func (c *Client) bearer(ctx context.Context, refused string) (string, error) {
-	token, err := c.token(withTokenHints(ctx, refused, c.log))
+// A clientToken is what a Client knows of its token.
+type clientToken struct {
+	last atomic.Pointer[readToken]
+
+	mu    sync.Mutex
+	since time.Time // when the source began to have none; guarded by mu
+	until time.Time // when it last had none; guarded by mu
+}
+
+// A readToken is a token that was found fit to be sent, and what it says.
+type readToken struct {
+	raw    string
+	claims token.Claims
+}
+
+// bearer asks for a token, and waits as long for one that is late as a Producer does.
+func (c *Client) bearer(ctx context.Context) (*readToken, error) {
+	for {
+		t, err := c.askToken(ctx, "")
+		if err == nil || !errors.Is(err, ErrToken) || !c.known.mayWait(graceOf(ctx)) {
+			return t, err
+		}
+		if ended := sleep(ctx, refusedPause); ended != nil {
+			return nil, fail([]error{ended, err}, "%s: %s", reason(err), reason(ended))
+		}
+	}
+}
+
+// mayWait records that the source has no token now, and reports whether one that is
+// late by less than grace may still come. Times without a token that are no further
+// apart than grace are one outage: in the course of it, only the first calls wait.
+func (k *clientToken) mayWait(grace time.Duration) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	if now.Sub(k.until) > grace {
+		k.since = now
+	}
+	k.until = now
+	return now.Sub(k.since) < grace
+}
+
+// found records that the source has a token.
+func (k *clientToken) found() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.until = time.Time{}
+}
+
+// askToken asks once for a token other than refused.
+func (c *Client) askToken(ctx context.Context, refused string) (*readToken, error) {
+	raw, err := c.token(withTokenHints(ctx, refused, c.log))
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return "", fail([]error{ctx.Err(), err}, "%s", reason(err))
-	case err != nil && errors.Is(err, ErrToken):
-		return "", err
+		return nil, fail([]error{ctx.Err(), err}, "%s", reason(err))
 	case err != nil:
-		return "", fail([]error{ErrToken, err}, "no usable token: %s", reason(err))
+		return nil, tokenError(err)
 	}
-	if _, err := usableToken(token); err != nil {
-		return "", err
+	t := c.known.last.Load()
+	if t == nil || t.raw != raw {
+		claims, err := usableToken(raw)
+		if err != nil {
+			return nil, err
+		}
+		t = &readToken{raw, claims}
+		c.known.last.Store(t)
+	} else if err := checkExpiry(t.claims); err != nil {
+		return nil, err
 	}
-	return token, nil
+	c.known.found()
+	return t, nil
+}
+
+// withGrace makes the calls of a Client wait for a late token as long as p does.
+func withGrace(ctx context.Context, p *Producer) context.Context {
+	if p == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, graceKey{}, p.watch.grace)
+}
+
+type graceKey struct{}
+
+func graceOf(ctx context.Context) time.Duration {
+	if grace, ok := ctx.Value(graceKey{}).(time.Duration); ok {
+		return grace
+	}
+	return defaultAuthGrace
 }

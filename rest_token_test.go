@@ -1,0 +1,33 @@
+package gracedb
+
+import (
+	"testing"
+
+	"github.com/gracedb-go/gracedb/internal/testauth"
+)
+
+// A token that has not changed is not parsed anew for each request.
+func TestTokenIsParsedOnce(t *testing.T) {
+	issuer, err := testauth.NewIssuer("https://issuer.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := issuer.Token(testauth.Claims{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewClient(ClientConfig{ServiceURL: "https://gracedb.test/api/", Token: StaticToken(raw)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() {
+		if got, err := c.bearer(t.Context()); err != nil || got.raw != raw || got.claims.Subject != "alice" {
+			t.Fatal(got, err)
+		}
+	}
+	ask()
+	parsing := testing.AllocsPerRun(10, func() { _, _ = usableToken(raw) })
+	if n := testing.AllocsPerRun(10, ask); n > 8 || parsing < 2*n {
+		t.Errorf("%v allocations for a token at hand; parsing takes %v", n, parsing)
+	}
+}
