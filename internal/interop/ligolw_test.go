@@ -44,3 +44,22 @@ func TestLIGOLWSamplesAreReadByLIGOLW(t *testing.T) {
 		t.Errorf("a broken file is accepted\n%s", out)
 	}
 }
+
+func TestCWBSampleIsReadAsGraceDBReadsIt(t *testing.T) {
+	ctx, s := need(t)
+	script, err := filepath.Abs("../../testdata/check_cwb.py")
+	must(t, err)
+	file, err := filepath.Abs("../../testdata/events/trigger.txt")
+	must(t, err)
+	box := s.sandbox(ctx, t)
+	if out, err := box.Command(ctx, script, file).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("far 7.43199e-09 Hz")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	data, err := os.ReadFile(file)
+	must(t, err)
+	old := filepath.Join(t.TempDir(), "old.txt")
+	must(t, os.WriteFile(old, bytes.Replace(data, []byte("event_time:"), []byte("other:"), 1), 0o600))
+	if out, err := box.Command(ctx, script, old).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("far 1 Hz")) {
+		t.Errorf("without event_time: %v\n%s", err, out)
+	}
+}

@@ -1,6 +1,7 @@
 // Package samples makes event files like those that search pipelines upload to
 // GraceDB, of any size, from a seed. The physics is plausible at a glance and no
-// more; the formats are real: igwn-ligolw reads the XML (testdata/check_ligolw.py).
+// more; the formats are real: igwn-ligolw reads the XML (testdata/check_ligolw.py),
+// and of the text GraceDB's reader makes what it should (testdata/check_cwb.py).
 package samples
 
 import (
@@ -141,6 +142,9 @@ func CWB(seed uint64) []byte {
 	line("snr", "%.6g %.6g", s.snrs[1]*s.snrs[1], s.snrs[0]*s.snrs[0])
 	line("null", "%.6g %.6g", two(10, 10)...)
 	line("far", "%.6e", 1e-8*s.Float64())
+	// Without this line GraceDB takes the file for one of those of old, of which the
+	// false alarm rate stands under "#significance" only.
+	line("event_time", "%.6f", start)
 	b.WriteString("search=r\n#significance based on the last day\nwat version = 6.4.6.0\n")
 
 	const pixels = 96
