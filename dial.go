@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +25,7 @@ type dialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 // peer that is not verified.
 type dialer struct {
 	tcp       dialFunc
+	brokers   []string // of the Cluster: other addresses are what brokers call each other
 	plaintext bool
 	skipName  bool // SkipHostnameVerification
 	trust     *authorities
@@ -33,7 +36,7 @@ type dialer struct {
 // the CA file.
 func (c Cluster) dialer(ctx context.Context) (dialFunc, error) {
 	d := &dialer{
-		tcp: c.Dial, plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
+		tcp: c.Dial, brokers: slices.Clone(c.Brokers), plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
 		redials: redials{failed: make(map[string]time.Time)},
 	}
 	if d.tcp == nil {
@@ -80,7 +83,20 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	case ctx.Err() != nil && caller.Err() == nil:
 		err = fmt.Errorf("no answer within %v: %w", dialTimeout, os.ErrDeadlineExceeded)
 	}
-	return nil, &dialError{address, err}
+	return nil, &dialError{address, d.nameReason(address, err)}
+}
+
+// nameReason says where a name comes from that cannot be found, if no caller wrote it:
+// a broker that is reached by one name may have another as its advertised listener.
+func (d *dialer) nameReason(address string, err error) error {
+	if _, ok := errors.AsType[*net.DNSError](err); !ok {
+		return err
+	}
+	if slices.Contains(d.brokers, address) {
+		return fmt.Errorf("%w (check Brokers)", err)
+	}
+	return fmt.Errorf("the broker reached at %s calls itself %s, which cannot be found here (its advertised.listeners, or this machine's DNS): %w",
+		strings.Join(d.brokers, " or "), address, err)
 }
 
 // open connects to a broker whose authority must be one of trusted, or of the
@@ -91,7 +107,7 @@ func (d *dialer) open(ctx context.Context, network, address, host string, truste
 		return nil, err
 	}
 	if d.plaintext {
-		return &pacedConn{Conn: conn, raw: conn}, nil
+		return &pacedConn{Conn: conn, raw: conn, addr: address}, nil
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trusted, ServerName: host}
 	if d.skipName {
@@ -102,7 +118,7 @@ func (d *dialer) open(ctx context.Context, network, address, host string, truste
 		_ = conn.Close() // the handshake's failure is what matters
 		return nil, d.tlsReason(err)
 	}
-	return &pacedConn{Conn: secure, raw: conn}, nil
+	return &pacedConn{Conn: secure, raw: conn, addr: address}, nil
 }
 
 // A redials keeps tries to connect to an address apart once one has failed. The engine
@@ -160,7 +176,13 @@ func (e *dialError) isAway() bool {
 // without TLS.
 func (d *dialer) tlsReason(err error) error {
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		if isText(e.RecordHeader[0]) {
+			return notKafka(e.RecordHeader[:])
+		}
 		return fmt.Errorf("the broker does not speak TLS on this port: %w", e)
+	}
+	if _, lost := errors.AsType[syscall.Errno](err); lost || errors.Is(err, io.EOF) {
+		return fmt.Errorf("TLS handshake: %w (a broker without TLS on this port?)", err)
 	}
 	if said := d.trust.explain(err, "a wrong address, or SkipHostnameVerification in development"); said != err { //nolint:errorlint // is it the same
 		return said
@@ -188,6 +210,8 @@ func skipHostname(conf *tls.Config) {
 type pacedConn struct {
 	net.Conn
 	raw      net.Conn     // below TLS
+	addr     string       // of the broker
+	heard    bool         // something has been read
 	patience atomic.Int64 // a Duration
 }
 
@@ -201,10 +225,29 @@ func (connError) Temporary() bool { return true }
 
 func (c *pacedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if n > 0 && !c.heard {
+		c.heard = true
+		if isText(b[0]) {
+			return 0, &dialError{c.addr, notKafka(b[:n])}
+		}
+	}
 	if err != nil && err != io.EOF { //nolint:errorlint // io.ReadFull compares it so, too
 		err = connError{err}
 	}
 	return n, err
+}
+
+// isText reports whether a peer that begins with b speaks in text: as the first byte of
+// an answer's length, b would mean half a GiB or more.
+func isText(b byte) bool { return ' ' <= b && b <= '~' }
+
+// notKafka is the error of a peer that begins with text.
+func notKafka(said []byte) error {
+	protocol := "another protocol"
+	if bytes.HasPrefix(said, []byte("HTTP")) || said[0] == '<' {
+		protocol = "HTTP"
+	}
+	return fmt.Errorf("this port speaks %s, not Kafka: it says %q", protocol, said[:min(len(said), 16)])
 }
 
 // Close does not wait for TLS to say goodbye, which a mute peer would delay by 5

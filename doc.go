@@ -99,6 +99,23 @@
 //		return vault.Read(ctx, "igwn")
 //	}, 5*time.Minute)
 //
+// # Networks and containers
+//
+// Requests to GraceDB go through the proxy that HTTPS_PROXY names, unless NO_PROXY
+// excepts GraceDB. Connections to brokers go through no proxy: they need a direct way
+// to each broker, under the names that brokers give each other, or a Dial in [Cluster]
+// that makes one.
+//
+// A program that is built with CGO_ENABLED=0 needs nothing of the system that it runs
+// on but this, which an empty container (FROM scratch) does not have:
+//
+//   - certificate authorities: /etc/ssl/certs/ca-certificates.crt of the package
+//     ca-certificates, or a file that SSL_CERT_FILE or CAFile names
+//   - a token: a file that is mounted, and BEARER_TOKEN_FILE with its name
+//   - /etc/resolv.conf, which container runtimes provide
+//
+// No /tmp, home directory or entry for the user is needed.
+//
 // # What becomes of a message
 //
 // Each message has one of three outcomes. It was acknowledged: then it is in the
