@@ -46,6 +46,7 @@ type Consumer struct {
 	// Of the goroutine that polls.
 	buffer   []batch     // fetched, not yet returned
 	current  *kgo.Record // returned last; done when the next is asked for
+	passing  *skip       // what the error that was returned last asks for, once the next is asked for
 	lastPast <-chan struct{}
 	polling  chan *polled // of the poll that has not returned; nil if there is none
 
@@ -65,6 +66,7 @@ type batch struct {
 	records []*kgo.Record
 	losses  int // of partitions, when it was fetched
 	err     error
+	past    *skip // where to go on once err has been read; nil if that is as it is
 }
 
 // NewConsumer returns a Consumer that is in position: no message published
@@ -181,6 +183,7 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 	c.mark(c.current)
 	c.current = nil
+	c.pass(ctx)
 	for {
 		if err := ctx.Err(); err != nil {
 			return Message{}, err
@@ -211,6 +214,7 @@ func (c *Consumer) next() (*kgo.Record, error) {
 	for len(c.buffer) > 0 {
 		first := &c.buffer[0]
 		if err := first.err; err != nil {
+			c.passing = first.past
 			c.buffer = c.buffer[1:]
 			return nil, err
 		}

@@ -67,8 +67,8 @@ func (c *Consumer) fetch(ctx context.Context) {
 			c.take(p, got.losses)
 			if p.Err != nil && !comesAgain(p) {
 				troubled = true
-				if err := c.trouble(ctx, p); err != nil {
-					c.buffer = append(c.buffer, batch{err: err})
+				if b := c.trouble(p); b.err != nil {
+					c.buffer = append(c.buffer, b)
 				}
 			}
 		})
@@ -127,33 +127,34 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, losses int) {
 	c.mu.Unlock()
 }
 
-// trouble returns what to say of an error that the engine met, if anything.
-func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error {
+// trouble returns what to say of an error that the engine met, if anything, and where to
+// go on if it will not by itself.
+func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	err := p.Err
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
-		return nil // ours
+		return batch{} // ours
 	case errors.Is(err, ErrAuthentication), isRefusal(err):
-		return nil // the watch tells it, past the grace
+		return batch{} // the watch tells it, past the grace
 	}
 	if _, ofGroup := errors.AsType[*kgo.ErrGroupSession](err); ofGroup {
-		return nil // groupWatch tells it
+		return batch{} // groupWatch tells it
 	}
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
 		c.mu.Lock()
 		if c.places.foundEnd(p.Topic, p.Partition, loss) {
 			c.mu.Unlock()
-			return nil
+			return batch{} // nothing is lost
 		}
 		c.places.back(p.Topic, p.Partition, loss.ResetTo)
 		c.mu.Unlock()
-		return fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
-			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)
+		return batch{err: fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
+			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)}
 	}
 	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-		c.skipTo(ctx, p.Topic, p.Partition, bomb.NextOffset)
-		return fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes; continuing behind it",
+		err := fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes; continuing behind it",
 			p.Topic, p.Partition, bomb.Offset, maxBatchBytes)
+		return batch{err: err, past: &skip{p.Topic, p.Partition, bomb.NextOffset}}
 	}
 	c.mu.Lock()
 	at, _ := c.places.expect(p.Topic, p.Partition, -1)
@@ -167,55 +168,55 @@ func (c *Consumer) trouble(ctx context.Context, p kgo.FetchTopicPartition) error
 	}
 	c.mu.Unlock()
 	if !fresh {
-		return nil
+		return batch{}
 	}
 	is := append(engineKinds(err), ErrConsumer, err)
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return fail(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.principal())
+		return batch{err: fail(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.principal())}
 	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err):
-		return nil // heals by itself; a frame that is too large is none of these
+		return batch{} // heals by itself; a frame that is too large is none of these
 	case p.Topic == "":
-		return fail(is, "kafka: fetching from %s: %s%s", strings.Join(c.brokers, ", "), reason(err), ahead)
+		return batch{err: fail(is, "kafka: fetching from %s: %s%s", strings.Join(c.brokers, ", "), reason(err), ahead)}
 	}
-	if at >= 0 {
-		c.skipTo(ctx, p.Topic, p.Partition, at) // the engine gave the partition up
+	err = fail(is, "kafka: topic %s partition %d, at offset %d: %s", p.Topic, p.Partition, at, reason(err))
+	if at < 0 {
+		return batch{err: err}
 	}
-	return fail(is, "kafka: topic %s partition %d, at offset %d: %s", p.Topic, p.Partition, at, reason(err))
+	return batch{err: err, past: &skip{p.Topic, p.Partition, at}} // the engine gave the partition up
 }
 
-// skipTo makes the engine go on at offset. That may take it as long as poll, past ctx.
-func (c *Consumer) skipTo(ctx context.Context, topic string, partition int32, offset int64) {
+// A skip is a place to go on at behind messages that cannot be read.
+type skip struct {
+	topic     string
+	partition int32
+	offset    int64
+}
+
+// pass makes kgo go on behind what Poll has told of last. That waits for the next Poll,
+// as marks do: kgo stores for the group where it is made to go on, and whoever ends with
+// the error is told of it again. It may take as long as poll, past ctx.
+func (c *Consumer) pass(ctx context.Context) {
+	s := c.passing
+	if c.passing = nil; s == nil {
+		return
+	}
 	c.mu.Lock()
-	c.places.reset(topic, partition, offset)
+	ours := c.group == "" || c.places.owns(s.topic, s.partition)
+	if ours {
+		c.places.reset(s.topic, s.partition, s.offset)
+	}
 	c.mu.Unlock()
-	to := map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: -1, Offset: offset}}}
+	if !ours {
+		return // another member meets it
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if c.group != "" {
-			c.beforeSkip(topic, partition, to)
-		}
-		c.client.SetOffsets(to)
+		c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
 	}()
 	select {
 	case <-done:
 	case <-ctx.Done():
-	}
-}
-
-// beforeSkip stores what is done, since the engine takes an offset that it is set to for
-// stored; and gives it a mark of a partition that has none, which it would not set.
-func (c *Consumer) beforeSkip(topic string, partition int32, to map[string]map[int32]kgo.EpochOffset) {
-	ctx, cancel := context.WithTimeout(c.client.Context(), requestTimeout)
-	defer cancel()
-	if err := c.client.CommitMarkedOffsets(ctx); err != nil {
-		c.log.Warn("gracedb: kafka: the position of the group could not be stored yet", "group", c.group, "err", reason(err))
-	}
-	c.mu.Lock()
-	owned := c.places.owns(topic, partition)
-	c.mu.Unlock()
-	if owned {
-		c.client.MarkCommitOffsets(to)
 	}
 }

@@ -5,9 +5,9 @@ go 1.26.0
 require (
 	github.com/gracedb-go/gracedb v0.0.0
 	github.com/klauspost/compress v1.20.3
-	github.com/twmb/franz-go v1.22.2
+	github.com/twmb/franz-go v1.22.3
 	github.com/twmb/franz-go/pkg/kadm v1.19.0
-	github.com/twmb/franz-go/pkg/kmsg v1.15.0
+	github.com/twmb/franz-go/pkg/kmsg v1.15.1
 	gonum.org/v1/plot v0.17.0
 )
 
