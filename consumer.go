@@ -32,6 +32,13 @@ const (
 	pollRecords = 256
 	// A killed member's partitions move within 15 seconds.
 	sessionTimeout = 10 * time.Second
+	// The partitions of a member that leaves are read by others within 2 seconds: they hear
+	// of it with their next heartbeat, and a broker is asked for one more partition when it
+	// has answered for those that it is asked for already, which it does after
+	// memberFetchWait if there is nothing to read. That is librdkafka's default, too; a
+	// Consumer without a group waits for kgo's 5 seconds, and asks a tenth as often.
+	heartbeatEvery  = time.Second
+	memberFetchWait = 500 * time.Millisecond
 	// One fetch brings the largest message, or many small ones.
 	fetchPartitionBytes = 10 << 20
 )
@@ -106,6 +113,11 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 		opts = append(opts,
 			kgo.ConsumerGroup(c.group),
 			kgo.SessionTimeout(sessionTimeout),
+			kgo.HeartbeatInterval(heartbeatEvery),
+			kgo.FetchMaxWait(memberFetchWait),
+			// A group that librdkafka's members use, too, shares out partitions as they
+			// can; one of Consumers alone moves no more of them than it must.
+			kgo.Balancers(kgo.CooperativeStickyBalancer(), kgo.RangeBalancer(), kgo.RoundRobinBalancer()),
 			kgo.AutoCommitMarks(),
 			kgo.AutoCommitInterval(time.Second),
 			// Where the group has no position: the one of the snapshot, or, of

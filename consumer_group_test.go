@@ -146,3 +146,32 @@ func TestGroupLogsItsStart(t *testing.T) {
 type writer func([]byte)
 
 func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }
+
+// At rest a member asks each broker twice a second for messages, and its coordinator once
+// whether all is well; a Consumer without a group asks each broker every 5 seconds.
+func TestConsumerAtRest(t *testing.T) {
+	for group, want := range map[string]map[kmsg.Key]int{
+		"":  {kmsg.Fetch: 12, kmsg.Metadata: 60},
+		"g": {kmsg.Fetch: 120, kmsg.Metadata: 60, kmsg.Heartbeat: 60, kmsg.OffsetCommit: 0},
+	} {
+		t.Run("group="+group, func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "alice"), Topics: []string{"test"}, GroupID: group})
+				_, _ = con.Poll(within(t, 10*time.Second))
+				before := c.Requests()
+				in, out := c.Bytes()
+				_, _ = con.Poll(within(t, time.Minute))
+				in2, out2 := c.Bytes()
+				total := 0
+				for key, n := range c.Requests() {
+					n -= before[key]
+					total += n
+					if n > want[key]+5 {
+						t.Errorf("%d requests %v in a minute, want %d", n, kmsg.NameForKey(key.Int16()), want[key])
+					}
+				}
+				t.Logf("%d requests, %d bytes in a minute", total, in2-in+out2-out)
+			})
+		})
+	}
+}

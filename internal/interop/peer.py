@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+import time
 
 answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
@@ -87,6 +88,20 @@ class Peer:
         if wanted:
             raise RuntimeError(f"not found: {sorted(wanted)}")
         return found
+
+    def listen(self, seconds):
+        """Polls for so long, and says what came: [partition, offset]."""
+        came = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            message = self.consumer.poll(timeout=0.1)
+            if message is not None:
+                came.append([message["partition"], message["offset"]])
+        return came
+
+    def close_consumer(self):
+        self.consumer.close()
+        self.consumer = None
 
     def validate(self, message):
         validate_message(message)
