@@ -298,9 +298,9 @@ type answeredConn struct {
 
 	// Of the goroutine that reads: the frame that is being read.
 	head [4]byte
-	have int  // bytes of head
-	left int  // bytes that are still to come
-	keep bool // whether it answers a Produce request
+	have int   // bytes of head
+	left int64 // bytes that are still to come; a broker may claim up to 4 GiB, more than an int holds everywhere
+	keep bool  // whether it answers a Produce request
 	body []byte
 }
 
@@ -374,14 +374,14 @@ func (c *answeredConn) follow(b []byte) {
 			if c.have < len(c.head) {
 				return
 			}
-			c.left = int(binary.BigEndian.Uint32(c.head[:]))
+			c.left = int64(binary.BigEndian.Uint32(c.head[:]))
 			c.keep, c.body = c.ofProduce(), c.body[:0]
 		}
-		n := min(c.left, len(b))
+		n := int(min(c.left, int64(len(b))))
 		if c.keep && len(c.body)+n <= maxAnswer {
 			c.body = append(c.body, b[:n]...)
 		}
-		c.left -= n
+		c.left -= int64(n)
 		b = b[n:]
 		if c.left == 0 {
 			c.have = 0
