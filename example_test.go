@@ -59,6 +59,9 @@ func Example() {
 			return err
 		}
 		fmt.Println("published", receipt.GraceID, "to", receipt.Message.Topic)
+		for _, warning := range receipt.Warnings { // if it went over HTTP
+			fmt.Println("GraceDB warns:", warning)
+		}
 
 		for message, err := range consumer.Stream(ctx) {
 			if err != nil {
@@ -173,8 +176,8 @@ func ExampleClient_PublishEvent() {
 		log.Print(err)
 		return
 	}
-	fmt.Println(receipt.GraceID)
-	// Output: T1001
+	fmt.Println(receipt.GraceID, receipt.Warnings) // "No alert issued" is a warning, not an error
+	// Output: T1001 []
 }
 
 // Tokens are found where IGWN tools keep them, and looked for again five minutes

@@ -128,13 +128,15 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 		limit = maxReply
 	}
 	body, whole, err := readBody(resp.Body, limit)
-	if good && err != nil {
+	// What a POST asks for stands at the head of its answer.
+	enough := err == nil && whole || good && a.x.method == http.MethodPost && headGraceID(body) != ""
+	if good && err != nil && !enough {
 		// Half an answer is none.
 		return c.lost(ctx, a, err, &wire)
 	}
 	a.status, a.header, a.body = resp.StatusCode, resp.Header, body
 	switch {
-	case good && !whole:
+	case good && !enough:
 		a.unanswered = true
 		return -1, a.unexpected("has more than %d bytes", maxReply)
 	case good:
@@ -258,7 +260,7 @@ func (a *answer) unexpected(format string, args ...any) error {
 
 // created reads the answer to a request that makes an event or a reservation,
 // where err is the error of do.
-func (a *answer) created(err error) (created, error) {
+func (c *Client) created(ctx context.Context, a *answer, err error) (created, error) {
 	if err != nil {
 		return created{}, err
 	}
@@ -270,6 +272,13 @@ func (a *answer) created(err error) (created, error) {
 	made.Submitter = cleanText(redact(made.Submitter, a.token))
 	for i, w := range made.Warnings {
 		made.Warnings[i] = cleanText(redact(w, a.token))
+	}
+	if made.damaged {
+		c.log.WarnContext(ctx, "gracedb: the server's answer is too long or damaged: only the graceid could be read of it",
+			"graceid", made.GraceID, "url", showURL(a.x.url), "bytes", len(a.body))
+	}
+	if len(made.Warnings) > 0 {
+		c.log.WarnContext(ctx, "gracedb: the server has a warning", "graceid", made.GraceID, "warnings", made.Warnings)
 	}
 	return made, nil
 }

@@ -18,7 +18,7 @@ import (
 
 // Limits on what a server may make us hold and show.
 const (
-	maxReply      = 1 << 20  // body of a good answer, after inflation
+	maxReply      = 32 << 20 // body of a good answer, after inflation
 	maxErrorReply = 64 << 10 // body of any other
 	maxErrorBody  = 4 << 10  // StatusError.Body
 	maxMessages   = 20       // StatusError.Messages and Receipt.Warnings
@@ -124,7 +124,8 @@ func textsIn(v any, depth int) (texts []string) {
 				return textsIn(inner, depth+1)
 			}
 		}
-		return []string{v}
+		// Django escapes what its forms say for HTML, and puts that into JSON.
+		return []string{html.UnescapeString(v)}
 	case []any:
 		for _, x := range v {
 			if len(texts) < maxMessages {
@@ -205,13 +206,17 @@ type created struct {
 	GraceID   string
 	Submitter string
 	Warnings  []string
+	damaged   bool // the rest of the answer could not be read
 }
 
 // decodeCreated reads such an answer. Only the graceid has to be there and be one:
 // nothing else in the answer is worth losing track of an event that exists.
 func decodeCreated(body []byte) (created, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil {
+	fields, err := decodeObject(body)
+	if err != nil {
+		if id := headGraceID(body); id != "" {
+			return created{GraceID: id, damaged: true}, nil
+		}
 		return created{}, fail([]error{err}, "is not a JSON object: %q", excerpt(body))
 	}
 	raw, ok := fields["graceid"]

@@ -34,7 +34,7 @@ func (c *Client) reserve(ctx context.Context, e checked) (Reservation, error) {
 	fields = append(fields, field{"content_id", e.contentID})
 	fields = appendField(fields, "replay_id", e.ReplayID)
 	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: formPayload(fields), repeatable: true})
-	made, err := a.created(err)
+	made, err := c.created(ctx, &a, err)
 	if a.unanswered {
 		c.log.WarnContext(ctx, "gracedb: the answer to a reservation was lost: a graceid may stay reserved that nobody uses",
 			"url", showURL(to))

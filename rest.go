@@ -248,10 +248,17 @@ func newTransport(trust *authorities) http.RoundTripper {
 type Receipt struct {
 	GraceID   string // empty if PublishOnly
 	Submitter string
-	Message   Message  // as acknowledged by the broker, without Value; zero if Kafka was not used
-	Warnings  []string // the server's; a 201 does not mean that it understood the file
-	Fallback  error    // why HTTP was used although Kafka was asked for, or nil
-	Timing    Timing
+	Message   Message // as acknowledged by the broker, without Value; zero if Kafka was not used
+	// Warnings are the server's: it has created the event, but not done all that it
+	// should. They are logged, too. Among them are
+	//   - "No alert issued": the file could not be read, so that the event has no
+	//     time and no FAR, and nobody was told of it
+	//   - "Problem issuing an alert": the alert system was down
+	//   - "managed as part of an automated process": a label is protected; those that
+	//     the server would have applied after it are missing, too
+	Warnings []string
+	Fallback error // why HTTP was used although Kafka was asked for, or nil
+	Timing   Timing
 }
 
 // A Timing says how long each step took; a step that was not taken took none.
@@ -291,7 +298,7 @@ func (c *Client) createEvent(ctx context.Context, e checked) (Receipt, error) {
 	fields = appendField(fields, "replay_id", e.ReplayID)
 	start := time.Now()
 	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: multipartPayload(fields, e.Filename, e.Data)})
-	made, err := a.created(err)
+	made, err := c.created(ctx, &a, err)
 	if err != nil {
 		if a.unanswered {
 			err = unknown(err, "the event may exist all the same: look before sending it again")
@@ -348,7 +355,7 @@ func (c *Client) uploadReserved(ctx context.Context, r Reservation, e checked, v
 		c.log.InfoContext(ctx, "gracedb: the event was there already", "graceid", r.GraceID)
 		return receipt, nil
 	}
-	made, err := a.created(err)
+	made, err := c.created(ctx, &a, err)
 	if err == nil && made.GraceID != r.GraceID {
 		a.unanswered = true
 		err = a.unexpected("is about %s instead of %s", made.GraceID, r.GraceID)

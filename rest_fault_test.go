@@ -134,9 +134,10 @@ func TestFault_H4_SlowAnswers(t *testing.T) {
 	}
 }
 
-// H5: an answer that is cut is no answer, and no half result is returned.
+// H5: an answer that is cut before its graceid is no answer, and no half result is
+// returned. (Behind it: TestGraceIDAtTheHead.)
 func TestFault_H5_TruncatedAnswers(t *testing.T) {
-	const good = `{"graceid": "G1001", "submitter": "alice"}`
+	const good = `{"submitter": "alice", "graceid": "G100`
 	for name, f := range map[string]gracetest.Fault{
 		"in the middle":           {Status: 201, Body: good, Half: true},
 		"Content-Length too long": {Status: 201, Body: good, Header: http.Header{"Content-Length": {"1000"}}},

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -159,12 +160,75 @@ func TestAnswerTolerance(t *testing.T) {
 		{`{"graceid": "G1001", "submitter": 7, "warnings": "one"}`, "", []string{"one"}},
 		{`{"graceid": "G1001", "submitter": null, "warnings": null}`, "", nil},
 		{`{"graceid": "M1234567", "submitter": "a\u001bb"}`, "ab", nil},
+		// Python writes these, and so may GraceDB: an event's FAR is a float.
+		{`{"graceid": "G1001", "far": Infinity, "x": [NaN, -Infinity, -1], "submitter": "N\"NaN", "warnings": ["NaN"]}`, `N"NaN`, []string{"NaN"}},
+		{"\ufeff" + `{"graceid": "G1001", "submitter": "bob", "warnings": ["w"]}`, "bob", []string{"w"}},
+		{`{"graceid": "G1001", "warnings": ["[&quot;INJ&quot;] &amp; &#x27;x&#x27;"]}`, "", []string{`["INJ"] & 'x'`}},
+		{`{"graceid": "G1001", "extra": "` + strings.Repeat("x", 31<<20) + `", "warnings": ["w"]}`, "", []string{"w"}},
 	} {
 		s := newService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "create", Status: 201, Body: tt.body})
 		r, err := s.client.CreateEvent(t.Context(), event())
 		if err != nil || r.Submitter != tt.submitter || !cmp.Equal(r.Warnings, tt.warnings) {
-			t.Errorf("%s: %+v, %v", tt.body, r, err)
+			t.Errorf("%.200s: %+v, %v", tt.body, r, err)
+		}
+	}
+}
+
+// Where an answer is too long, cut short or damaged behind the graceid, the event is
+// there, and its graceid is known.
+func TestGraceIDAtTheHead(t *testing.T) {
+	long := `, "extra_attributes": "` + strings.Repeat("x", 33<<20) + `"}`
+	for _, tt := range []struct {
+		name  string
+		fault gracetest.Fault
+		known bool
+	}{
+		{"too long", gracetest.Fault{Body: `{"submitter": "alice", "graceid": "G1001"` + long}, true},
+		{"cut", gracetest.Fault{Body: `{"submitter": "alice", "far": NaN, "graceid": "G1001", "x": "` + strings.Repeat("x", 1000), Half: true}, true},
+		{"cut behind it", gracetest.Fault{Body: `{"graceid": "G1001"`}, true},
+		{"damaged", gracetest.Fault{Body: `{"graceid": "G1001", "far": inf, "labels": []}`}, true},
+		{"two answers", gracetest.Fault{Body: `{"graceid": "G1001"}{"graceid": "G1002"}`}, true},
+		{"cut in it", gracetest.Fault{Body: `{"graceid": "G1001`}, false},
+		{"no graceid", gracetest.Fault{Body: `{"graceid": "../..", "x": inf}`}, false},
+		{"another's graceid", gracetest.Fault{Body: `{"superevent": {"graceid": "G1001"}, "x": inf}`}, false},
+		{"behind the damage", gracetest.Fault{Body: `{"x": inf, "graceid": "G1001"}`}, false},
+	} {
+		for _, kind := range []string{"reserve", "upload", "create"} {
+			t.Run(tt.name+"/"+kind, func(t *testing.T) {
+				var said strings.Builder
+				s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
+					c.Logger = slog.New(slog.NewTextHandler(&said, nil))
+				})
+				f := tt.fault
+				f.On, f.Status, f.Times = kind, 201, -1
+				s.Script(f)
+				if err := s.call(t.Context(), kind); (err == nil) != tt.known {
+					t.Errorf("%v, want success %v", err, tt.known)
+				}
+				if n := s.Count(kind); n != 1 {
+					t.Errorf("%d requests, want 1", n)
+				}
+				if logged := strings.Contains(said.String(), "level=WARN") && strings.Contains(said.String(), "graceid=G1001"); logged != tt.known {
+					t.Errorf("logged %q", said.String())
+				}
+			})
+		}
+	}
+}
+
+// Warnings are logged, since a 201 with one may be an alert that nobody gets.
+func TestWarningsAreLogged(t *testing.T) {
+	for _, kind := range []string{"upload", "create"} {
+		var said strings.Builder
+		s := newService(t, gracetest.Config{
+			Warnings: func(gracetest.Event) []string { return []string{"Problem scanning data. No alert issued (x)"} },
+		}, func(c *gracedb.ClientConfig) { c.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
+		if err := s.call(t.Context(), kind); err != nil {
+			t.Fatal(err)
+		}
+		if got := said.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "graceid=G1001") || !strings.Contains(got, "No alert issued") {
+			t.Errorf("%s: logged %q", kind, got)
 		}
 	}
 }
@@ -176,8 +240,8 @@ func TestFault_S8_HugeAnswers(t *testing.T) {
 		fault gracetest.Fault
 		want  string
 	}{
-		{"gzip bomb", gracetest.Fault{Bomb: 1 << 30}, "more than 1048576 bytes"},
-		{"long answer", gracetest.Fault{Status: 200, Body: strings.Repeat(" ", 2<<20)}, "more than 1048576 bytes"},
+		{"gzip bomb", gracetest.Fault{Bomb: 1 << 30}, "more than 33554432 bytes"},
+		{"long answer", gracetest.Fault{Status: 200, Body: strings.Repeat(" ", 33<<20)}, "more than 33554432 bytes"},
 		{"long error", gracetest.Fault{Status: 400, Body: strings.Repeat("x", 10<<20)}, "400 Bad Request"},
 		{"many errors", gracetest.Fault{Status: 400, Body: `{"errors": [` + strings.Repeat(`"e",`, 15_000) + `"e"]}`}, "400 Bad Request"},
 		{"deep error", gracetest.Fault{Status: 400, Body: strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000)}, "400 Bad Request"},

@@ -124,8 +124,8 @@ func (c *Client) badVersion(ctx context.Context, notFound error) error {
 // decodeInfo reads a root document. What it does not hold stays empty; what it
 // holds in another form is an error.
 func decodeInfo(body []byte) (*ServiceInfo, error) {
-	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(body, &doc); err != nil {
+	doc, err := decodeObject(body)
+	if err != nil {
 		return nil, fmt.Errorf("is not a JSON object: %q", excerpt(body))
 	}
 	var info ServiceInfo

@@ -131,6 +131,9 @@ func (d *demonstration) publish(ctx context.Context, e gracedb.Event) error {
 		return d.receive(ctx, e, receipt.GraceID)
 	}
 	d.say("          because: %v", receipt.Fallback)
+	for _, warning := range receipt.Warnings {
+		d.say("          GraceDB warns: %s", warning)
+	}
 	if d.embedded == nil {
 		return d.err
 	}
