@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"html"
 	"net/url"
 	"regexp"
 	"slices"
@@ -19,12 +20,18 @@ type Event struct {
 	Labels                  []string // applied to the event when it is created
 	Offline                 bool     // found in an offline search
 	ReplayID                string   // at most 30 of A-Z a-z 0-9 _ -, or empty
-	Filename                string   // name to save as, such as "coinc.xml"; directories are dropped
-	Data                    []byte   // contents of the file; not empty, and never changed
+	// Filename is the name to save the file as, such as "coinc.xml", of at most 100
+	// characters and without a comma. Directories are dropped. GraceDB undoes HTML
+	// entities in it ("a&amp;b.xml" becomes "a&b.xml"), then drops directories once
+	// more and what cannot be printed; a quotation mark becomes "%22". Some pipelines'
+	// files are read only if the name says what they are: MBTA's has to have ".xml".
+	Filename string
+	Data     []byte // contents of the file; not empty, and never changed
 }
 
-// maxFilename is what common file systems allow, in bytes.
-const maxFilename = 255
+// maxFilename is the length of GraceDB's column, in characters. It makes the event all
+// the same if a name is longer, but does not read the file.
+const maxFilename = 100
 
 var replayIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,30}$`)
 
@@ -89,20 +96,39 @@ func known(what, value string, names []string) error {
 }
 
 // baseName returns the last element of a path of Unix or Windows, as the server
-// would take it.
+// would take it, or why it would not: an event whose name is refused only by the
+// supervisor's upload has a graceid and no data, and nobody hears of it.
 func baseName(name string) (string, error) {
 	base := name[strings.LastIndexAny(name, `/\`)+1:]
+	stored := storedName(base)
 	switch {
 	case base == "" || base == "." || base == "..":
 		return "", badEvent("%q is not a file name", cleanText(name))
-	case len(base) > maxFilename:
-		return "", badEvent("a file name of %d bytes is too long: at most %d", len(base), maxFilename)
 	case !utf8.ValidString(base):
 		return "", badEvent("file name %q is not UTF-8", cleanText(base))
-	case strings.ContainsFunc(base, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' }):
+	case strings.ContainsFunc(base, unicode.IsControl):
 		return "", badEvent("file name %q has control characters", cleanText(base))
+	case stored == "" || stored == "." || stored == "..":
+		return "", badEvent("file name %q is none to GraceDB, which undoes HTML entities and drops directories and what cannot be printed", cleanText(base))
+	case strings.Contains(stored, ","):
+		return "", badEvent("file name %q has a comma, which GraceDB does not take", cleanText(base))
+	case max(utf8.RuneCountInString(base), utf8.RuneCountInString(stored)) > maxFilename:
+		return "", badEvent("file name %q is too long: GraceDB takes at most %d characters", cleanText(base), maxFilename)
 	}
 	return base, nil
+}
+
+// storedName returns what GraceDB makes of a file name: Django undoes HTML entities,
+// drops directories, and then what Python does not call printable.
+func storedName(name string) string {
+	name = html.UnescapeString(strings.ReplaceAll(name, `"`, "%22"))
+	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, name)
 }
 
 // checkGraceID guards the URLs that a graceid is put into, whether it comes from

@@ -187,6 +187,10 @@ func (c *Client) check(ctx context.Context, e Event) (checked, error) {
 	if err := e.checkNames(info); err != nil {
 		return checked{}, err
 	}
+	if e.Pipeline == "MBTA" && !strings.Contains(e.Filename, ".xml") {
+		c.log.WarnContext(ctx, "gracedb: GraceDB will store this file without reading it: of MBTA, it reads files with .xml in their names only",
+			"filename", e.Filename)
+	}
 	return checked{e, contentID(e.Data), info}, nil
 }
 
