@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"regexp"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/token"
@@ -53,7 +52,6 @@ func FindToken(q TokenQuery) TokenSource {
 }
 
 func findToken(f *token.Finder) TokenSource {
-	var warned onceEach
 	return func(ctx context.Context) (string, error) {
 		found, err := f.Find(ctx)
 		if err != nil {
@@ -63,32 +61,12 @@ func findToken(f *token.Finder) TokenSource {
 			return "", fail([]error{ErrToken, err}, "no usable token (get one with: %s); looked at %v", getToken, err)
 		}
 		for _, text := range found.Warnings {
-			if log := tokenHintsFrom(ctx).log; log != nil && warned.first(text) {
-				log.WarnContext(ctx, "gracedb: "+text)
+			if log := tokenHintsFrom(ctx).log; log != nil {
+				warnOnce(log, "gracedb: "+text)
 			}
 		}
 		return found.Token, nil
 	}
-}
-
-// onceEach remembers texts, so that each is said once.
-type onceEach struct {
-	mu   sync.Mutex
-	said map[string]bool
-}
-
-func (o *onceEach) first(text string) bool {
-	const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.said[text] {
-		return false
-	}
-	if o.said == nil || len(o.said) >= limit {
-		o.said = make(map[string]bool)
-	}
-	o.said[text] = true
-	return true
 }
 
 // bearerPattern is what RFC 6750 (section 2.1) lets a token consist of. Nothing

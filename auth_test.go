@@ -212,18 +212,6 @@ func TestFindTokenWarnsOnce(t *testing.T) {
 	}
 }
 
-func TestOnceEachIsBounded(t *testing.T) {
-	var o onceEach
-	for i := range 5000 {
-		if !o.first(strconv.Itoa(i)) {
-			t.Fatal("a new text was taken for an old one")
-		}
-	}
-	if len(o.said) > 1000 {
-		t.Errorf("remembers %d texts", len(o.said))
-	}
-}
-
 // FindToken keeps its own copy of the query.
 func TestFindTokenCopiesQuery(t *testing.T) {
 	_, _ = noTokens(t, TokenQuery{})

@@ -41,8 +41,8 @@ type Cluster struct {
 	// Dial opens the TCP connection to a broker, before TLS. If nil, it is that
 	// of a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Logger receives reloads, reconnections and fallbacks. If nil, nothing is
-	// logged.
+	// Logger receives reloads, reconnections and fallbacks: at most 30 lines of
+	// level Info and above in any minute from each client. If nil, nothing is logged.
 	Logger *slog.Logger
 	// Opts are applied after this package's own, for what it does not offer. One
 	// that changes TLS, SASL, acknowledgements, idempotence, offsets or commits
@@ -60,6 +60,7 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	if err := c.checkBrokers(); err != nil {
 		return nil, err
 	}
+	c.Logger = pacedLog(c.Logger)
 	return c.clientOpts(context.Background(), &bearer{src: c.tokenSource(""), watch: newAuthWatch(c.logger(), 0)}, nil)
 }
 

@@ -2,6 +2,7 @@ package gracedb
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -57,8 +58,8 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	// a bound a peer that accepts and is silent would be waited for for ever.
 	ctx, cancel := context.WithTimeout(caller, dialTimeout)
 	defer cancel()
-	if err := d.redials.wait(ctx, address); err != nil {
-		return nil, &dialError{address, err}
+	if err := cmp.Or(over(caller), d.redials.wait(ctx, address)); err != nil {
+		return nil, &dialError{address, fmt.Errorf("%w: %w", errNotDialed, err)}
 	}
 	defer func() { d.redials.note(address, err == nil) }()
 	host, _, err := net.SplitHostPort(address)
@@ -98,6 +99,10 @@ func (d *dialer) nameReason(address string, err error) error {
 	return fmt.Errorf("the broker reached at %s calls itself %s, which cannot be found here (its advertised.listeners, or this machine's DNS): %w",
 		strings.Join(d.brokers, " or "), address, err)
 }
+
+// errNotDialed says nothing of the network: the request's ctx, such as of one that has
+// waited for a token, had ended before anything was tried.
+var errNotDialed = errors.New("not tried")
 
 // open connects to a broker whose authority must be one of trusted, or of the
 // system's if that is nil.

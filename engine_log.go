@@ -2,8 +2,9 @@ package gracedb
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,11 +14,14 @@ import (
 
 // An engineLog hands kgo's log on. kgo's Info is a debugging aid to users of this
 // package, and its values may hold what brokers said. kgo also warns of every try to
-// connect, several times a second while a broker is away: what has just been said is
-// for debugging, too.
+// connect, several times a second while a broker is away: what has just been said, or
+// is told in another way, is for debugging, too.
 type engineLog struct {
 	log  *slog.Logger
 	said recently
+
+	mu      sync.Mutex
+	trouble map[string]span // by text: what kgo tries again
 }
 
 func (l *engineLog) Level() kgo.LogLevel {
@@ -35,11 +39,14 @@ func (l *engineLog) Level() kgo.LogLevel {
 
 func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	said := []string{msg} // and of what and whom, but not for the how manieth time
+	told := hasPrefix(msg, toldElsewhere)
 	for i, v := range keyvals {
 		var text string
 		switch v := v.(type) {
 		case error:
-			text = cleanText(v.Error())
+			text = reason(v)
+			_, dial := errors.AsType[*dialError](v)
+			told = told || dial || errors.Is(v, ErrAuthentication) // authWatch tells
 		case string:
 			text = cleanText(v)
 		default:
@@ -49,83 +56,59 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 		said = append(said, text)
 	}
 	to := slog.LevelDebug
-	switch {
-	case level > kgo.LogLevelWarn, strings.HasPrefix(msg, notAsked), l.said.already(strings.Join(said, " ")):
-	case level == kgo.LogLevelError:
-		to = slog.LevelError
-	case level == kgo.LogLevelWarn:
-		to = slog.LevelWarn
+	if level <= kgo.LogLevelWarn && !told {
+		to = l.judge(level, msg, strings.Join(said, " "))
 	}
 	l.log.Log(context.Background(), to, "gracedb: kafka: "+msg, keyvals...)
 }
 
-// notAsked is how kgo puts it that a Produce answer leaves out what parseRequest did.
-const notAsked = "broker did not reply to all topics / partitions"
-
-// repeatAfter is when a warning is said again.
-const repeatAfter = time.Minute
-
-// recently remembers what has been said, to say it once a minute.
-type recently struct {
-	mu   sync.Mutex
-	said map[string]time.Time
+// judge returns the level at which users are told what the engine says at level.
+func (l *engineLog) judge(level kgo.LogLevel, msg, said string) slog.Level {
+	lasts := level == kgo.LogLevelError && (!hasPrefix(msg, tried) || l.lasts(said))
+	switch {
+	case lasts && !l.said.already("error "+said):
+		return slog.LevelError
+	case !lasts && !l.said.already(said):
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
 }
 
-// ownAddress matches this end of a connection, whose port is another each time.
-var ownAddress = regexp.MustCompile(`\S+->`)
-
-// already reports whether text, but for ports of ours, has been said within
-// repeatAfter. If not, it is now.
-func (r *recently) already(text string) bool {
-	text = ownAddress.ReplaceAllString(text, "->")
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// lasts reports whether what is said now was said first a second ago or more, and has
+// been said since without a long pause.
+func (l *engineLog) lasts(said string) bool {
+	const pause = 30 * time.Second
 	now := time.Now()
-	if at, ok := r.said[text]; ok && now.Sub(at) < repeatAfter {
-		return true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t, known := l.trouble[timeless(said)]
+	if !known || now.Sub(t.last) > pause {
+		t.first = now
 	}
-	const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
-	if r.said == nil || len(r.said) >= limit {
-		r.said = make(map[string]time.Time)
+	t.last = now
+	const limit = 1000 // whoever can make up texts gets no more memory
+	if l.trouble == nil || len(l.trouble) >= limit {
+		l.trouble = make(map[string]span)
 	}
-	r.said[text] = now
-	return false
+	l.trouble[timeless(said)] = t
+	return now.Sub(t.first) >= time.Second
 }
 
-// A warning is what somebody was told who reads log.
-type warning struct {
-	log  *slog.Logger
-	text string
+// A span is when something was said first and last.
+type span struct{ first, last time.Time }
+
+func hasPrefix(s string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })
 }
 
-// warned is when each was said last, by whichever client.
-var warned struct {
-	mu sync.Mutex
-	at map[warning]time.Time
+// toldElsewhere is how kgo begins to tell what users hear of in another way.
+var toldElsewhere = []string{
+	"broker did not reply to all topics / partitions",   // a Produce answer leaves out what parseRequest did
+	"unable to open connection to broker",               // authWatch tells
+	"received OFFSET_OUT_OF_RANGE while consuming",      // Poll tells, and what is lost
+	"metadata has a new ID for a topic we already hold", // Poll tells; the Producer starts the topic anew
 }
 
-// warnAgainAfter is when a warning about the configuration is said again.
-const warnAgainAfter = time.Hour
-
-// warnOnce warns of what lasts, such as a file that others may change: once an hour,
-// however many clients with this logger come across it.
-func warnOnce(log *slog.Logger, text string) {
-	if !log.Enabled(context.Background(), slog.LevelWarn) {
-		return
-	}
-	w, now := warning{log, text}, time.Now()
-	warned.mu.Lock()
-	at, known := warned.at[w]
-	fresh := !known || now.Sub(at) >= warnAgainAfter
-	if fresh {
-		const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
-		if warned.at == nil || len(warned.at) >= limit {
-			warned.at = make(map[warning]time.Time)
-		}
-		warned.at[w] = now
-	}
-	warned.mu.Unlock()
-	if fresh {
-		log.Warn(text)
-	}
-}
+// tried is how kgo begins to tell at the level of an error what it tries again, and
+// what is over within a second as a rule, such as after a rebalance.
+var tried = []string{"group manage loop errored", "default commit failed", "in default commit: unable to commit"}

@@ -38,6 +38,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	if err != nil {
 		return nil, err
 	}
+	c.Logger = pacedLog(c.Logger)
 	l := &link{
 		watch: newAuthWatch(c.logger(), grace), brokers: slices.Clone(c.Brokers), instance: instance,
 		kind: kind, log: c.logger(), closed: make(chan struct{}),

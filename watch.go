@@ -44,6 +44,7 @@ type authWatch struct {
 	claims       token.Claims // of the token last accepted
 
 	said  recently
+	told  bool                 // the log says that authentication fails
 	last  map[string]attempt   // by address: the last connection
 	heard map[string]time.Time // by address: the last answer
 	down  chan struct{}        // closed, and made anew, when an address fails
@@ -136,7 +137,9 @@ func (w *authWatch) refused(tok string, asked time.Time) (again bool) {
 func (w *authWatch) fail(err error) {
 	w.mu.Lock()
 	first := w.cause == nil
-	changed := first || w.cause.Error() != err.Error()
+	// Brokers refuse in turn, and what a text counts is no news.
+	news := (first || timeless(w.cause.Error()) != timeless(err.Error())) && !w.said.already(err.Error())
+	w.told = w.told || news
 	w.cause = err
 	w.next = time.Now().Add(refusedPause)
 	if first {
@@ -157,7 +160,7 @@ func (w *authWatch) fail(err error) {
 	}
 	onBad := w.onBad
 	w.mu.Unlock()
-	if changed {
+	if news {
 		w.log.Warn("gracedb: kafka: authentication fails", "err", reason(err))
 	}
 	if first && onBad != nil {
@@ -169,6 +172,8 @@ func (w *authWatch) fail(err error) {
 func (w *authWatch) accept(claims token.Claims) {
 	w.mu.Lock()
 	healed := w.cause != nil
+	told := w.told
+	w.told = false
 	other := w.claims.Subject != "" && w.claims.Subject != claims.Subject
 	was := w.claims.Subject
 	w.claims = claims
@@ -188,7 +193,7 @@ func (w *authWatch) accept(claims token.Claims) {
 		}
 	}
 	w.mu.Unlock()
-	if healed {
+	if told {
 		w.log.Info("gracedb: kafka: authentication works again")
 	}
 	if other {
@@ -244,11 +249,11 @@ func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 		w.mu.Unlock()
 		return
 	}
-	if errors.Is(err, ErrAuthentication) || errors.Is(err, kgo.ErrClientClosed) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, ErrAuthentication) || errors.Is(err, kgo.ErrClientClosed) || errors.Is(err, context.Canceled) || errors.Is(err, errNotDialed) {
 		return // already recorded, or of no interest
 	}
 	if isRefusal(err) {
-		w.fail(fail([]error{ErrAuthentication, err}, "kafka: broker %s refused to authenticate: %s", addr, reason(err)))
+		w.fail(fail([]error{ErrAuthentication, err}, "kafka: broker %s refused to authenticate: %s (the reason is in the broker's log)", addr, reason(err)))
 		return
 	}
 	w.mu.Lock()

@@ -1,0 +1,164 @@
+package gracedb
+
+import (
+	"context"
+	"log/slog"
+	"regexp"
+	"sync"
+	"time"
+)
+
+// A pacedHandler keeps the log of one client to 30 lines a minute, whatever goes wrong
+// and however often: beyond that, lines are for debugging. The next one says how many.
+type pacedHandler struct {
+	slog.Handler
+	of   *slog.Logger // the user's
+	pace *linePace    // shared with what With returns
+}
+
+// A linePace is a bucket of linesAtOnce lines, into which a line drips every lineEvery:
+// in no minute more than 30 are taken out of it.
+type linePace struct {
+	mu      sync.Mutex
+	full    time.Time // when it will be, if no more is taken
+	leftOut int
+}
+
+const (
+	linesAtOnce = 20
+	lineEvery   = 6 * time.Second
+)
+
+// pacedLog returns a logger for one client that hands on to log.
+func pacedLog(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return nil
+	}
+	return slog.New(&pacedHandler{log.Handler(), log, &linePace{}})
+}
+
+// take reports whether a line may be written now, and how many before it were not.
+func (p *linePace) take() (leftOut int, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.full.Before(now) {
+		p.full = now
+	}
+	if p.full.Sub(now) > (linesAtOnce-1)*lineEvery {
+		p.leftOut++
+		return 0, false
+	}
+	p.full = p.full.Add(lineEvery)
+	leftOut, p.leftOut = p.leftOut, 0
+	return leftOut, true
+}
+
+// Handle hands r on, unless there were too many of late.
+func (h *pacedHandler) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level <= slog.LevelDebug {
+		return h.Handler.Handle(ctx, r)
+	}
+	leftOut, ok := h.pace.take()
+	switch {
+	case !ok && !h.Handler.Enabled(ctx, slog.LevelDebug):
+		return nil
+	case !ok:
+		r.Level = slog.LevelDebug
+	case leftOut > 0:
+		r = r.Clone()
+		r.AddAttrs(slog.Int("left_out_before", leftOut))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs is slog.Handler's.
+func (h *pacedHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &pacedHandler{h.Handler.WithAttrs(attrs), h.of, h.pace}
+}
+
+// WithGroup is slog.Handler's.
+func (h *pacedHandler) WithGroup(name string) slog.Handler {
+	return &pacedHandler{h.Handler.WithGroup(name), h.of, h.pace}
+}
+
+// repeatAfter is when a warning is said again.
+const repeatAfter = time.Minute
+
+// recently remembers what has been said, to say it once a minute.
+type recently struct {
+	mu   sync.Mutex
+	said map[string]time.Time
+}
+
+var (
+	// ownAddress matches this end of a connection, whose port is another each time.
+	ownAddress = regexp.MustCompile(`\S+->`)
+	// times match how long ago something was, and when, which is another each time.
+	times = regexp.MustCompile(`\b([0-9.]+(ns|µs|ms|s|m|h| days))+\b|\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z?`)
+)
+
+// timeless returns text without what changes although nothing else has: two texts
+// about one state are the same then.
+func timeless(text string) string {
+	return times.ReplaceAllString(ownAddress.ReplaceAllString(text, "->"), "#")
+}
+
+// already reports whether text, but for what timeless leaves out, has been said within
+// repeatAfter. If not, it is now.
+func (r *recently) already(text string) bool {
+	text = timeless(text)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if at, ok := r.said[text]; ok && now.Sub(at) < repeatAfter {
+		return true
+	}
+	const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
+	if r.said == nil || len(r.said) >= limit {
+		r.said = make(map[string]time.Time)
+	}
+	r.said[text] = now
+	return false
+}
+
+// A warning is what somebody was told who reads log.
+type warning struct {
+	log  *slog.Logger
+	text string
+}
+
+// warned is when each was said last, by whichever client.
+var warned struct {
+	mu sync.Mutex
+	at map[warning]time.Time
+}
+
+// warnAgainAfter is when a warning about the configuration is said again.
+const warnAgainAfter = time.Hour
+
+// warnOnce warns of what lasts, such as a file that others may change: once an hour,
+// however many clients with this logger come across it.
+func warnOnce(log *slog.Logger, text string) {
+	if !log.Enabled(context.Background(), slog.LevelWarn) {
+		return
+	}
+	w, now := warning{log, text}, time.Now()
+	if h, ok := log.Handler().(*pacedHandler); ok {
+		w.log = h.of
+	}
+	warned.mu.Lock()
+	at, known := warned.at[w]
+	fresh := !known || now.Sub(at) >= warnAgainAfter
+	if fresh {
+		const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
+		if warned.at == nil || len(warned.at) >= limit {
+			warned.at = make(map[warning]time.Time)
+		}
+		warned.at[w] = now
+	}
+	warned.mu.Unlock()
+	if fresh {
+		log.Warn(text)
+	}
+}
