@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -44,9 +45,11 @@ type Cluster struct {
 	// Logger receives reloads, reconnections and fallbacks: at most 30 lines of
 	// level Info and above in any minute from each client. If nil, nothing is logged.
 	Logger *slog.Logger
-	// Opts are applied after this package's own, for what it does not offer. One
-	// that changes TLS, SASL, acknowledgements, idempotence, offsets or commits
-	// takes over what this package promises about them.
+	// Opts are applied after this package's own, for what it does not offer, such as
+	// kgo.WithHooks, kgo.Rack, kgo.ClientID or kgo.FetchIsolationLevel. One that changes a
+	// time also changes what this package says takes so long. One that has no effect here,
+	// or takes away what this package promises (of connections, tokens, acknowledgements,
+	// positions, memory), is ErrConfig, which says what to use instead.
 	Opts []kgo.Opt
 }
 
@@ -57,7 +60,7 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	if _, err := c.instance(); err != nil {
 		return nil, err
 	}
-	if err := c.checkBrokers(); err != nil {
+	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting)); err != nil {
 		return nil, err
 	}
 	c.Logger = pacedLog(c.Logger)

@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -43,7 +44,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 		watch: newAuthWatch(c.logger(), grace), brokers: slices.Clone(c.Brokers), instance: instance,
 		kind: kind, log: c.logger(), closed: make(chan struct{}),
 	}
-	if err := c.checkBrokers(); err != nil {
+	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting, notForOpts)); err != nil {
 		return nil, err
 	}
 	l.auth = &bearer{src: c.tokenSource(scope), watch: l.watch}

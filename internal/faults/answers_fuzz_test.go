@@ -165,7 +165,7 @@ func (r *rig) message(name string) gracedb.Message {
 
 // inNoBubble makes a consumer decompress in no bubble: the engine's zstd decoders have a
 // finalizer, which runs in none, and may not close what was made in one.
-var inNoBubble = []kgo.Opt{kgo.WithDecompressor(outside{})}
+var inNoBubble = []kgo.Opt{unasked{kgo.WithDecompressor(outside{})}}
 
 type outside struct{}
 

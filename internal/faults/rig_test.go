@@ -131,6 +131,9 @@ func (r *rig) source(subject string) gracedb.TokenSource {
 	}
 }
 
+// An unasked is an option that Cluster.Opts may not hold, and does not see.
+type unasked struct{ kgo.Opt }
+
 func (r *rig) cluster(subject string) gracedb.Cluster {
 	return gracedb.Cluster{
 		Brokers: r.Addrs(), Instance: "gracedb-test", CAFile: r.CAFile(), Dial: r.Dial, Token: r.source(subject),

@@ -160,7 +160,7 @@ func (s *simulation) note(format string, args ...any) {
 func (s *simulation) cluster(subject string) gracedb.Cluster {
 	c := s.rig.cluster(subject)
 	c.Brokers, c.Dial, c.SkipHostnameVerification = s.names(), s.dial, true
-	c.Opts = []kgo.Opt{kgo.WithCompressor(uncompressed{})}
+	c.Opts = []kgo.Opt{unasked{kgo.WithCompressor(uncompressed{})}}
 	c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := s.dial(ctx, network, addr)
 		if err != nil {
