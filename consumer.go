@@ -12,6 +12,13 @@ import (
 )
 
 // A ConsumerConfig configures a Consumer.
+//
+// Whatever brokers send, a Consumer holds at most 64 MiB beyond the largest message that it
+// accepts, for all its partitions together. It accepts batches that inflate to 15 MiB and,
+// with what their messages take once they are decoded, to 32 MiB. One that is larger is told
+// with its place and passed over. Beside that each broker may return one batch that is not
+// compressed, of the topic's max.message.bytes; and such messages of a few bytes each take
+// up to 30 times their size.
 type ConsumerConfig struct {
 	Cluster Cluster
 	Topics  []string // pipeline or full topic names; Subscribe adds more; if empty, Poll waits for it
@@ -39,8 +46,6 @@ const (
 	// Consumer without a group waits for kgo's 5 seconds, and asks a tenth as often.
 	heartbeatEvery  = time.Second
 	memberFetchWait = 500 * time.Millisecond
-	// One fetch brings the largest message, or many small ones.
-	fetchPartitionBytes = 10 << 20
 )
 
 // A Consumer reads messages. Close and Check may be called at any time; other
@@ -49,6 +54,7 @@ type Consumer struct {
 	*link
 	group         string
 	fromBeginning bool
+	budget        *budget
 
 	// Of the goroutine that polls.
 	buffer   []batch     // fetched, not yet returned
@@ -106,9 +112,9 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, error) {
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
-		places: newPlaces(), wake: make(chan struct{}, 1), released: make(chan struct{}),
+		places: newPlaces(), budget: newBudget(), wake: make(chan struct{}, 1), released: make(chan struct{}),
 	}
-	opts := []kgo.Opt{kgo.FetchMaxPartitionBytes(fetchPartitionBytes)}
+	opts := c.budget.opts()
 	if c.group != "" {
 		opts = append(opts,
 			kgo.ConsumerGroup(c.group),
@@ -134,6 +140,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 	if c.link, err = newLink(ctx, cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, nil, opts...); err != nil {
 		return nil, nil, err
 	}
+	c.budget.serve(c.client)
 	topics, err := c.fullNames(cfg.Topics)
 	if err != nil {
 		c.shut()

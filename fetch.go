@@ -101,6 +101,7 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, losses int) {
 	if len(p.Records) == 0 {
 		return
 	}
+	c.budget.polled(p.Records)
 	first := p.Records[0].Offset
 	c.mu.Lock()
 	from, told := c.places.from[p.Topic][p.Partition]
@@ -140,6 +141,9 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	if _, ofGroup := errors.AsType[*kgo.ErrGroupSession](err); ofGroup {
 		return batch{} // groupWatch tells it
 	}
+	if errors.Is(err, errOverBudget) {
+		return batch{} // kgo asks for it again, and there is room now
+	}
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
 		c.mu.Lock()
 		if c.places.foundEnd(p.Topic, p.Partition, loss) {
@@ -152,8 +156,8 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)}
 	}
 	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-		err := fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes; continuing behind it",
-			p.Topic, p.Partition, bomb.Offset, maxBatchBytes)
+		err := fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
+			p.Topic, p.Partition, bomb.Offset, maxBatchBytes, heaviestBatch)
 		return batch{err: err, past: &skip{p.Topic, p.Partition, bomb.NextOffset}}
 	}
 	c.mu.Lock()

@@ -1,0 +1,242 @@
+package gracedb
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// What a Consumer may hold. Its memory is twice what kgo may have of it, since kgo fetches
+// the next messages while the last ones are handed out, and what one batch needs to be
+// inflated.
+const (
+	// budgetBytes is what kgo may hold of inflated batches.
+	budgetBytes = 24 << 20
+	// budgetFetch is what a fetch asks for, of all partitions of all brokers together. A
+	// broker returns the first batch also if it is larger.
+	budgetFetch = 8 << 20
+	leastFetch  = 64 << 10
+	// heaviestBatch is what one batch may take with what kgo makes of its messages, and
+	// maxBatchBytes what it may inflate to.
+	heaviestBatch = 32 << 20
+)
+
+// errOverBudget makes kgo ask for a batch again.
+var errOverBudget = errors.New("no room for another batch yet")
+
+// A budget bounds what kgo holds of inflated batches for a Consumer. kgo bounds a batch,
+// but there may be thousands in a fetch, and a fetch from each broker. It is kgo's
+// Decompressor. What it refuses kgo asks for again, from the same offset: at once if that
+// partition brought messages before it, else when the error has been polled. Nothing is
+// asked for while the caller polls nothing.
+//
+// Room comes back when messages are polled. Some never are: those of transactions that
+// were aborted, and those that kgo drops because partitions move. Of each broker kgo has
+// at most one fetch. So when another comes from it, the last one is gone.
+type budget struct {
+	turn     sync.Mutex // of Decompress: one batch at a time, since inflating takes memory
+	inflater inflater
+
+	mu      sync.Mutex
+	client  *kgo.Client
+	held    []*inflated
+	used    int
+	brokers map[int32]bool // that were fetched from
+	fetch   int32          // what fetches ask for
+	refused bool           // something, since the last fetch came
+	own     int            // fetches of ours, not kgo's, that are on their way
+}
+
+// An inflated is a batch that kgo has.
+type inflated struct {
+	first, last uintptr // where it is
+	cost        int
+	packed      int // its size when compressed, by which OnFetchBatchRead knows it
+	at          time.Time
+	from        int32 // the broker
+	known       bool  // from is
+	polled      bool
+}
+
+func newBudget() *budget {
+	return &budget{brokers: make(map[int32]bool), fetch: budgetFetch}
+}
+
+func (b *budget) opts() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.WithDecompressor(b), kgo.WithHooks(b),
+		kgo.FetchMaxBytes(budgetFetch), kgo.FetchMaxPartitionBytes(budgetFetch),
+	}
+}
+
+// serve tells b its client, which fetches nothing yet.
+func (b *budget) serve(client *kgo.Client) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.client = client
+}
+
+// room returns how much another batch may take.
+func (b *budget) room() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used == 0 {
+		return heaviestBatch
+	}
+	return max(budgetBytes-b.used, 0)
+}
+
+// Decompress is kgo's Decompressor.
+func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	b.turn.Lock()
+	defer b.turn.Unlock()
+	room := b.room()
+	out, cost, err := b.open(src, codec, room)
+	switch {
+	case err == nil:
+		b.hold(out, cost, len(src))
+		return out, nil
+	case !errors.Is(err, errTooLarge):
+		return nil, err
+	case room < heaviestBatch:
+		b.refuse()
+		return nil, errOverBudget
+	}
+	return nil, fmt.Errorf("%w: %w", kgo.ErrMaxDecompress, err)
+}
+
+// open inflates a batch whose messages may take no more than room.
+func (b *budget) open(src []byte, codec kgo.CompressionCodecType, room int) (out []byte, cost int, err error) {
+	out, err = b.inflater.inflate(src, codec, min(room, maxBatchBytes))
+	if err != nil {
+		return nil, 0, err
+	}
+	if cost, err = weigh(out); err == nil && cost > room {
+		err = errTooLarge
+	}
+	return out, cost, err
+}
+
+func (b *budget) hold(out []byte, cost, packed int) {
+	if len(out) == 0 {
+		return
+	}
+	first := reflect.ValueOf(out).Pointer()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held = append(b.held, &inflated{first: first, last: first + uintptr(len(out)) - 1, cost: cost, packed: packed, at: time.Now()})
+	b.used += cost
+}
+
+// refuse notes that fetches bring more than there is room for.
+func (b *budget) refuse() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.refused {
+		b.ask(b.fetch - b.fetch/4)
+	}
+	b.refused = true
+}
+
+// ask sets what fetches ask for.
+func (b *budget) ask(size int32) {
+	size = max(min(size, budgetFetch/int32(max(len(b.brokers), 1))), leastFetch)
+	if size != b.fetch && b.client != nil {
+		b.client.UpdateFetchMaxBytes(size, size)
+	}
+	b.fetch = size
+}
+
+// OnFetchBatchRead is kgo's hook: a batch, which Decompress may have had just before, is
+// of a fetch from this broker.
+func (b *budget) OnFetchBatchRead(meta kgo.BrokerMetadata, _ string, _ int32, m kgo.FetchBatchMetrics) {
+	if m.CompressionType == uint8(kgo.CodecNone) {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, i := range slices.Backward(b.held) {
+		if !i.known && i.packed == m.CompressedBytes {
+			i.known, i.from = true, meta.NodeID
+			return
+		}
+	}
+}
+
+// OnBrokerRead is kgo's hook: what was fetched from this broker before is gone.
+func (b *budget) OnBrokerRead(meta kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
+	if key != int16(kmsg.Fetch) || err != nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.brokers[meta.NodeID] = true
+	if b.own > 0 {
+		return // it may be that
+	}
+	b.drop(func(i *inflated) bool {
+		// Messages as they were before Kafka 0.11 stay unknown.
+		return i.known && i.from == meta.NodeID || !i.known && time.Since(i.at) > time.Second
+	})
+	if !b.refused {
+		b.ask(b.fetch + b.fetch/8)
+	}
+	b.refused = false
+}
+
+func (b *budget) drop(gone func(*inflated) bool) {
+	b.held = slices.DeleteFunc(b.held, func(i *inflated) bool {
+		if !gone(i) {
+			return false
+		}
+		b.used -= i.cost
+		return true
+	})
+}
+
+// polled makes room: kgo has handed these messages out.
+func (b *budget) polled(records []*kgo.Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.held) == 0 {
+		return
+	}
+	var last *inflated
+	for _, r := range records {
+		at := contents(r)
+		if at == 0 || last != nil && last.has(at) {
+			continue
+		}
+		for _, i := range b.held {
+			if i.has(at) {
+				last, i.polled = i, true
+				break
+			}
+		}
+	}
+	b.drop(func(i *inflated) bool { return i.polled })
+}
+
+func (i *inflated) has(at uintptr) bool { return i.first <= at && at <= i.last }
+
+// contents returns where a record's contents are, if it has any.
+func contents(r *kgo.Record) uintptr {
+	switch {
+	case len(r.Value) > 0:
+		return reflect.ValueOf(r.Value).Pointer()
+	case len(r.Key) > 0:
+		return reflect.ValueOf(r.Key).Pointer()
+	}
+	for _, h := range r.Headers {
+		if len(h.Value) > 0 {
+			return reflect.ValueOf(h.Value).Pointer()
+		}
+	}
+	return 0
+}

@@ -1,0 +1,211 @@
+package gracedb_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+var codecs = map[string]kgo.CompressionCodec{
+	"zstd": kgo.ZstdCompression(), "gzip": kgo.GzipCompression(), "lz4": kgo.Lz4Compression(), "snappy": kgo.SnappyCompression(),
+}
+
+// A repeated compresses the first batch, and takes all others for the same.
+type repeated struct {
+	codec  kgo.CompressionCodec
+	packed []byte
+	as     kgo.CompressionCodecType
+}
+
+// Compress is kgo's Compressor.
+func (r *repeated) Compress(dst *bytes.Buffer, src []byte, flags ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
+	if r.packed == nil {
+		c, err := kgo.DefaultCompressor(r.codec)
+		if err != nil {
+			panic(err)
+		}
+		packed, as := c.Compress(dst, src, flags...)
+		r.packed, r.as = bytes.Clone(packed), as
+	}
+	return r.packed, r.as
+}
+
+// produceWith appends records, each a batch, with options of a client of its own.
+func produceWith(t testing.TB, cl *kafkatest.Cluster, opts []kgo.Opt, records ...*kgo.Record) {
+	t.Helper()
+	client, err := cl.Client(append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, r := range records {
+		if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// largest is the figure of ConsumerConfig: 64 MiB beyond the largest message.
+const largest = 64<<20 + 15<<20
+
+// What a Consumer holds is bounded, however much its batches inflate to. All of them are
+// read, each once and in order.
+func TestConsumerMemory(t *testing.T) {
+	const batches, size = 40, 14 << 20
+	for name, codec := range codecs {
+		for partitions, group := range map[int]string{1: "", 100: "g"} {
+			t.Run(fmt.Sprintf("%s, %d partitions, group=%s", name, partitions, group), func(t *testing.T) {
+				cl := startCluster(t, kafkatest.Config{MaxMessageBytes: 15 << 20, Topics: map[string]int{testTopic: partitions}})
+				bombard(t, cl, codec, batches, size, partitions)
+				before := liveHeap()
+				c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true})
+				next := make(map[int32]int64)
+				most := int64(0)
+				for range batches {
+					m := poll(t, c)
+					if m.Offset != next[m.Partition] || len(m.Value) != size {
+						t.Fatalf("partition %d offset %d with %d bytes, want %d", m.Partition, m.Offset, len(m.Value), next[m.Partition])
+					}
+					next[m.Partition]++
+					most = max(most, liveHeap()-before)
+				}
+				t.Logf("%d MiB", most>>20)
+				if most > largest {
+					t.Errorf("%d MiB are held", most>>20)
+				}
+			})
+		}
+	}
+}
+
+// bombard appends batches that inflate to size, in turn to each partition.
+func bombard(t testing.TB, cl *kafkatest.Cluster, codec kgo.CompressionCodec, batches, size, partitions int) {
+	t.Helper()
+	value := make([]byte, size)
+	var records []*kgo.Record
+	for i := range batches {
+		records = append(records, &kgo.Record{Topic: testTopic, Partition: int32(i % partitions), Value: value})
+	}
+	produceWith(t, cl, []kgo.Opt{kgo.WithCompressor(&repeated{codec: codec}), kgo.ProducerBatchMaxBytes(15 << 20)}, records...)
+}
+
+// liveHeap waits until fetches that are on their way have come, and returns what is in use.
+func liveHeap() int64 {
+	var m runtime.MemStats
+	time.Sleep(5 * time.Millisecond)
+	runtime.GC()
+	runtime.GC() // what pools hold
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// A window compresses as zstd streams of the levels 20 to 22 are: with a window of that
+// size, and no content size in the frame.
+type window int
+
+// Compress is kgo's Compressor.
+func (w window) Compress(dst *bytes.Buffer, src []byte, _ ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
+	e, err := zstd.NewWriter(dst, zstd.WithWindowSize(int(w)), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic(err)
+	}
+	half := len(src) / 2
+	for _, part := range [][]byte{src[:half], src[half:]} {
+		if _, err := e.Write(part); err != nil {
+			panic(err)
+		}
+		if err := e.Flush(); err != nil {
+			panic(err)
+		}
+	}
+	if err := e.Close(); err != nil {
+		panic(err)
+	}
+	return dst.Bytes(), kgo.CodecZstd
+}
+
+// A small message is read whatever window its zstd frame declares, up to the 128 MiB that
+// brokers and Java's clients write, and takes no more memory for it.
+func TestConsumerZstdWindow(t *testing.T) {
+	for _, mib := range []int{8, 16, 32, 128} {
+		t.Run(fmt.Sprint(mib, " MiB"), func(t *testing.T) {
+			cl := startCluster(t, kafkatest.Config{})
+			c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}})
+			event := bytes.Repeat([]byte("an event file "), 1000)
+			produceWith(t, cl, []kgo.Opt{kgo.WithCompressor(window(mib << 20))}, record(testTopic, 0, string(event)), record(testTopic, 0, "after"))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if m := poll(t, c); !bytes.Equal(m.Value, event) {
+				t.Errorf("%d bytes", len(m.Value))
+			}
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > 32<<20 {
+				t.Errorf("%d MiB were allocated", n>>20)
+			}
+			if m := poll(t, c); string(m.Value) != "after" {
+				t.Errorf("%q", m.Value)
+			}
+		})
+	}
+}
+
+// Batches that wait for room are not asked for on and on while the caller is busy.
+func TestConsumerAsksForNoMoreThanItHolds(t *testing.T) {
+	cl := startCluster(t, kafkatest.Config{MaxMessageBytes: 15 << 20, Topics: map[string]int{testTopic: 3}})
+	bombard(t, cl, kgo.ZstdCompression(), 12, 14<<20, 3)
+	c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, FromBeginning: true})
+	poll(t, c)
+	time.Sleep(200 * time.Millisecond)
+	_, before := cl.Bytes()
+	time.Sleep(time.Second)
+	if _, after := cl.Bytes(); after-before > 100<<10 {
+		t.Errorf("%d KiB were fetched while nothing was polled", (after-before)>>10)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range 11 {
+		if _, err := c.Poll(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A batch of very many small messages takes many times its size once it is decoded. It is
+// passed over as if it inflated to as much.
+func TestConsumerManySmallMessages(t *testing.T) {
+	small := []byte{12, 0, 0, 0, 1, 1, 0} // no key, no value, no headers
+	cl := startCluster(t, kafkatest.Config{})
+	produceWith(t, cl, []kgo.Opt{kgo.WithCompressor(fixed(bytes.Repeat(small, 400_000)))}, record(testTopic, 0, string(make([]byte, 100<<10))))
+	produceRaw(t, cl, record(testTopic, 0, "after"))
+	before := liveHeap()
+	c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, FromBeginning: true})
+	_, err := c.Poll(t.Context())
+	wantErr(t, err, kinds(gracedb.ErrConsumer), nil, testTopic, "partition 0 offset 0", "decoded")
+	if m := poll(t, c); string(m.Value) != "after" {
+		t.Errorf("%q", m.Value)
+	}
+	if n := liveHeap() - before; n > largest {
+		t.Errorf("%d MiB are held", n>>20)
+	}
+}
+
+// A fixed makes the same of every batch, in zstd.
+type fixed []byte
+
+// Compress is kgo's Compressor.
+func (f fixed) Compress(*bytes.Buffer, []byte, ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic(err)
+	}
+	return e.EncodeAll(f, nil), kgo.CodecZstd
+}
