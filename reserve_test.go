@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -253,7 +254,7 @@ func TestSupervisor(t *testing.T) {
 	want := map[string][]byte{}
 	for i, opts := range []gracedb.PublishOptions{{}, {SkipSupervisor: true}, {PublishOnly: true}, {}} {
 		e := event()
-		e.Data = append(e.Data, byte(i))
+		e.Data = fmt.Appendf(e.Data, "<!-- %d -->", i)
 		got, err := r.client.PublishEvent(ctx, r.p, e, opts)
 		if err != nil {
 			t.Fatal(err)

@@ -64,7 +64,7 @@ func tokenIs(token string) gracedb.TokenSource {
 func event() gracedb.Event {
 	return gracedb.Event{
 		Group: "CBC", Pipeline: "gstlal", Search: "AllSky", Labels: []string{"INJ", "DQV"},
-		Filename: "coinc.xml", Data: []byte("<?xml version='1.0'?>\n<LIGO_LW/>\n"),
+		Filename: "coinc.xml", Data: []byte(gracetest.Readable),
 	}
 }
 
@@ -93,7 +93,7 @@ func TestCreateEvent(t *testing.T) {
 	got[0].Created = time.Time{}
 	if diff := cmp.Diff(gracetest.Event{
 		GraceID: "G1001", Submitter: "alice", Group: "CBC", Pipeline: "gstlal", Search: "AllSky", ReplayID: "r_2",
-		ContentID: "d27a65c2-af15-0e01-2b81-a95678ec18f6", Uploaded: true, Uploader: "alice", Offline: true,
+		ContentID: "e3523d90-1de1-cf71-07c3-c3cf24d98f29", Uploaded: true, Uploader: "alice", Offline: true,
 		Labels: []string{"INJ", "DQV"}, Filename: "coinc.xml", ContentType: "application/xml", Data: e.Data,
 	}, got[0]); diff != "" {
 		t.Errorf("event on the server (-want +got):\n%s", diff)

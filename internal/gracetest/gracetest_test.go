@@ -1,7 +1,6 @@
 package gracetest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -81,9 +80,11 @@ func parts(pairs ...string) (contentType, body string) {
 	return "multipart/form-data; boundary=B", b.String() + "--B--\r\n"
 }
 
+const notProvided = `{"detail":"Authentication credentials were not provided."}`
+
 // The answers to a creation, in the order in which the server checks.
 func TestCreateAnswers(t *testing.T) {
-	good := []string{"group", "CBC", "pipeline", "gstlal", "labels", "INJ", "labels", "DQV", "offline", "0", "eventFile/coinc.xml", "<x/>"}
+	good := []string{"group", "CBC", "pipeline", "gstlal", "labels", "INJ", "labels", "DQV", "offline", "0", "eventFile/coinc.xml", Readable}
 	with := func(name, value string) []string {
 		out := append([]string(nil), good...)
 		for i := 0; i < len(out); i += 2 {
@@ -103,24 +104,31 @@ func TestCreateAnswers(t *testing.T) {
 	}{
 		{"good", nil, good, 201, `"graceid":"G1001"`},
 		{"no agent", func(c *client) { c.agent = ""; c.token = "" }, good, 400, "out of date"},
-		{"old agent", func(c *client) { c.agent = "gracedb-client/1.20.0" }, good, 400, "is not supported"},
-		{"bad agent", func(c *client) { c.agent = "gracedb-client/2.16.0rc1 (go)" }, good, 400, "Error parsing"},
+		{"old agent", func(c *client) { c.agent = "gracedb-client/1.20.0" }, good, 400, "version (1.20.0) is not supported by this server. Please use a version >=2.0.0."},
+		{"bad agent", func(c *client) { c.agent = "gracedb-client/2.16.0rc1 (go)" }, good, 400, "is not supported by this server"},
 		{"peer's agent", func(c *client) { c.agent = "gracedb-client/2.16.1" }, good, 201, ""},
 		{"two digits", func(c *client) { c.agent = "gracedb-client/10.0" }, good, 201, ""},
-		{"no token", func(c *client) { c.token = "" }, good, 401, `{"detail":"Authentication credentials were not provided."}`},
-		{"bad token", func(c *client) { c.token = "x" }, good, 401, "Invalid token"},
-		{"no scope", func(c *client) { c.token, _ = c.s.Token(testauth.Claims{Scope: "kafka.consume"}) }, good, 403, "gracedb.read"},
+		{"no token", func(c *client) { c.token = "" }, good, 403, notProvided},
+		{"bad token", func(c *client) { c.token = "x" }, good, 403, notProvided},
+		{"no scope", func(c *client) { c.token, _ = c.s.Token(testauth.Claims{Scope: "kafka.consume"}) }, good, 403, notProvided},
+		{"a token of nothing", func(c *client) { c.token = " " }, good, 500, "Server Error (500)"},
+		{"inactive", func(c *client) { c.token, _ = c.s.Token(testauth.Claims{Subject: "gone"}) }, good, 403, `{"detail":"User inactive or deleted."}`},
 		{"retired", nil, with("pipeline", "X"), 400, "no longer supported"},
 		{"unknown pipeline", nil, with("pipeline", "Nope"), 400, `{"error":"Please provide a valid pipeline."}`},
 		{"no permission", nil, with("pipeline", "pycbc"), 403, "You don't have permission on this pipeline."},
+		{"unapproved", nil, with("pipeline", "spiir"), 400, "The spiir pipeline is not approved to upload to GraceDB. Contact an administrator to enable uploads"},
+		{"disabled", nil, with("pipeline", "MBTA"), 400, "The MBTA pipeline has been temporarily disabled by an EM advocate due to suspected misbehavior."},
+		{"unknown label in quotes", nil, with("labels", `["INJ",'&']`), 400, `[\u0026quot;INJ\u0026quot;,\u0026#x27;\u0026amp;\u0026#x27;] is not one`},
 		{"unknown label", nil, with("labels", "NOPE"), 400, `{"errors":["labels: * Select a valid choice. NOPE is not one`},
 		{"empty file", nil, with("eventFile/coinc.xml", ""), 400, "The submitted file is empty"},
 		{"file named ..", nil, append(with("eventFile/coinc.xml", "x")[:10], "eventFile/..", "x"), 400, "eventFile: * This field is required."},
 		{"no pipeline", nil, []string{"group", "CBC"}, 500, "Server Error (500)"},
-		{"the old client's extra parts", nil, append(append([]string(nil), good...), "eventFile", "/data/coinc.xml", "eventFile", "<x/>", "eventFile", "application/xml"), 201, ""},
+		{"the old client's extra parts", nil, append(append([]string(nil), good...), "eventFile", "/data/coinc.xml", "eventFile", Readable, "eventFile", "application/xml"), 201, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := start(t, Config{Forbidden: []string{"pycbc"}})
+			c := start(t, Config{
+				Forbidden: []string{"pycbc"}, Inactive: []string{"gone"}, Unapproved: []string{"spiir"}, Disabled: []string{"MBTA"},
+			})
 			if tt.edit != nil {
 				tt.edit(c)
 			}
@@ -132,7 +140,7 @@ func TestCreateAnswers(t *testing.T) {
 			if tt.status != 201 {
 				return
 			}
-			if e := c.s.Events(); len(e) != 1 || !e[0].Offline || e[0].Filename != "coinc.xml" || string(e[0].Data) != "<x/>" || len(e[0].Labels) != 2 {
+			if e := c.s.Events(); len(e) != 1 || !e[0].Offline || e[0].Filename != "coinc.xml" || string(e[0].Data) != Readable || len(e[0].Labels) != 2 {
 				t.Errorf("%+v", e)
 			}
 			if want := c.s.URL() + "v2/events/G1001"; resp.Header.Get("Location") != want {
@@ -145,10 +153,10 @@ func TestCreateAnswers(t *testing.T) {
 			}
 		})
 	}
-	c := start(t, Config{Refusal: 403})
+	c := start(t, Config{Refusal: 401})
 	c.token = ""
-	if resp, _ := c.do("POST", "/api/v2/events/", formType, ""); resp.StatusCode != 403 {
-		t.Errorf("Refusal 403: %d", resp.StatusCode)
+	if resp, got := c.do("POST", "/api/v2/events/", formType, ""); resp.StatusCode != 401 || got != notProvided || resp.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("Refusal 401: %d %s", resp.StatusCode, got)
 	}
 	c = start(t, Config{})
 	if resp, got := c.do("POST", "/api/v2/events/", formType, "group=CBC"); resp.StatusCode != 415 || !strings.Contains(got, "Unsupported media type") {
@@ -165,10 +173,10 @@ func TestReservations(t *testing.T) {
 	if resp, got := c.do("POST", "/api/v2/events/reserve/", formType, "group=Test&pipeline=gstlal&replay_id=a+b"); resp.StatusCode != 400 || got[0] != '"' {
 		t.Errorf("malformed replay_id: %d %s", resp.StatusCode, got)
 	}
-	if resp, _ := c.do("GET", "/api/v2/events/T1001", "", ""); resp.StatusCode != 404 {
-		t.Errorf("detail of a reservation: %d", resp.StatusCode)
+	if resp, got := c.do("GET", "/api/v2/events/T1001", "", ""); resp.StatusCode != 200 || !strings.Contains(got, `"processing_status":"reserved"`) {
+		t.Errorf("detail of a reservation: %d %s", resp.StatusCode, got)
 	}
-	ct, body := parts("graceid", "T1001", "labels", "INJ", "kafka_topic", "t", "eventFile/a.xml", "x")
+	ct, body := parts("graceid", "T1001", "labels", "INJ", "kafka_topic", "t", "eventFile/a.xml", Readable)
 	alice := c.token
 	c.token, _ = c.s.Token(testauth.Claims{Subject: "bob"})
 	if resp, got := c.do("POST", "/api/v2/events/T1001/upload/", ct, body); resp.StatusCode != 403 {
@@ -184,11 +192,22 @@ func TestReservations(t *testing.T) {
 		t.Errorf("upload to an unknown graceid: %d", resp.StatusCode)
 	}
 	e := c.s.Events()
-	if len(e) != 1 || e[0].Conflicts != 1 || !e[0].Reserved || e[0].ContentID != "c" || e[0].KafkaTopic != "t" || !bytes.Equal(e[0].Data, []byte("x")) {
+	if len(e) != 1 || e[0].Conflicts != 1 || !e[0].Reserved || e[0].ContentID != "c" || e[0].KafkaTopic != "t" || string(e[0].Data) != Readable {
 		t.Errorf("%+v", e)
 	}
-	if resp, got := c.do("GET", "/api/v2/events/T1001", "", ""); resp.StatusCode != 200 || !strings.Contains(got, `"labels":["INJ"]`) {
+	if resp, got := c.do("GET", "/api/v2/events/T1001", "", ""); resp.StatusCode != 200 || !strings.Contains(got, `"labels":["INJ"]`) ||
+		!strings.Contains(got, `"processing_status":"uploaded"`) {
 		t.Errorf("detail: %d %s", resp.StatusCode, got)
+	}
+
+	old := start(t, Config{NoProcessingStatus: true})
+	old.do("POST", "/api/v2/events/reserve/", formType, "group=Test&pipeline=gstlal")
+	if resp, got := old.do("GET", "/api/v2/events/T1001", "", ""); resp.StatusCode != 404 {
+		t.Errorf("detail of a reservation on a server of old: %d %s", resp.StatusCode, got)
+	}
+	old.do("POST", "/api/v2/events/T1001/upload/", ct, body)
+	if resp, got := old.do("GET", "/api/v2/events/T1001", "", ""); resp.StatusCode != 200 || strings.Contains(got, "processing_status") {
+		t.Errorf("detail on a server of old: %d %s", resp.StatusCode, got)
 	}
 }
 

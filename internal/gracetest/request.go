@@ -3,6 +3,7 @@ package gracetest
 import (
 	"bytes"
 	"errors"
+	"html"
 	"io"
 	"maps"
 	"mime"
@@ -12,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // maxBody is what the server reads of a request.
@@ -38,19 +40,22 @@ func (r Request) Values(name string) (values []string) {
 	return values
 }
 
-// Value returns the first of Values, or "".
+// Value returns the last of Values, which is the one that counts, or "".
 func (r Request) Value(name string) string {
 	if v := r.Values(name); len(v) > 0 {
-		return v[0]
+		return v[len(v)-1]
 	}
 	return ""
 }
 
-// File returns the part eventFile that is a file, and its name as the server
-// would store it. The Python client of old sent other parts of that name too.
-func (r Request) File() (f Field, ok bool) {
-	for _, f := range r.Fields {
-		if f.Name == "eventFile" && f.Filename != "" {
+// File returns the part eventFile that is a file, the last if there are several, and
+// its name as the server would store it. The Python client of old sent other parts
+// of that name too.
+func (r Request) File() (f Field, ok bool) { return r.file("eventFile") }
+
+func (r Request) file(name string) (f Field, ok bool) {
+	for _, f := range slices.Backward(r.Fields) {
+		if f.Name == name && f.Filename != "" {
 			return f, true
 		}
 	}
@@ -92,36 +97,54 @@ func readRequest(r *http.Request) (Request, error) {
 		}
 	case "multipart/form-data":
 		req.Body = nil
+		if params["boundary"] == "" {
+			return req, errors.New("Invalid boundary in multipart: None")
+		}
 		req.Fields, err = readParts(body, params["boundary"])
+	}
+	if slices.Contains(r.TransferEncoding, "chunked") {
+		req.Fields = nil // Django reads a body of no length as one of none
 	}
 	return req, err
 }
 
+// readParts reads the parts that are whole: one that is cut is as if it were not
+// there.
 func readParts(body []byte, boundary string) (fields []Field, err error) {
 	reader := multipart.NewReader(bytes.NewReader(body), boundary)
 	for {
 		part, err := reader.NextRawPart()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return fields, nil
 		}
 		if err != nil {
 			return fields, err
 		}
 		data, err := io.ReadAll(part)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return fields, nil
+		}
 		if err != nil {
 			return fields, err
 		}
 		f := Field{Name: part.FormName(), Header: maps.Clone(part.Header), Data: data}
 		if _, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition")); err == nil {
-			f.Filename = baseName(params["filename"])
+			f.Filename = storedName(params["filename"])
 		}
 		fields = append(fields, f)
 	}
 }
 
-// baseName is what Django keeps of a file name; nothing, if that is no name.
-func baseName(name string) string {
+// storedName is what Django keeps of a file's name; nothing, if that is no name.
+func storedName(name string) string {
+	name = html.UnescapeString(name)
 	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	name = strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return -1
+		}
+		return c
+	}, name)
 	if name == "." || name == ".." {
 		return ""
 	}

@@ -41,9 +41,13 @@ type Config struct {
 	Issuer    *testauth.Issuer    // whose tokens are good, unless Check is set; if nil, one is made
 	// Check says whose a token is. Without the scope gracedb.read it is of no use.
 	Check func(token string) (subject string, scopes []string, err error)
-	// Refusal is the status for a token that is missing or no good: 401, or 403 as
-	// some configurations of the server answer. If zero, 401.
+	// Refusal is the status for a token that is missing or no good. If zero, it is
+	// 403, as the server is configured; 401 is what its framework is meant to say.
 	Refusal int
+	// Inactive are subjects whose tokens are good and who are not wanted any more.
+	Inactive []string
+	// Superusers are subjects for whom Rate is no limit.
+	Superusers []string
 
 	// Rate is how many POSTs a second each subject has. If zero, there is no limit.
 	Rate int
@@ -55,10 +59,18 @@ type Config struct {
 
 	Groups, Pipelines, Searches, Labels []string // known names; if nil, some real ones
 	Forbidden                           []string // pipelines that nobody has the right to upload to, but in group Test
+	Disabled                            []string // pipelines that are disabled for now, but in group Test and in search MDC
+	Unapproved                          []string // pipelines that are not approved yet
+	Protected                           []string // labels that nobody can set; if nil, ADVOK and ADVNO
+	// AlertsDown is a server that cannot tell anybody of an event.
+	AlertsDown bool
 	// Warnings are put into the answer to the creation of an event.
 	Warnings func(Event) []string
 	// EditRoot changes the root document before it is sent.
 	EditRoot func(doc map[string]any)
+	// NoProcessingStatus leaves processing_status out of events, as servers did: who
+	// asked for one that was only reserved was told that there is none.
+	NoProcessingStatus bool
 	// NoReservations leaves the templates of reservations out, as a server does that
 	// has none.
 	NoReservations bool
@@ -78,7 +90,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	lastID   int
-	events   []*Event               // in the order of their graceids; guarded by mu
+	events   []*record              // in the order of their graceids; guarded by mu
 	requests []Request              // guarded by mu
 	faults   []*Fault               // guarded by mu
 	posts    map[string][]time.Time // recent ones by subject; guarded by mu
@@ -118,7 +130,7 @@ func Start(cfg Config) (*Server, error) {
 
 func (c *Config) setDefaults() (err error) {
 	c.Addr = cmp.Or(c.Addr, "127.0.0.1:0")
-	c.Refusal = cmp.Or(c.Refusal, http.StatusUnauthorized)
+	c.Refusal = cmp.Or(c.Refusal, http.StatusForbidden)
 	c.Conflict = cmp.Or(c.Conflict, http.StatusConflict)
 	if len(c.Hosts) == 0 {
 		c.Hosts = []string{"localhost", "127.0.0.1", "::1"}
@@ -130,7 +142,8 @@ func (c *Config) setDefaults() (err error) {
 		{&c.Groups, "CBC Burst Detchar External Test"},
 		{&c.Pipelines, "gstlal pycbc MBTA spiir aframe MLy CWB CWB2G oLIB Fermi Swift SNEWS HardwareInjection X"},
 		{&c.Searches, "AllSky LowMass HighMass GRB MDC BBH IMBH EarlyWarning SSM"},
-		{&c.Labels, "INJ DQV EM_READY PASTRO_READY SKYMAP_READY SNR_OPTIMIZED 2022_LENSING_MDC"},
+		{&c.Labels, "INJ DQV EM_READY ADVOK ADVNO PASTRO_READY SKYMAP_READY SNR_OPTIMIZED 2022_LENSING_MDC"},
+		{&c.Protected, "ADVOK ADVNO"},
 	} {
 		if *list.names == nil {
 			*list.names = strings.Fields(list.usual)
