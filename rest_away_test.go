@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gracedb-go/gracedb"
@@ -160,6 +161,7 @@ func TestAway(t *testing.T) {
 							t.Fatal(err)
 						}
 						s.CloseIdle()
+						synctest.Wait() // until the client has seen that its connection is closed
 					}
 					ctx := t.Context()
 					if tt.limit > 0 {

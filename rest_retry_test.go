@@ -267,6 +267,7 @@ func TestConnectionRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Close()
+			synctest.Wait() // until the client has seen that its connection is closed
 			start := time.Now()
 			err := s.call(t.Context(), kind)
 			if d := time.Since(start); d != 3*time.Second || !errors.Is(err, gracedb.ErrConnection) {

@@ -311,7 +311,9 @@ func TestAnnotations(t *testing.T) {
 	c := start(t, Config{})
 	c.do("POST", "/api/v2/events/reserve/", formType, "group=Test&pipeline=gstlal")
 	const event = "/api/v2/events/T1001/"
-	upload := func(name string) (string, string) { return parts("comment", "c", "tagname", "a", "tagname", "b", "upload/"+name, "data") }
+	upload := func(name string) (string, string) {
+		return parts("comment", "c", "tagname", "a", "tagname", "b", "upload/"+name, "data")
+	}
 	ct, body := upload("skymap.fits")
 	for _, tt := range []struct {
 		method, path, ct, body string
