@@ -24,6 +24,11 @@
 // does not take it, and [Receipt].Fallback says why. An error after the reservation
 // is a [*ReservedError], which holds the graceid.
 //
+// An event that Kafka took is uploaded to its graceid by GraceDB's supervisor, a
+// little later. Until then, followers of GraceDB drop alerts about it, such as that
+// of a label, for good: who writes the label that they wait for calls
+// [Client.WaitUploaded] before. Who only publishes need not.
+//
 // # Consuming
 //
 // A [Consumer] yields messages. Whatever is published after NewConsumer has

@@ -18,7 +18,7 @@ func TestPublicSurface(t *testing.T) {
 	}{
 		{&gracedb.Producer{}, "Check Close Flush Pending Ping Produce ProduceSync"},
 		{&gracedb.Consumer{}, "Check Close Commit Poll Stream Subscribe"},
-		{&gracedb.Client{}, "CreateEvent NewProducer PublishEvent Reserve ServiceInfo UploadReservedEvent"},
+		{&gracedb.Client{}, "CreateEvent NewProducer PublishEvent Reserve ServiceInfo UploadReservedEvent WaitUploaded"},
 	} {
 		typ := reflect.TypeOf(tt.value)
 		var got []string

@@ -1,0 +1,86 @@
+package gracedb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// WaitUploaded waits until GraceDB has the data of a reserved event, as long as ctx
+// allows. It asks for the event after 0, 0.2, 0.4, 0.8, 1.6 and from then on every 2
+// seconds, until its processing_status is "uploaded"; a server that has no such
+// member shows an event once it has the data. An event that GraceDB does not know
+// (404) is waited for, too. Any other refusal is a [*StatusError], and ends the wait.
+//
+// What is written to a graceid that is only reserved, such as a label, is easily
+// missed: followers of GraceDB drop alerts of events without data, and there is no
+// second one. Call WaitUploaded after PublishEvent and before you write the label
+// that they wait for.
+func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
+	if err := checkGraceID(graceID); err != nil {
+		return err
+	}
+	info, err := c.serviceInfo(ctx)
+	if err != nil {
+		return err
+	}
+	to, err := c.eventURL(info, graceID)
+	if err != nil {
+		return err
+	}
+	const longest = 2 * time.Second
+	for pause := 200 * time.Millisecond; ; pause = min(2*pause, longest) {
+		a, err := c.do(ctx, exchange{method: http.MethodGet, url: to, repeatable: true})
+		done, said := false, "GraceDB does not know it"
+		switch {
+		case a.status == http.StatusNotFound:
+			err = nil
+		case err == nil:
+			done, said, err = a.uploaded(graceID)
+		}
+		if done || err != nil {
+			return err
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return fail([]error{err}, "waiting for the data of %s: %s: %s", graceID, said, reason(err))
+		}
+	}
+}
+
+// uploaded reads the answer to a request for an event. If the data are not there, it
+// says how that is known.
+func (a *answer) uploaded(graceID string) (done bool, said string, err error) {
+	fields, err := decodeObject(a.body)
+	if err != nil {
+		return false, "", a.unexpected("is not a JSON object: %q", excerpt(a.body))
+	}
+	var id string
+	if json.Unmarshal(fields["graceid"], &id) != nil || id != graceID {
+		return false, "", a.unexpected("is not about %s: %q", graceID, excerpt(a.body))
+	}
+	raw, ok := fields["processing_status"]
+	if !ok || string(raw) == "null" {
+		return true, "", nil
+	}
+	var status string
+	if json.Unmarshal(raw, &status) == nil && status == "uploaded" {
+		return true, "", nil
+	}
+	return false, "its processing_status is " + excerpt(raw), nil
+}
+
+// eventURL returns where an event is.
+func (c *Client) eventURL(info *ServiceInfo, graceID string) (*url.URL, error) {
+	to, err := c.template(info, "event-detail-template", graceID)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return to, err
+	}
+	events, err := c.link(info, "events")
+	if err != nil {
+		return nil, err
+	}
+	return events.JoinPath(graceID), nil
+}
