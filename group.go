@@ -152,14 +152,12 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 			told := at.Offset
 			snapshot, known := c.places.start[topic][part]
 			if known && told < 0 {
-				if at = snapshot; at.Offset >= 0 {
-					at.Epoch = -1
-				}
+				at = snapshot
 			}
 			// What was stored under a later leader than that of what is done here is
 			// behind a loss of data: what is done is not there any more.
-			if done := c.places.done[topic][part]; done.Offset > max(at.Offset, 0) && at.Epoch <= done.Epoch {
-				at = kgo.EpochOffset{Epoch: -1, Offset: done.Offset}
+			if done := c.places.done[topic][part]; done.Offset > max(at.Offset, 0) && (told < 0 || at.Epoch <= done.Epoch) {
+				at = done
 			}
 			if told < 0 {
 				set(first, topic, part, at)
@@ -174,7 +172,7 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 				}
 				continue
 			case at.Offset != told:
-				parts[part] = kgo.NewOffset().At(at.Offset)
+				parts[part] = startingAt(at)
 				set(pinned, topic, part, at)
 			}
 			c.places.reset(topic, part, at.Offset)

@@ -83,11 +83,13 @@ func (p *places) reset(topic string, partition int32, next int64) {
 }
 
 // back notes that the engine goes on at an offset that it had been past: what was
-// done behind it is not there any more.
+// done behind it, or before the snapshot, is not there any more.
 func (p *places) back(topic string, partition int32, next int64) {
 	p.reset(topic, partition, next)
-	if done := p.done[topic][partition]; done.Offset > next {
-		set(p.done, topic, partition, kgo.EpochOffset{Epoch: done.Epoch, Offset: next})
+	for _, places := range []map[string]map[int32]kgo.EpochOffset{p.done, p.start} {
+		if was := places[topic][partition]; was.Offset > next {
+			set(places, topic, partition, kgo.EpochOffset{Epoch: was.Epoch, Offset: next})
+		}
 	}
 }
 
