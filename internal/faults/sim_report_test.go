@@ -181,7 +181,11 @@ func (y *tally) report(t *testing.T, seeds int, took time.Duration) {
 		all += y.faults[name]
 		faults = append(faults, fmt.Sprintf("%s %d", name, y.faults[name]))
 	}
-	row("simulated", "%d seeds, %.1f virtual hours in %v", seeds, y.virtual.Hours(), took.Round(time.Second))
+	ran := fmt.Sprint(seeds)
+	if len(y.seeds) < seeds {
+		ran = fmt.Sprintf("no time for more than %d of %d", len(y.seeds), seeds)
+	}
+	row("simulated", "%s seeds, %.1f virtual hours in %v", ran, y.virtual.Hours(), took.Round(time.Second))
 	row("faults", "%d: %s", all, strings.Join(faults, ", "))
 	row("messages sent", "%d", sent)
 	row("delivered", "%d", y.outcomes[delivered])
