@@ -60,7 +60,7 @@ func TestWhichRefusalsAreTheTokens(t *testing.T) {
 
 // A refused token is not kept until it expires: what replaces it is used.
 func TestRefusedTokenIsReplaced(t *testing.T) {
-	s, err := gracetest.Start(gracetest.Config{Refusal: http.StatusForbidden})
+	s, err := gracetest.Start(gracetest.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func (s *Server) setLabel(e *record, label, by string) error {
 	case !slices.Contains(s.cfg.Labels, label):
 		return fmt.Errorf("No such Label '%s'", label) //nolint:staticcheck // the server's words
 	case slices.Contains(s.cfg.Protected, label):
-		return fmt.Errorf("The '%s' label is managed as part of an automated process and cannot be applied manually", label) //nolint:staticcheck
+		return fmt.Errorf("The '%s' label is managed as part of an automated process and cannot be applied manually", label) //nolint:staticcheck // the server's words
 	}
 	e.Labels = append(e.Labels, label)
 	e.addLog(entry{comment: "Label: " + label, issuer: by})
@@ -91,8 +91,8 @@ func (s *Server) label(c *call, e *record, label string) reply {
 	at := slices.Index(e.Labels, label)
 	switch {
 	case c.Method == http.MethodPut && at >= 0:
-		said, _ := json.Marshal(map[string]string{"warning": "Event " + e.GraceID + " already labeled with '" + label + "'"})
-		return jsonReply(http.StatusOK, string(said))
+		said := jsonReply(http.StatusOK, map[string]string{"warning": "Event " + e.GraceID + " already labeled with '" + label + "'"})
+		return jsonReply(http.StatusOK, string(said.body))
 	case c.Method == http.MethodPut:
 		if err := s.setLabel(e, label, c.subject); err != nil {
 			return jsonReply(http.StatusBadRequest, err.Error())

@@ -184,7 +184,7 @@ func (s *Server) create(c *call) reply {
 // checkFilename is about what a versioned file cannot be called.
 func checkFilename(req Request) (reply, bool) {
 	f, _ := req.File()
-	what := ""
+	var what string
 	switch {
 	case strings.Contains(f.Filename, ","):
 		what = "versioned file name cannot contain a ','"

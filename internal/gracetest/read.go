@@ -154,7 +154,7 @@ func readJSON(pipeline string, data []byte) (r reading, err error) {
 	}
 	var doc map[string]any
 	if err := json.Unmarshal(data, &doc); err != nil {
-		return r, errors.New("Expecting value: line 1 column 1 (char 0)")
+		return r, errors.New("Expecting value: line 1 column 1 (char 0)") //nolint:staticcheck // Python's words
 	}
 	far, ifos := "far", "ifos"
 	if pipeline == "oLIB" {
@@ -174,7 +174,7 @@ func readJSON(pipeline string, data []byte) (r reading, err error) {
 		return r, nil
 	}
 	burst := map[string]any{"ifos": instruments, "SNR": doc["SNR"]}
-	for _, name := range strings.Fields("central_freq central_time bandwidth duration detection_statistic scores") {
+	for name := range strings.FieldsSeq("central_freq central_time bandwidth duration detection_statistic scores") {
 		if v, ok := doc[name]; ok {
 			burst[name] = v
 		}

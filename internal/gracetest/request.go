@@ -98,7 +98,7 @@ func readRequest(r *http.Request) (Request, error) {
 	case "multipart/form-data":
 		req.Body = nil
 		if params["boundary"] == "" {
-			return req, errors.New("Invalid boundary in multipart: None")
+			return req, errors.New("Invalid boundary in multipart: None") //nolint:staticcheck // Django's words
 		}
 		req.Fields, err = readParts(body, params["boundary"])
 	}

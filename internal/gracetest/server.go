@@ -1,6 +1,10 @@
 // Package gracetest is a GraceDB for tests and the demo: an HTTPS server with the
 // part of the REST API that publishing events needs, answering as the real one
 // does, errors and their forms included, and failing on request.
+//
+// What it answers was seen on the public code of the server, of which the views, the
+// readers of event files and the checks were run. Of reservations and of the upload
+// to them no code is public: they answer what the Python client expects.
 package gracetest
 
 import (
