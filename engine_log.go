@@ -66,6 +66,7 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 func (l *engineLog) judge(level kgo.LogLevel, msg, said string) slog.Level {
 	lasts := level == kgo.LogLevelError && (!hasPrefix(msg, tried) || l.lasts(said))
 	switch {
+	case hasPrefix(msg, sentAgain) && !l.lasts(said):
 	case lasts && !l.said.already("error "+said):
 		return slog.LevelError
 	case !lasts && !l.said.already(said):
@@ -108,6 +109,10 @@ var toldElsewhere = []string{
 	"received OFFSET_OUT_OF_RANGE while consuming",      // Poll tells, and what is lost
 	"metadata has a new ID for a topic we already hold", // Poll tells; the Producer starts the topic anew
 }
+
+// sentAgain is how kgo begins to warn of a batch that it sends again. It is news if that
+// fails for a second or more: a connection that is lost is mostly made anew within that.
+var sentAgain = []string{"produce partition load error"}
 
 // tried is how kgo begins to tell at the level of an error what it tries again, and
 // what is over within a second as a rule, such as after a rebalance.
