@@ -2,12 +2,14 @@ package gracedb
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -57,11 +59,13 @@ type Consumer struct {
 	budget        *budget
 
 	// Of the goroutine that polls.
-	buffer   []batch     // fetched, not yet returned
-	current  *kgo.Record // returned last; done when the next is asked for
-	passing  *skip       // what the error that was returned last asks for, once the next is asked for
+	buffer   []batch // fetched, not yet returned
+	current  taken   // returned last; done when the next is asked for
+	passing  *skip   // what the error that was returned last asks for, once the next is asked for
 	lastPast <-chan struct{}
 	polling  chan *polled // of the poll that has not returned; nil if there is none
+
+	round chan struct{} // holds a value while somebody looks at the topics
 
 	mu     sync.Mutex
 	places places
@@ -77,9 +81,16 @@ type Consumer struct {
 // A batch is messages of one partition, or an error that comes between messages.
 type batch struct {
 	records []*kgo.Record
+	topicID [16]byte
 	losses  int // of partitions, when it was fetched
 	err     error
 	past    *skip // where to go on once err has been read; nil if that is as it is
+}
+
+// A taken is a message that was taken out of a batch; or none, if the record is nil.
+type taken struct {
+	*kgo.Record
+	topicID [16]byte
 }
 
 // NewConsumer returns a Consumer that is in position: no message published
@@ -112,7 +123,8 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, error) {
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
-		places: newPlaces(), budget: newBudget(), wake: make(chan struct{}, 1), released: make(chan struct{}),
+		places: newPlaces(), budget: newBudget(),
+		wake: make(chan struct{}, 1), round: make(chan struct{}, 1), released: make(chan struct{}),
 	}
 	opts := c.budget.opts()
 	if c.group != "" {
@@ -126,6 +138,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 			kgo.Balancers(kgo.CooperativeStickyBalancer(), kgo.RangeBalancer(), kgo.RoundRobinBalancer()),
 			kgo.AutoCommitMarks(),
 			kgo.AutoCommitInterval(time.Second),
+			kgo.AutoCommitCallback(c.autoCommitted),
 			// Where the group has no position: the one of the snapshot, or, of
 			// what came later, the beginning.
 			kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
@@ -197,11 +210,11 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 // Poll waits for the next message, or for ctx, whose error it returns as is and
 // which is looked at first. Lost connections heal unseen; a refused token (after
 // 5 seconds) or topic is reported once for as long as it lasts, and so is a gap
-// where the broker has lost messages. What keeps a group from being used is reported
+// where the broker has lost messages, or a topic was deleted and made anew. What keeps a group from being used is reported
 // when it begins, and once a minute while it lasts.
 func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 	c.mark(c.current)
-	c.current = nil
+	c.current = taken{}
 	c.pass(ctx)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -213,9 +226,9 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 		switch r, err := c.next(); {
 		case err != nil:
 			return Message{}, err
-		case r != nil:
+		case r.Record != nil:
 			c.current = r
-			return received(r), nil
+			return received(r.Record), nil
 		}
 		if err := c.nextReport(); err != nil {
 			return Message{}, err
@@ -227,7 +240,7 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 // next takes a message or an error out of the buffer, passing over messages of
 // partitions that were lost meanwhile: another member has them, or they are fetched
 // again.
-func (c *Consumer) next() (*kgo.Record, error) {
+func (c *Consumer) next() (taken, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.buffer) > 0 {
@@ -235,10 +248,12 @@ func (c *Consumer) next() (*kgo.Record, error) {
 		if err := first.err; err != nil {
 			c.passing = first.past
 			c.buffer = c.buffer[1:]
-			return nil, err
+			return taken{}, err
 		}
 		r := first.records[0]
-		kept := c.group == "" || c.places.owns(r.Topic, r.Partition) && c.places.lost[r.Topic][r.Partition] <= first.losses
+		kept := c.group == "" || c.places.owns(r.Topic, r.Partition) && c.places.lost[r.Topic][r.Partition] <= first.losses &&
+			!c.places.isOld(r.Topic, first.topicID)
+		t := taken{r, first.topicID}
 		first.records[0] = nil
 		first.records = first.records[1:]
 		if len(first.records) == 0 || !kept {
@@ -246,11 +261,12 @@ func (c *Consumer) next() (*kgo.Record, error) {
 			c.buffer = c.buffer[1:]
 		}
 		if kept {
-			return r, nil
+			set(c.places.read, r.Topic, r.Partition, r.Offset+1)
+			return t, nil
 		}
 	}
 	c.buffer = nil
-	return nil, nil
+	return taken{}, nil
 }
 
 // nextReport returns what is to be said before waiting.
@@ -341,12 +357,17 @@ func (c *Consumer) Check(ctx context.Context) error {
 	})
 }
 
-// mark notes that a message is done; r may be nil.
-func (c *Consumer) mark(r *kgo.Record) {
+// mark notes that a message is done, if there is one, and its topic is.
+func (c *Consumer) mark(t taken) {
+	r := t.Record
 	if c.group == "" || r == nil {
 		return
 	}
 	c.mu.Lock()
+	if c.places.isOld(r.Topic, t.topicID) {
+		c.mu.Unlock()
+		return
+	}
 	owned := c.places.owns(r.Topic, r.Partition)
 	set(c.places.done, r.Topic, r.Partition, kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1})
 	c.mu.Unlock()
@@ -368,7 +389,11 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	current := c.current
 	return c.await(ctx, running, "committing", func(ctx context.Context) error {
 		c.mark(current)
-		return c.client.CommitMarkedOffsets(ctx)
+		err := c.client.CommitMarkedOffsets(ctx)
+		if errors.Is(err, kerr.UnknownTopicID) {
+			return fail([]error{err}, "kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost", cleanText(c.group))
+		}
+		return err
 	})
 }
 
@@ -391,9 +416,8 @@ func (c *Consumer) close() {
 	go func() {
 		defer close(ended)
 		if c.group != "" {
-			if err := c.client.CommitMarkedOffsets(ctx); err != nil {
-				c.log.Warn("gracedb: kafka: the position of the group could not be stored; messages will come again", "group", c.group, "err", reason(err))
-			}
+			c.settleRemade(ctx)
+			c.logNotStored(c.client.CommitMarkedOffsets(ctx), "messages will come again")
 			if err := c.client.LeaveGroupContext(ctx); err != nil {
 				c.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", reason(err))
 			}

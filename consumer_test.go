@@ -438,7 +438,7 @@ func TestConsumerTopicGone(t *testing.T) {
 	for _, group := range groups {
 		t.Run("group="+group, func(t *testing.T) {
 			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "bob"), Topics: []string{"test"}, GroupID: group})
+				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: withoutAutoCommit(clusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: group})
 				produceRaw(t, c, record(testTopic, 0, "old 0"), record(testTopic, 0, "old 1"))
 				poll(t, con)
 				poll(t, con)
@@ -462,6 +462,8 @@ func TestConsumerTopicGone(t *testing.T) {
 				for i := range 4 {
 					produceRaw(t, c, record(testTopic, 0, fmt.Sprint("new ", i)))
 				}
+				_, err = con.Poll(within(t, 20*time.Second))
+				wantErr(t, err, kinds(gracedb.ErrConsumer), nil, testTopic, "was deleted and made anew", "from offset 2")
 				for i := range 4 {
 					if got := poll(t, con); string(got.Value) != fmt.Sprint("new ", i) {
 						t.Errorf("got %s, want new %d", got.Value, i)

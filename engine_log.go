@@ -108,6 +108,7 @@ var toldElsewhere = []string{
 	"unable to open connection to broker",               // authWatch tells
 	"received OFFSET_OUT_OF_RANGE while consuming",      // Poll tells, and what is lost
 	"metadata has a new ID for a topic we already hold", // Poll tells; the Producer starts the topic anew
+	"unable to commit offset for topic partition",       // whoever wanted the commit tells
 }
 
 // sentAgain is how kgo begins to warn of a batch that it sends again. It is news if that
@@ -116,4 +117,4 @@ var sentAgain = []string{"produce partition load error"}
 
 // tried is how kgo begins to tell at the level of an error what it tries again, and
 // what is over within a second as a rule, such as after a rebalance.
-var tried = []string{"group manage loop errored", "default commit failed", "in default commit: unable to commit"}
+var tried = []string{"group manage loop errored"}

@@ -57,17 +57,28 @@ func (c *Consumer) fetch(ctx context.Context) {
 	}
 	c.polling = nil
 	fetches := got.fetches
+	// What was to be said by now comes before what was fetched: a topic that was made anew is
+	// read only after that was said.
+	c.mu.Lock()
+	for _, err := range c.report {
+		c.buffer = append(c.buffer, batch{err: err})
+	}
+	c.report = nil
+	c.mu.Unlock()
 	// The engine puts a loss of data behind what it has read again because of it.
 	troubled := false
 	each := func(losses bool) {
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		c.eachPartition(fetches, func(p kgo.FetchTopicPartition, topicID [16]byte) {
 			if _, lost := errors.AsType[*kgo.ErrDataLoss](p.Err); lost != losses {
 				return
 			}
-			c.take(p, got.losses)
+			c.take(p, topicID, got.losses)
 			if p.Err != nil && !comesAgain(p) {
 				troubled = true
 				if b := c.trouble(p); b.err != nil {
+					if b.past != nil {
+						b.past.topicID = topicID
+					}
 					c.buffer = append(c.buffer, b)
 				}
 			}
@@ -85,6 +96,21 @@ func (c *Consumer) fetch(ctx context.Context) {
 	}
 }
 
+// eachPartition calls f for each partition, but for those of a topic that was made anew
+// since it was fetched.
+func (c *Consumer) eachPartition(fetches kgo.Fetches, f func(kgo.FetchTopicPartition, [16]byte)) {
+	for _, fetch := range fetches {
+		for _, t := range fetch.Topics {
+			if c.isFormer(t.Topic, t.TopicID) {
+				continue
+			}
+			for _, p := range t.Partitions {
+				f(kgo.FetchTopicPartition{Topic: t.Topic, FetchPartition: p}, t.TopicID)
+			}
+		}
+	}
+}
+
 // comesAgain reports whether the engine will meet an error again, alone and then at its
 // place: it cuts what it has fetched of a partition into pieces, and puts the error that
 // ended it on each. Only batches of a form that it does not know it passes over.
@@ -97,7 +123,7 @@ const troublePause = 100 * time.Millisecond
 
 // take puts fetched messages into the buffer, and sees whether the broker has lost
 // some before them.
-func (c *Consumer) take(p kgo.FetchTopicPartition, losses int) {
+func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int) {
 	if len(p.Records) == 0 {
 		return
 	}
@@ -124,7 +150,7 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, losses int) {
 	c.mu.Lock()
 	c.places.topicWorks(p.Topic)
 	c.places.topicWorks("") // fetching as such
-	c.buffer = append(c.buffer, batch{records: p.Records, losses: losses})
+	c.buffer = append(c.buffer, batch{records: p.Records, topicID: topicID, losses: losses})
 	c.mu.Unlock()
 }
 
@@ -158,7 +184,7 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
 		err := fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
 			p.Topic, p.Partition, bomb.Offset, maxBatchBytes, heaviestBatch)
-		return batch{err: err, past: &skip{p.Topic, p.Partition, bomb.NextOffset}}
+		return batch{err: err, past: &skip{topic: p.Topic, partition: p.Partition, offset: bomb.NextOffset}}
 	}
 	c.mu.Lock()
 	at, _ := c.places.expect(p.Topic, p.Partition, -1)
@@ -187,12 +213,13 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	if at < 0 {
 		return batch{err: err}
 	}
-	return batch{err: err, past: &skip{p.Topic, p.Partition, at}} // the engine gave the partition up
+	return batch{err: err, past: &skip{topic: p.Topic, partition: p.Partition, offset: at}} // the engine gave the partition up
 }
 
 // A skip is a place to go on at behind messages that cannot be read.
 type skip struct {
 	topic     string
+	topicID   [16]byte
 	partition int32
 	offset    int64
 }
@@ -206,13 +233,13 @@ func (c *Consumer) pass(ctx context.Context) {
 		return
 	}
 	c.mu.Lock()
-	ours := c.group == "" || c.places.owns(s.topic, s.partition)
+	ours := (c.group == "" || c.places.owns(s.topic, s.partition)) && !c.places.isOld(s.topic, s.topicID)
 	if ours {
 		c.places.reset(s.topic, s.partition, s.offset)
 	}
 	c.mu.Unlock()
 	if !ours {
-		return // another member meets it
+		return // another member meets it, or nobody
 	}
 	done := make(chan struct{})
 	go func() {

@@ -32,7 +32,24 @@ func (c *Consumer) followTopics() {
 	}
 }
 
+// beginRound waits until nobody else looks at the topics, and reports whether that was
+// before the end of ctx; then endRound ends it.
+func (c *Consumer) beginRound(ctx context.Context) bool {
+	select {
+	case c.round <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (c *Consumer) endRound() { <-c.round }
+
 func (c *Consumer) followOnce(ctx context.Context) {
+	if !c.beginRound(ctx) {
+		return
+	}
+	defer c.endRound()
 	c.mu.Lock()
 	known := slices.Sorted(maps.Keys(c.places.states))
 	wanted := slices.Clone(c.places.wanted)
@@ -46,7 +63,7 @@ func (c *Consumer) followOnce(ctx context.Context) {
 	}
 	for _, topic := range known {
 		if there := c.lookAt(topic, now[topic]); there {
-			c.follow(topic, now[topic])
+			c.follow(ctx, topic, now[topic])
 		}
 	}
 	for _, topic := range wanted {
@@ -85,6 +102,9 @@ func (c *Consumer) lookAt(topic string, now topicState) bool {
 	if !missing {
 		what = c.principal() + " may not read it, or it does not exist"
 	} else if consumed {
+		c.mu.Lock()
+		c.places.left[topic] = c.places.unread(topic, c.group != "")
+		c.mu.Unlock()
 		c.client.PurgeTopicsFromConsuming(topic)
 	}
 	c.say(fail([]error{ErrTopic, ErrConsumer, err}, "kafka: topic %q on %s: %s", topic, c.brokers[0], what))
@@ -104,7 +124,7 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 		c.mu.Lock()
 		c.places.states[topic] = topicState{name: topic}
 		c.mu.Unlock()
-		c.follow(topic, now)
+		c.follow(ctx, topic, now)
 	} else if err := c.position(ctx, []string{topic}); err != nil {
 		c.groupFails(err)
 		c.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", reason(err))
@@ -118,20 +138,23 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 // follow compares a topic that is there with what was known of it: its new
 // partitions are read from their beginning, and so are all of one that was made
 // anew. One that was only out of sight is resumed where it was left.
-func (c *Consumer) follow(topic string, now topicState) {
+func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
 	c.mu.Lock()
 	was := c.places.states[topic]
+	if c.places.isOld(topic, now.id) {
+		c.mu.Unlock()
+		return // a broker that has not heard of the new one
+	}
 	purged := c.places.gone[topic] >= goneAfter
 	delete(c.places.gone, topic)
 	delete(c.places.said[topic], missingTopic)
-	var none [16]byte
-	another := was.id != now.id && was.id != none || was.id == none && purged
+	c.mu.Unlock()
+	another := was.id != now.id && was.id != noTopicID || was.id == noTopicID && purged
 	if another {
-		delete(c.places.from, topic)
-		delete(c.places.want, topic)
-		delete(c.places.start, topic)
-		delete(c.places.done, topic)
+		c.remake(ctx, topic, now)
 	}
+	c.mu.Lock()
+	delete(c.places.left, topic)
 	add := make(map[string]map[int32]kgo.Offset)
 	for _, part := range now.partitions {
 		at := kgo.NewOffset().AtStart()

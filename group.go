@@ -2,6 +2,7 @@ package gracedb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -128,14 +129,7 @@ func (c *Consumer) commitAs(ctx context.Context, member string, generation int32
 	if err != nil {
 		return err
 	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return fmt.Errorf("topic %s partition %d: %w", t.Topic, p.Partition, err)
-			}
-		}
-	}
-	return nil
+	return commitError(resp)
 }
 
 // adjust is called when partitions are assigned, with the group's positions. Where
@@ -150,6 +144,14 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 		for part, offset := range parts {
 			at := offset.EpochOffset()
 			told := at.Offset
+			if c.places.beginsAfresh(topic, part) {
+				if told != 0 {
+					set(pinned, topic, part, kgo.EpochOffset{Epoch: -1, Offset: 0})
+				}
+				parts[part] = kgo.NewOffset().At(0)
+				c.places.reset(topic, part, 0)
+				continue
+			}
 			snapshot, known := c.places.start[topic][part]
 			if known && told < 0 {
 				at = snapshot
@@ -209,9 +211,45 @@ func (c *Consumer) revoked(ctx context.Context, cl *kgo.Client, parts map[string
 	c.lost(ctx, cl, parts)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if err := cl.CommitMarkedOffsets(ctx); err != nil {
-		c.log.Warn("gracedb: kafka: the position of the group could not be stored; messages will come again", "group", c.group, "err", reason(err))
+	c.logNotStored(cl.CommitMarkedOffsets(ctx), "messages will come again")
+}
+
+// autoCommitted is told how it went to store what is marked. What could not be stored is
+// tried again in a second.
+func (c *Consumer) autoCommitted(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+	if err == nil {
+		err = commitError(resp)
 	}
+	if err != nil && !isContextError(err) && !c.watch.said.already("not stored: "+err.Error()) {
+		c.logNotStored(err, "it will be tried again")
+	}
+}
+
+// logNotStored logs that the position could not be stored, and what then. That of a topic
+// that is not there any more is worth nothing: Poll tells that.
+func (c *Consumer) logNotStored(err error, then string) {
+	if err != nil && !isTopicGone(err) {
+		c.log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", reason(err))
+	}
+}
+
+// isTopicGone reports whether err says that there is no such topic, or another of its name.
+func isTopicGone(err error) bool {
+	return errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition)
+}
+
+// commitError returns the error of one partition in resp: of one whose topic is there, if
+// there is such.
+func commitError(resp *kmsg.OffsetCommitResponse) error {
+	var found error
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil && (found == nil || isTopicGone(found)) {
+				found = fmt.Errorf("topic %s partition %d: %w", t.Topic, p.Partition, err)
+			}
+		}
+	}
+	return found
 }
 
 func (c *Consumer) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
@@ -224,6 +262,7 @@ func (c *Consumer) lost(_ context.Context, _ *kgo.Client, parts map[string][]int
 			delete(c.places.owned[topic], id)
 			delete(c.places.from[topic], id)
 			delete(c.places.want[topic], id)
+			delete(c.places.read[topic], id)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -29,6 +30,10 @@ type places struct {
 	want   map[string]map[int32]int64           // the next offset expected
 	done   map[string]map[int32]kgo.EpochOffset // behind the last message that is done
 	owned  map[string]map[int32]bool            // a group member's partitions
+	read   map[string]map[int32]int64           // behind the last message that Poll has returned
+	left   map[string]map[int32]int64           // what was not read of topics that are not there any more
+	former map[string][][16]byte                // the ids of topics that were made anew
+	afresh map[string]map[int32]time.Time       // when their partitions were, whose stored position may be an old one
 	lost   map[string]map[int32]int             // at which of losses a partition was lost last
 	losses int
 	said   map[string]map[string]bool // by topic: errors reported and not over
@@ -40,7 +45,9 @@ func newPlaces() places {
 		start: make(map[string]map[int32]kgo.EpochOffset), from: make(map[string]map[int32]int64),
 		want: make(map[string]map[int32]int64), done: make(map[string]map[int32]kgo.EpochOffset),
 		lost: make(map[string]map[int32]int), owned: make(map[string]map[int32]bool),
-		said: make(map[string]map[string]bool),
+		said: make(map[string]map[string]bool), read: make(map[string]map[int32]int64),
+		left: make(map[string]map[int32]int64), former: make(map[string][][16]byte),
+		afresh: make(map[string]map[int32]time.Time),
 	}
 }
 
@@ -80,6 +87,7 @@ func (p *places) expect(topic string, partition int32, next int64) (was int64, k
 func (p *places) reset(topic string, partition int32, next int64) {
 	set(p.from, topic, partition, next)
 	set(p.want, topic, partition, next)
+	set(p.read, topic, partition, next)
 }
 
 // back notes that the engine goes on at an offset that it had been past: what was
