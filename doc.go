@@ -21,7 +21,8 @@
 // token, the network or the topics shows there, not at the first event.
 //
 // With HTTPFallback the event goes to the reserved graceid over HTTP when Kafka
-// does not take it, and [Receipt].Fallback says why. An error after the reservation
+// does not take it, and [Receipt].Fallback says why; so it does without a Producer, for
+// a program that starts while NewProducer fails. An error after the reservation
 // is a [*ReservedError], which holds the graceid.
 //
 // An event that Kafka took is uploaded to its graceid by GraceDB's supervisor, a
