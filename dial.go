@@ -182,7 +182,7 @@ func (e *dialError) isAway() bool {
 func (d *dialer) tlsReason(err error) error {
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		if isText(e.RecordHeader[0]) {
-			return notKafka(e.RecordHeader[:])
+			return fmt.Errorf("%w: %w", notKafka(e.RecordHeader[:]), err)
 		}
 		return fmt.Errorf("the broker does not speak TLS on this port: %w", e)
 	}

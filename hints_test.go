@@ -60,7 +60,7 @@ func TestKafkaHints(t *testing.T) {
 			name: "a web server", meet: meetBroker(func(t *testing.T, _ *testauth.Authority, c *gracedb.Cluster) {
 				c.Brokers = []string{webServer(t, nil)}
 			}),
-			is: kinds(gracedb.ErrConnection), says: []string{"localhost:", "this port speaks HTTP, not Kafka"}, never: []string{"TLS"},
+			is: kinds(gracedb.ErrConnection), says: []string{"localhost:", "this port speaks HTTP, not Kafka"}, never: []string{"does not speak TLS"},
 		},
 		{
 			name: "a web server, and TLS", meet: meetBroker(func(t *testing.T, a *testauth.Authority, c *gracedb.Cluster) {

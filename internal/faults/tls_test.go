@@ -273,12 +273,12 @@ func TestFault_S3_NoGoodTLS(t *testing.T) {
 		{"a server that speaks first", spoken(func(c net.Conn) net.Conn {
 			_, _ = c.Write([]byte("220 mail.example.org ESMTP\r\n"))
 			return c
-		}), isError[tls.RecordHeaderError], "does not speak TLS"},
+		}), isError[tls.RecordHeaderError], "not Kafka"},
 		{"a web server", spoken(func(c net.Conn) net.Conn {
 			_, _ = c.Read(make([]byte, 4096))
 			_, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"))
 			return c
-		}), isError[tls.RecordHeaderError], "does not speak TLS"},
+		}), isError[tls.RecordHeaderError], "not Kafka"},
 		{"Kafka without TLS", spoken(func(c net.Conn) net.Conn {
 			// It takes a ClientHello for a request of 369 MB, and hangs up.
 			_, _ = c.Read(make([]byte, 4))
