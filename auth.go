@@ -13,6 +13,9 @@ import (
 
 // A TokenSource returns a bearer token that is valid now. It is called for each
 // new connection and re-authentication, and must be safe for concurrent use.
+//
+// A token of more than 16 KiB is passed on without being read, so that its expiry is
+// not seen; Kafka's brokers take none of more than 512 KiB.
 type TokenSource func(ctx context.Context) (token string, err error)
 
 // A TokenQuery ranks tokens. Who receives a token decides what it is worth, so
@@ -37,7 +40,8 @@ const getToken = "htgettoken -a vault.ligo.org -i igwn"
 // in one place does not keep the others from being looked at.
 //
 // A token with less than a minute to live is used only if no other matches, and
-// one that has expired, or does not say when it does, never. A file that was
+// one that has expired, does not say when it does, or has more than 16 KiB (which is
+// more than web servers take in a header), never. A file that was
 // changed within the last second is read twice, 20 ms apart, and believed only if
 // both readings agree. No place is waited for longer than 2 seconds, nor longer
 // than ctx.
@@ -65,6 +69,7 @@ func findToken(f *token.Finder) TokenSource {
 				warnOnce(log, "gracedb: "+text)
 			}
 		}
+		tokenPlaces.note(found.Token, found.Place)
 		return found.Token, nil
 	}
 }

@@ -2,12 +2,10 @@ package gracedb
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 
@@ -35,6 +33,10 @@ const (
 	refusedHold = time.Second
 )
 
+// maxKafkaToken leaves room for the rest of a request in what brokers take from whom
+// they do not know yet: at a longer one they hang up without a word.
+const maxKafkaToken = 512<<10 - 1<<10
+
 // A bearer is the mechanism. All it knows of the past is in its watch.
 type bearer struct {
 	src   TokenSource
@@ -55,6 +57,9 @@ func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session
 		}
 		asked := time.Now()
 		tok, claims, err := m.ask(ctx)
+		if err == nil {
+			err = m.watch.ending(claims)
+		}
 		if err != nil {
 			m.watch.fail(err)
 			continue
@@ -100,6 +105,10 @@ func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
 	claims, err := usableToken(a.tok)
 	if err != nil {
 		return "", token.Claims{}, err
+	}
+	if len(a.tok) > maxKafkaToken {
+		return "", token.Claims{}, fail([]error{ErrToken},
+			"no usable token: the one at hand has %d bytes, and Kafka takes none of more than 512 KiB (sasl.server.max.receive.size 524288)", len(a.tok))
 	}
 	return a.tok, claims, nil
 }
@@ -150,26 +159,4 @@ func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
 		s.m.watch.fail(err)
 	}
 	return false, nil, temporary{err}
-}
-
-// kafkaRefusal turns the broker's JSON into an error.
-func kafkaRefusal(host, tok string, answer []byte) error {
-	var said struct {
-		Status string `json:"status"`
-		Scope  string `json:"scope"`
-		Config string `json:"openid-configuration"`
-	}
-	text := string(answer)
-	if json.Unmarshal(answer, &said) == nil && said.Status != "" {
-		text = said.Status
-		if said.Scope != "" {
-			text += ", scope wanted: " + said.Scope
-		}
-		if said.Config != "" {
-			text += ", see " + said.Config
-		}
-	}
-	return fail([]error{ErrAuthentication, kerr.SaslAuthenticationFailed},
-		"kafka: broker %s refused the token: %s (its audience, issuer or expiry may be wrong, or this machine's clock)",
-		cleanText(host), cleanText(redact(text, tok)))
 }

@@ -80,11 +80,24 @@ func fail(is []error, format string, args ...any) error {
 // reason returns the text of err to stand inside another error: in one line, of
 // bounded length, without this package's prefix.
 func reason(err error) string {
-	return cleanText(strings.TrimPrefix(err.Error(), "gracedb: "))
+	limit := maxText
+	_, ours := err.(*failure) //nolint:errorlint // its own text is meant
+	switch {
+	case ours:
+		limit = maxOwnText
+	case errors.Is(err, kerr.IllegalSaslState):
+		// Its text tells of the protocol. It may be joined to itself, for each broker.
+		return "a broker takes no new login within a second of the last one: in the last moments of a token, put a newer one in its place"
+	}
+	return cleanTextN(strings.TrimPrefix(err.Error(), "gracedb: "), limit)
 }
 
-// maxText bounds what one error repeats of a text that it did not write itself.
-const maxText = 512
+const (
+	// maxText bounds what one error repeats of a text that it did not write itself.
+	maxText = 512
+	// maxOwnText bounds what one error repeats of another of this package.
+	maxOwnText = 1024
+)
 
 // tokenLike matches what looks like a JWT, or a piece of one in a header.
 var tokenLike = regexp.MustCompile(`eyJ[-_A-Za-z0-9]{6,}(\.[-_A-Za-z0-9]*){0,2}|(?i:bearer )[-_.~+/=A-Za-z0-9]+`)

@@ -111,6 +111,25 @@ func (w *authWatch) held(tok string) error {
 	return nil
 }
 
+// lastMoments is when a token is too old for another login. The engine renews a
+// session a second before its end, so one that lasts for less than 2 seconds within a
+// second of the login before, which brokers answer with ILLEGAL_SASL_STATE.
+const lastMoments = 2 * time.Second
+
+// ending reports why a token with these claims is not shown to a broker: it ends now,
+// and is no newer than what was accepted before.
+func (w *authWatch) ending(claims token.Claims) error {
+	left := time.Until(claims.Expires)
+	w.mu.Lock()
+	known := !claims.Expires.After(w.claims.Expires)
+	w.mu.Unlock()
+	if claims.Expires.IsZero() || left >= lastMoments || !known {
+		return nil
+	}
+	return fail([]error{ErrToken}, "no usable token: the one at hand ends in %s, and there is no newer one (get one with: %s)",
+		left.Truncate(100*time.Millisecond), getToken)
+}
+
 func (w *authWatch) refusedToken() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

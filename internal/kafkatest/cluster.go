@@ -63,7 +63,7 @@ type Config struct {
 	// MaxSession is connections.max.reauth.ms. A session lasts until its token
 	// expires, and no longer than this, if it is not zero.
 	MaxSession time.Duration
-	// ClockSkew is for how long after exp a token is accepted.
+	// ClockSkew is for how long after exp, and before nbf, a token is accepted.
 	ClockSkew time.Duration
 	// Versions are the newest versions of requests that brokers know, such as
 	// kversion.V3_9_0(); if nil, all that kfake knows.

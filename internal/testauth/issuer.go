@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -19,7 +18,6 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 	"github.com/lestrrat-go/jwx/v2/jws"
-	"github.com/lestrrat-go/jwx/v2/jwt"
 )
 
 // The signature algorithms of SciTokens.
@@ -138,54 +136,6 @@ func (i *Issuer) payload(c Claims) map[string]any {
 	maps.Copy(m, c.Extra)
 	maps.DeleteFunc(m, func(_ string, v any) bool { return v == nil })
 	return m
-}
-
-// compactToken is what Kafka's own parser lets through, three segments of base64url.
-var compactToken = regexp.MustCompile(`^[-_A-Za-z0-9]+\.[-_A-Za-z0-9]+\.[-_A-Za-z0-9]+$`)
-
-// Verify checks a token as Apache Kafka does with no clock skew: form, signature
-// with a key of the set, iss, exp (required), nbf, iat and sub (required), and, if
-// audiences are given, that aud names one of them.
-func (i *Issuer) Verify(token string, audiences ...string) (Claims, error) {
-	return i.VerifyAt(time.Now(), token, audiences...)
-}
-
-// VerifyAt is Verify by a clock that shows now.
-func (i *Issuer) VerifyAt(now time.Time, token string, audiences ...string) (Claims, error) {
-	if !compactToken.MatchString(token) {
-		return Claims{}, errors.New("testauth: not a compact JWT")
-	}
-	set, err := i.set()
-	if err != nil {
-		return Claims{}, err
-	}
-	t, err := jwt.ParseString(token, jwt.WithKeySet(set), jwt.WithValidate(false))
-	if err != nil {
-		return Claims{}, fmt.Errorf("testauth: token: %w", err)
-	}
-	switch {
-	case t.Issuer() != i.url:
-		return Claims{}, fmt.Errorf("testauth: token: iss is %q, want %q", t.Issuer(), i.url)
-	case t.Expiration().IsZero():
-		return Claims{}, errors.New("testauth: token: no exp")
-	case !now.Before(t.Expiration()):
-		return Claims{}, fmt.Errorf("testauth: token: expired %v ago", now.Sub(t.Expiration()))
-	case now.Before(t.NotBefore()):
-		return Claims{}, fmt.Errorf("testauth: token: not valid for another %v", t.NotBefore().Sub(now))
-	case t.IssuedAt().IsZero():
-		return Claims{}, errors.New("testauth: token: no iat")
-	case t.Subject() == "":
-		return Claims{}, errors.New("testauth: token: no sub")
-	case len(audiences) > 0 && !slices.ContainsFunc(t.Audience(), func(a string) bool { return slices.Contains(audiences, a) }):
-		return Claims{}, fmt.Errorf("testauth: token: aud is %q, want one of %q", t.Audience(), audiences)
-	}
-	scope, _ := t.PrivateClaims()["scope"].(string)
-	extra := maps.Clone(t.PrivateClaims())
-	delete(extra, "scope")
-	return Claims{
-		Subject: t.Subject(), Audience: t.Audience(), Scope: scope,
-		IssuedAt: t.IssuedAt(), NotBefore: t.NotBefore(), Expires: t.Expiration(), Extra: extra,
-	}, nil
 }
 
 // JWKS returns the public keys as a JSON Web Key Set: one of each algorithm, and

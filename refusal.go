@@ -1,0 +1,90 @@
+package gracedb
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/maphash"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gracedb-go/gracedb/internal/token"
+)
+
+// kafkaRefusal turns a broker's challenge into an error. Kafka says no more than
+// invalid_token, so the error says what the token does.
+func kafkaRefusal(addr, tok string, challenge []byte) error {
+	status, text := readChallenge(challenge)
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	d := token.Describe(tok, host, time.Now())
+	var b strings.Builder
+	fmt.Fprintf(&b, "broker %s refused the token: %s", addr, cleanTextN(redact(text, tok), maxText/4))
+	switch {
+	case status != "invalid_token":
+	case len(d.Causes) > 0:
+		b.WriteString(": " + strings.Join(d.Causes, "; "))
+	default:
+		b.WriteString(": " + strings.Join(d.Maybe, ", or "))
+	}
+	fmt.Fprintf(&b, "; the token says %s", d.Says)
+	if place := tokenPlaces.of(tok); place != "" {
+		b.WriteString(" (found at " + place + ")")
+	}
+	b.WriteString("; the reason is in the broker's log")
+	return fail([]error{ErrAuthentication, kerr.SaslAuthenticationFailed}, "kafka: %s", cleanTextN(b.String(), maxOwnText))
+}
+
+// readChallenge returns the status of a challenge and all that it says (RFC 7628,
+// section 3.2.2).
+func readChallenge(challenge []byte) (status, text string) {
+	var said struct {
+		Status string `json:"status"`
+		Scope  string `json:"scope"`
+		Config string `json:"openid-configuration"`
+	}
+	if json.Unmarshal(challenge, &said) != nil || said.Status == "" {
+		return "", string(challenge)
+	}
+	text = said.Status
+	if said.Scope != "" {
+		text += ", scope wanted: " + said.Scope
+	}
+	if said.Config != "" {
+		text += ", see " + said.Config
+	}
+	return said.Status, text
+}
+
+// tokenPlaces knows where FindToken has found the tokens of late, for errors about them.
+var tokenPlaces = foundPlaces{seed: maphash.MakeSeed()}
+
+// A foundPlaces remembers the places of a few tokens by their hashes.
+type foundPlaces struct {
+	seed maphash.Seed
+	mu   sync.Mutex
+	at   map[uint64]string
+}
+
+func (p *foundPlaces) note(tok, place string) {
+	const most = 64
+	hash := maphash.String(p.seed, tok)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at == nil || len(p.at) >= most {
+		p.at = make(map[uint64]string)
+	}
+	p.at[hash] = place
+}
+
+func (p *foundPlaces) of(tok string) string {
+	hash := maphash.String(p.seed, tok)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.at[hash]
+}
