@@ -70,6 +70,8 @@ func checkShape(raw string) error {
 		return errEmpty
 	case len(raw) > MaxLen:
 		return bad("longer than a token can be (16 KiB)")
+	case isVaultToken(raw):
+		return bad("not a bearer token but a Vault token, which htgettoken gets one with: take the file that it writes then (bt_u<uid>, not vt_u<uid>)")
 	}
 	dots, segment := 0, 0
 	for i := range len(raw) {
@@ -93,6 +95,19 @@ func checkShape(raw string) error {
 		return bad("not a token: the signature is missing")
 	}
 	return nil
+}
+
+// isVaultToken reports whether raw is one of HashiCorp Vault's: of a service, a batch or
+// a recovery, of today's form or that of before version 1.10.
+func isVaultToken(raw string) bool {
+	kind, rest, _ := strings.Cut(raw, ".")
+	switch kind {
+	case "hvs", "hvb", "hvr":
+		return true
+	case "s", "b", "r":
+		return len(rest) >= 24 && !strings.Contains(rest, ".")
+	}
+	return false
 }
 
 // diagnose names the usual mistakes that leave other characters in a token.
@@ -245,7 +260,12 @@ func date(claims map[string]json.RawMessage, name string) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	var seconds float64
-	if v[0] == '"' || v[0] == 'n' || json.Unmarshal(v, &seconds) != nil || seconds < 0 || seconds > maxDate {
+	switch {
+	case v[0] == '"', v[0] == 'n', json.Unmarshal(v, &seconds) != nil, seconds < 0:
+		return time.Time{}, bad(name + " claim is not a time")
+	case 1e12 <= seconds && seconds < 1e13: // from 2001 to 2286
+		return time.Time{}, bad(name + " claim is in milliseconds, and must be in seconds: whoever issues the token has to mend it")
+	case seconds > maxDate:
 		return time.Time{}, bad(name + " claim is not a time")
 	}
 	return time.Unix(int64(seconds), 0), nil

@@ -44,6 +44,9 @@ func TestParseClaims(t *testing.T) {
 		{"1e400", `{"exp":1e400}`, "", "exp claim is not a time"},
 		{"20 digits", `{"exp":12345678901234567890}`, "", "exp claim is not a time"},
 		{"list", `{"exp":[1]}`, "", "exp claim is not a time"},
+		{"milliseconds", `{"exp":4102444800000}`, "", "exp claim is in milliseconds, and must be in seconds: whoever issues the token has to mend it"},
+		{"milliseconds, fraction", `{"nbf":1780000000000.5,"exp":4102444800}`, "", "nbf claim is in milliseconds, and must be in seconds: whoever issues the token has to mend it"},
+		{"microseconds", `{"exp":4102444800000000}`, "", "exp claim is not a time"},
 		{"other case too", `{"exp":4102444800,"Exp":1}`, far, ""},
 		{"other case only", `{"EXP":4102444800}`, "", ""},
 		{"duplicate", `{"exp":1,"exp":4102444800}`, far, ""},
@@ -220,7 +223,12 @@ func TestCase72_HelpfulReasons(t *testing.T) {
 		"\ufeff" + good:            "byte order mark",
 		`{"token":"` + good + `"}`: "JSON",
 		"garbage":                  "three segments",
-		good[:len(good)-20]:        "cut short",
+		"s.short":                  "three segments",
+
+		"hvs." + strings.Repeat("A-_", 30):         "a Vault token",
+		"hvb." + strings.Repeat("Ab1", 50) + ".ns": "a Vault token", // of a namespace
+		"s." + strings.Repeat("Ab1", 8):            "a Vault token",
+		good[:len(good)-20]:                        "cut short",
 	} {
 		_, err := Parse(raw)
 		if err == nil || !strings.Contains(err.Error(), want) {
