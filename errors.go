@@ -265,6 +265,8 @@ type StatusError struct {
 	Body        string   // at most 4 KiB
 	RetryAfter  time.Duration
 	Attempts    int
+
+	advice string // what to do about it; or empty
 }
 
 // Error returns one line of method, URL, status and what the server said.
@@ -279,6 +281,9 @@ func (e *StatusError) Error() string {
 	}
 	if e.Attempts > 1 {
 		fmt.Fprintf(&b, " (%d attempts)", e.Attempts)
+	}
+	if e.advice != "" {
+		fmt.Fprintf(&b, ": %s", e.advice)
 	}
 	return b.String()
 }

@@ -22,6 +22,7 @@ type exchange struct {
 	// repeatable says that the request may be sent again although the server may
 	// have acted on it.
 	repeatable bool
+	notFound   string // what to do about a 404; or empty
 }
 
 // An answer is what came back from an exchange.
@@ -143,7 +144,7 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 		return 0, nil
 	}
 	status := statusError(resp, body, a.token)
-	status.Attempts = a.tries
+	status.Attempts, status.advice = a.tries, a.advice()
 	return refusal(a, status.StatusCode), status
 }
 
@@ -182,7 +183,7 @@ func (c *Client) lost(ctx context.Context, a *answer, err error, w *wire) (wait 
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // its own text repeats method and URL
 	}
-	err = c.trust.explain(err, "a wrong ServiceURL")
+	err = c.explain(a, err)
 	if ctx.Err() == context.Canceled {
 		return -1, a.failure(err, err) // no fault of the connection's
 	}
@@ -250,7 +251,7 @@ func (a *answer) interrupted(ctx context.Context, last error) error {
 // unexpected returns the error of an answer that is good by its status alone.
 func (a *answer) unexpected(format string, args ...any) error {
 	status := &StatusError{
-		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries,
+		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries, advice: a.advice(),
 		Body: cleanTextN(redact(string(a.body[:min(len(a.body), maxErrorReply)]), a.token), maxErrorBody),
 	}
 	inner := fail(nil, format, args...)

@@ -4,17 +4,28 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
+	"unicode"
 )
 
-// parseServiceURL checks where the token would be sent to.
-func parseServiceURL(s string) (*url.URL, error) {
+var versionAtEnd = regexp.MustCompile(`/v[0-9]+/*$`)
+
+// parseServiceURL checks where the token would be sent to, for a version of the API.
+func parseServiceURL(s, version string) (*url.URL, error) {
 	bad := func(format string, args ...any) error {
 		return fail([]error{ErrConfig}, "ClientConfig: ServiceURL: "+format, args...)
 	}
 	if s == "" {
 		return nil, bad(`it is required, such as "https://gracedb.ligo.org/api/"`)
+	}
+	// No text repeats s before it is known to hold no password.
+	if strings.ContainsFunc(s, unicode.IsSpace) {
+		return nil, bad("it has spaces: remove them")
+	}
+	if !strings.Contains(s, "://") && !strings.HasPrefix(s, "/") {
+		return nil, bad("it has no scheme: write https:// before the host")
 	}
 	u, err := url.Parse(s)
 	if err != nil {
@@ -32,6 +43,9 @@ func parseServiceURL(s string) (*url.URL, error) {
 		return nil, bad("%q is not https", cleanText(s))
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
 		return nil, bad("%q would show the token to the network: use https", cleanText(s))
+	case versionAtEnd.MatchString(u.Path) && version != "default":
+		return nil, bad("%q ends in a version of the API: give the root, such as %q, and another version than v2 as APIVersion",
+			cleanText(s), cleanText(u.Scheme+"://"+u.Host+versionAtEnd.ReplaceAllString(u.Path, "/")))
 	}
 	return u.JoinPath("/"), nil
 }
@@ -70,6 +84,9 @@ func newTransport(trust *authorities) http.RoundTripper {
 	// Callers that publish at once keep their connections, where two would be kept.
 	t.MaxIdleConnsPerHost = 16
 	t.MaxResponseHeaderBytes = 64 << 10
+	if t.OnProxyConnectResponse == nil {
+		t.OnProxyConnectResponse = checkProxy
+	}
 	if trust.file != "" {
 		return newTrustingTransport(t, trust)
 	}

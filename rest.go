@@ -96,7 +96,7 @@ var apiVersionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 // NewClient returns a Client. It checks cfg but connects to nothing and looks for
 // no token. Its errors are ErrConfig.
 func NewClient(cfg ClientConfig) (*Client, error) {
-	service, err := parseServiceURL(cfg.ServiceURL)
+	service, err := parseServiceURL(cfg.ServiceURL, cfg.APIVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -316,6 +316,9 @@ func (unansweredKind) Is(target error) bool { return target == ErrOutcomeUnknown
 
 // dialProblem reports whether err will be the same however often one tries.
 func dialProblem(err error) bool {
+	if proxy, ok := errors.AsType[*proxyRefusal](err); ok {
+		return proxy.lasts()
+	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		return true
 	}

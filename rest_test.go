@@ -175,7 +175,7 @@ func TestNewClientConfig(t *testing.T) {
 		{"version", gracedb.ClientConfig{ServiceURL: ok, APIVersion: "v1"}, ""},
 		{"empty", gracedb.ClientConfig{}, "required"},
 		{"relative", gracedb.ClientConfig{ServiceURL: "/api/"}, "no host"},
-		{"host only", gracedb.ClientConfig{ServiceURL: "gracedb.ligo.org"}, "no host"},
+		{"host only", gracedb.ClientConfig{ServiceURL: "gracedb.ligo.org"}, "write https://"},
 		{"ftp", gracedb.ClientConfig{ServiceURL: "ftp://gracedb.ligo.org/api/"}, "not https"},
 		{"http", gracedb.ClientConfig{ServiceURL: "http://gracedb.ligo.org/api/"}, "use https"},
 		{"http that looks local", gracedb.ClientConfig{ServiceURL: "http://127.0.0.1.evil.test/api/"}, "use https"},

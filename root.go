@@ -85,7 +85,10 @@ func (c *Client) serviceInfo(ctx context.Context) (*ServiceInfo, error) {
 }
 
 func (c *Client) fetchInfo(ctx context.Context) (*ServiceInfo, error) {
-	a, err := c.do(ctx, exchange{method: http.MethodGet, url: c.root, repeatable: true})
+	a, err := c.do(ctx, exchange{
+		method: http.MethodGet, url: c.root, repeatable: true,
+		notFound: "is ServiceURL right? It usually ends in /api/",
+	})
 	if err != nil {
 		if a.status == http.StatusNotFound && c.root != c.service {
 			return nil, c.badVersion(ctx, err)

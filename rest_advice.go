@@ -1,0 +1,71 @@
+package gracedb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+)
+
+// advice returns what to do about an answer that is not the one hoped for; "" if that
+// is not known.
+func (a *answer) advice() string {
+	page := strings.Contains(a.header.Get("Content-Type"), "html") || bytes.HasPrefix(bytes.TrimSpace(a.body), []byte("<"))
+	switch {
+	case a.status/100 == 2 && page:
+		return "a page instead of data: is ServiceURL right, or does a login stand before it?"
+	case a.status == http.StatusNotFound:
+		return a.x.notFound
+	case a.status == http.StatusServiceUnavailable:
+		return "GraceDB is down for a while, or overloaded"
+	case a.status == http.StatusBadGateway, a.status == http.StatusGatewayTimeout:
+		return "the web server there does not reach GraceDB, which may be restarting"
+	}
+	return ""
+}
+
+// explain puts with the failure of a try to get an answer what to do about it.
+func (c *Client) explain(a *answer, err error) error {
+	op, proxied := errors.AsType[*net.OpError](err)
+	proxied = proxied && op.Op == "proxyconnect"
+	err = c.trust.explain(err, "a wrong ServiceURL")
+	dns, named := errors.AsType[*net.DNSError](err)
+	switch {
+	case proxied:
+		return fmt.Errorf("the proxy of $HTTPS_PROXY cannot be used (set NO_PROXY if GraceDB can be reached without): %w", err)
+	case named && dns.IsNotFound:
+		return fmt.Errorf("%w: is ServiceURL right?", err)
+	case a.away && errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w: GraceDB is away, or ServiceURL is wrong", err)
+	}
+	return err
+}
+
+// A proxyRefusal is what a proxy answers that does not let a connection through. It
+// is the proxy's own and no answer of GraceDB's.
+type proxyRefusal struct {
+	proxy  string // host and port
+	status int
+}
+
+func (e *proxyRefusal) Error() string {
+	return fmt.Sprintf("the proxy %s of $HTTPS_PROXY refused: %d %s (set NO_PROXY if GraceDB can be reached without)",
+		e.proxy, e.status, http.StatusText(e.status))
+}
+
+// lasts reports whether the proxy will say the same again: its 5xx mean that it does
+// not reach GraceDB, which may be restarting.
+func (e *proxyRefusal) lasts() bool { return e.status < http.StatusInternalServerError }
+
+// checkProxy is a Transport's OnProxyConnectResponse.
+func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &proxyRefusal{cleanText(proxy.Host), resp.StatusCode}
+}

@@ -1,0 +1,195 @@
+package gracedb_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/gracetest"
+	"github.com/gracedb-go/gracedb/internal/testauth"
+)
+
+// What a user reads when the HTTP half does not work: what is wrong, and what to do.
+func TestTextsOfHTTP(t *testing.T) {
+	const html = "text/html; charset=utf-8"
+	answers := func(status int, contentType, body string) func(*testing.T) error {
+		return func(t *testing.T) error {
+			s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = -1 })
+			s.Script(gracetest.Fault{On: "root", Status: status, Header: http.Header{"Content-Type": {contentType}}, Body: body, Times: -1})
+			return s.call(t.Context(), "root")
+		}
+	}
+	serviceURL := func(s string) func(*testing.T) error {
+		return func(*testing.T) error {
+			_, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: s, Token: tokenIs("t")})
+			return err
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		err  func(*testing.T) error
+		kind error // nil: a StatusError
+		want []string
+	}{
+		{"entities", answers(400, "application/json", `{"error": "labels: [&quot;INJ&quot;] &amp; &#x27;x&#x27; &lt;b&gt;"}`), nil,
+			[]string{`400 Bad Request: labels: ["INJ"] & 'x' <b>`}},
+		{"login page", answers(200, html, "<!DOCTYPE html><html><head><title>LIGO Login</title>"), nil,
+			[]string{"the answer is not a JSON object", "LIGO Login", "a page instead of data: is ServiceURL right, or does a login stand before it?"}},
+		{"login page that calls itself JSON", answers(200, "application/json", "\n<html>"), nil, []string{"a page instead of data"}},
+		{"404 on the root", answers(404, html, "Not Found"), nil,
+			[]string{"404 Not Found: Not Found", "is ServiceURL right? It usually ends in /api/"}},
+		{"GraceDB down", answers(503, html, "<h1>503 Service Unavailable</h1>"), nil,
+			[]string{"503 Service Unavailable", "GraceDB is down for a while, or overloaded"}},
+		{"GraceDB behind a gateway", answers(502, html, "<h1>502 Bad Gateway</h1>"), nil, []string{"does not reach GraceDB, which may be restarting"}},
+		{"GraceDB away", func(t *testing.T) error { return errorAt(t, "http://"+closedPort(t)+"/api/") }, gracedb.ErrConnection,
+			[]string{"connection refused", "GraceDB is away, or ServiceURL is wrong"}},
+		{"unknown host", func(t *testing.T) error {
+			return dialFails(t, &net.DNSError{Err: "no such host", Name: "gracedb.nowhere.test", IsNotFound: true})
+		}, gracedb.ErrConnection, []string{"lookup gracedb.nowhere.test: no such host", "is ServiceURL right?"}},
+
+		{"authority", func(t *testing.T) error { return errorAt(t, newService(t, gracetest.Config{}, nil).URL()) }, gracedb.ErrConnection,
+			[]string{"the certificate's authority is not trusted (set CAFile", "x509: certificate signed by unknown authority"}},
+		{"another authority", func(t *testing.T) error {
+			authority, err := testauth.NewAuthority()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return errorWithCA(t, gracetest.Config{}, authority.PEM())
+		}, gracedb.ErrConnection, []string{"the certificate's authority is not in CAFile ", "ca.pem"}},
+		{"another host", func(t *testing.T) error {
+			return errorWithCA(t, gracetest.Config{Hosts: []string{"elsewhere.test"}}, nil)
+		},
+			gracedb.ErrConnection, []string{"the certificate is for another host name (a wrong ServiceURL)", "127.0.0.1"}},
+
+		{"no scheme", serviceURL("gracedb-test.ligo.org/api/"), gracedb.ErrConfig, []string{"no scheme: write https://"}},
+		{"no scheme, but a port", serviceURL("gracedb-test.ligo.org:443/api/"), gracedb.ErrConfig, []string{"no scheme: write https://"}},
+		{"no scheme, but a password", serviceURL("user:hunter2@gracedb-test.ligo.org/api/"), gracedb.ErrConfig, []string{"no scheme: write https://"}},
+		{"space behind", serviceURL("https://gracedb-test.ligo.org/api/ "), gracedb.ErrConfig, []string{"spaces: remove them"}},
+		{"space before", serviceURL(" https://gracedb-test.ligo.org/api/"), gracedb.ErrConfig, []string{"spaces: remove them"}},
+		{"newline", serviceURL("https://gracedb-test.ligo.org/api/\n"), gracedb.ErrConfig, []string{"spaces: remove them"}},
+		{"version", serviceURL("https://gracedb-test.ligo.org/api/v2/"), gracedb.ErrConfig,
+			[]string{`ends in a version of the API: give the root, such as "https://gracedb-test.ligo.org/api/"`, "APIVersion"}},
+		{"version without a slash", serviceURL("https://gracedb-test.ligo.org/api/v1"), gracedb.ErrConfig,
+			[]string{`such as "https://gracedb-test.ligo.org/api/"`}},
+
+		{"proxy refuses", proxyAnswers("403 Forbidden", 1), gracedb.ErrConnection,
+			[]string{"the proxy 127.0.0.1:", " of $HTTPS_PROXY refused: 403 Forbidden (set NO_PROXY if GraceDB can be reached without)"}},
+		{"proxy wants a login", proxyAnswers("407 Proxy Authentication Required", 1), gracedb.ErrConnection,
+			[]string{" refused: 407 Proxy Authentication Required (set NO_PROXY"}},
+		{"proxy does not reach GraceDB", proxyAnswers("502 Bad Gateway", 2), gracedb.ErrConnection,
+			[]string{" of $HTTPS_PROXY refused: 502 Bad Gateway", "(2 attempts)"}},
+		{"proxy that is dead", func(t *testing.T) error { return throughProxy(t, closedPort(t)) }, gracedb.ErrConnection,
+			[]string{"the proxy of $HTTPS_PROXY cannot be used (set NO_PROXY if GraceDB can be reached without): proxyconnect tcp: dial tcp 127.0.0.1:", "connection refused"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := tt.err(t)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			t.Log(err)
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v\ndoes not say %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q shows the password, or has more than one line", err)
+			}
+			if _, ok := errors.AsType[*gracedb.StatusError](err); ok != (tt.kind == nil) || tt.kind != nil && !errors.Is(err, tt.kind) {
+				t.Errorf("%v: is a StatusError: %v; want %v", err, ok, tt.kind)
+			}
+		})
+	}
+}
+
+// errorAt returns what a client with everything as usual makes of a service.
+func errorAt(t *testing.T, serviceURL string) error {
+	t.Helper()
+	c := newClient(t, gracedb.ClientConfig{ServiceURL: serviceURL, Token: tokenIs("t"), Retries: 1})
+	_, err := c.ServiceInfo(t.Context())
+	return err
+}
+
+// errorWithCA is errorAt with a CA file, which has the server's authority if pem is nil.
+func errorWithCA(t *testing.T, cfg gracetest.Config, pem []byte) error {
+	t.Helper()
+	s := newService(t, cfg, nil)
+	if pem == nil {
+		pem = s.PEM()
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), CAFile: file, Token: tokenIs("t")}).ServiceInfo(t.Context())
+	return err
+}
+
+func dialFails(t *testing.T, err error) error {
+	t.Helper()
+	s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
+		c.HTTP.Transport.(*http.Transport).DialContext = dialError{err}.dial
+	})
+	return s.call(t.Context(), "root")
+}
+
+// closedPort returns an address of this machine where nobody listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// proxyAnswers returns what a client makes of a proxy that answers so, and fails unless
+// that is asked a number of times.
+func proxyAnswers(status string, times int64) func(*testing.T) error {
+	return func(t *testing.T) error {
+		var asked atomic.Int64
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil || r.Method != http.MethodConnect {
+				t.Error(r.Method, err)
+				return
+			}
+			_, _ = conn.Write([]byte("HTTP/1.1 " + status + "\r\nContent-Length: 0\r\n\r\n"))
+			_ = conn.Close()
+		}))
+		t.Cleanup(proxy.Close)
+		err := throughProxy(t, proxy.Listener.Addr().String())
+		if n := asked.Load(); n != times {
+			t.Errorf("the proxy was asked %d times, want %d", n, times)
+		}
+		return err
+	}
+}
+
+// throughProxy is errorAt with a proxy in the environment. net/http reads that once for
+// a process, and never uses it for this machine: the default transport is told instead.
+func throughProxy(t *testing.T, address string) error {
+	t.Helper()
+	standard := http.DefaultTransport.(*http.Transport)
+	before := standard.Proxy
+	t.Cleanup(func() { standard.Proxy = before })
+	standard.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: address, User: url.UserPassword("user", "hunter2")})
+	return errorAt(t, "https://gracedb.nowhere.test/api/")
+}
+
+type dialError struct{ err error }
+
+func (d dialError) dial(context.Context, string, string) (net.Conn, error) {
+	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: d.err}
+}
