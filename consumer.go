@@ -72,6 +72,9 @@ type Consumer struct {
 	wake   chan struct{} // has a value when there is something in reports
 	report []error       // what Poll is to say next
 
+	marking chan struct{} // holds a value while somebody hands marks to the engine
+	handing bool          // somebody will; guarded by mu
+
 	troubles lasting
 
 	stopping atomic.Bool
@@ -123,8 +126,8 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, error) {
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
-		places: newPlaces(), budget: newBudget(),
-		wake: make(chan struct{}, 1), round: make(chan struct{}, 1), released: make(chan struct{}),
+		places: newPlaces(), budget: newBudget(), wake: make(chan struct{}, 1),
+		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), released: make(chan struct{}),
 	}
 	opts := c.budget.opts()
 	if c.group != "" {
@@ -137,7 +140,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 			// can; one of Consumers alone moves no more of them than it must.
 			kgo.Balancers(kgo.CooperativeStickyBalancer(), kgo.RangeBalancer(), kgo.RoundRobinBalancer()),
 			kgo.AutoCommitMarks(),
-			kgo.AutoCommitInterval(time.Second),
+			kgo.AutoCommitInterval(autoCommitEvery),
 			kgo.AutoCommitCallback(c.autoCommitted),
 			// Where the group has no position: the one of the snapshot, or, of
 			// what came later, the beginning.
@@ -364,16 +367,12 @@ func (c *Consumer) mark(t taken) {
 		return
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.places.isOld(r.Topic, t.topicID) {
-		c.mu.Unlock()
 		return
 	}
-	owned := c.places.owns(r.Topic, r.Partition)
 	set(c.places.done, r.Topic, r.Partition, kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1})
-	c.mu.Unlock()
-	if owned {
-		c.client.MarkCommitRecords(r)
-	}
+	c.markLater(r.Topic, r.Partition)
 }
 
 // Commit stores the position after the last message returned, if there is a
@@ -389,6 +388,7 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	current := c.current
 	return c.await(ctx, running, "committing", func(ctx context.Context) error {
 		c.mark(current)
+		c.handMarks()
 		err := c.client.CommitMarkedOffsets(ctx)
 		if errors.Is(err, kerr.UnknownTopicID) {
 			return fail([]error{err}, "kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost", cleanText(c.group))
@@ -417,6 +417,7 @@ func (c *Consumer) close() {
 		defer close(ended)
 		if c.group != "" {
 			c.settleRemade(ctx)
+			c.handMarks()
 			c.logNotStored(c.client.CommitMarkedOffsets(ctx), "messages will come again")
 			if err := c.client.LeaveGroupContext(ctx); err != nil {
 				c.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", reason(err))

@@ -244,6 +244,7 @@ func (c *Consumer) pass(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		c.handMarks() // those are before it
 		c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
 	}()
 	select {

@@ -208,7 +208,7 @@ func (c *Consumer) assigned(_ context.Context, _ *kgo.Client, parts map[string][
 
 // revoked stores what is done before other members take over.
 func (c *Consumer) revoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
-	c.lost(ctx, cl, parts)
+	c.lose(parts, true)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	c.logNotStored(cl.CommitMarkedOffsets(ctx), "messages will come again")
@@ -252,9 +252,26 @@ func commitError(resp *kmsg.OffsetCommitResponse) error {
 	return found
 }
 
+// lost is called when others may have the partitions already.
 func (c *Consumer) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	c.lose(parts, false)
+}
+
+// lose notes that this member has these partitions no more. If tell, the engine is told of
+// what is done there, else it never is.
+func (c *Consumer) lose(parts map[string][]int32, tell bool) {
+	c.marking <- struct{}{}
+	defer func() { <-c.marking }()
+	c.client.MarkCommitOffsets(c.losing(parts, tell))
+}
+
+// losing is lose without the engine. It returns what that is to be told.
+func (c *Consumer) losing(parts map[string][]int32, tell bool) (marks map[string]map[int32]kgo.EpochOffset) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if tell {
+		marks = c.places.takeMarks()
+	}
 	c.places.losses++
 	for topic, ids := range parts {
 		for _, id := range ids {
@@ -265,4 +282,5 @@ func (c *Consumer) lost(_ context.Context, _ *kgo.Client, parts map[string][]int
 			delete(c.places.read[topic], id)
 		}
 	}
+	return marks
 }

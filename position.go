@@ -29,6 +29,7 @@ type places struct {
 	from   map[string]map[int32]int64           // where the engine was told to begin or go on
 	want   map[string]map[int32]int64           // the next offset expected
 	done   map[string]map[int32]kgo.EpochOffset // behind the last message that is done
+	marked map[string]map[int32]bool            // where the engine has not been told of done
 	owned  map[string]map[int32]bool            // a group member's partitions
 	read   map[string]map[int32]int64           // behind the last message that Poll has returned
 	left   map[string]map[int32]int64           // what was not read of topics that are not there any more
@@ -44,7 +45,8 @@ func newPlaces() places {
 		states: make(map[string]topicState), gone: make(map[string]int),
 		start: make(map[string]map[int32]kgo.EpochOffset), from: make(map[string]map[int32]int64),
 		want: make(map[string]map[int32]int64), done: make(map[string]map[int32]kgo.EpochOffset),
-		lost: make(map[string]map[int32]int), owned: make(map[string]map[int32]bool),
+		marked: make(map[string]map[int32]bool),
+		lost:   make(map[string]map[int32]int), owned: make(map[string]map[int32]bool),
 		said: make(map[string]map[string]bool), read: make(map[string]map[int32]int64),
 		left: make(map[string]map[int32]int64), former: make(map[string][][16]byte),
 		afresh: make(map[string]map[int32]time.Time),

@@ -128,6 +128,7 @@ func (c *Consumer) beginAfresh(ctx context.Context, topic string, now topicState
 	}
 	// The engine stores what is marked once a second, and when it is made to forget the
 	// topic. After this nothing is marked.
+	c.handMarks() // if somebody is about to
 	c.client.SetOffsets(begin)
 	member, generation := c.client.GroupMetadata()
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

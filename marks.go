@@ -1,0 +1,66 @@
+package gracedb
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// This file hands what is done to the engine, which stores it as the group's position. The
+// engine may hold the lock that this takes while it waits for a broker, and Poll must not:
+// so Poll only notes what is done, and the engine is told soon after, of all at once.
+
+// What is done is stored within a second: the engine is told after markEvery, and stores
+// what it was told every autoCommitEvery.
+const (
+	markEvery       = 100 * time.Millisecond
+	autoCommitEvery = 800 * time.Millisecond
+)
+
+// markLater makes the engine be told of what is done in a partition. It is called with c.mu
+// held.
+func (c *Consumer) markLater(topic string, partition int32) {
+	set(c.places.marked, topic, partition, true)
+	if !c.handing {
+		c.handing = true
+		time.AfterFunc(markEvery, c.marksAreDue)
+	}
+}
+
+// marksAreDue hands over what is marked, and looks again if something was marked meanwhile:
+// so no more than one of these waits for the engine.
+func (c *Consumer) marksAreDue() {
+	c.handMarks()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.handing = len(c.places.marked) > 0; c.handing {
+		time.AfterFunc(markEvery, c.marksAreDue)
+	}
+}
+
+// handMarks tells the engine what is done and what it has not been told. It may take as long
+// as a broker does.
+func (c *Consumer) handMarks() {
+	c.marking <- struct{}{}
+	defer func() { <-c.marking }()
+	c.mu.Lock()
+	marks := c.places.takeMarks()
+	c.mu.Unlock()
+	c.client.MarkCommitOffsets(marks)
+}
+
+// takeMarks returns what is done in partitions of this member and is still to be told, which
+// it is taken for from then on. Whoever calls it tells the engine before somebody else has
+// the partitions: else the group's position would go back to where this member was.
+func (p *places) takeMarks() map[string]map[int32]kgo.EpochOffset {
+	marks := make(map[string]map[int32]kgo.EpochOffset)
+	for topic, parts := range p.marked {
+		for part := range parts {
+			if done, ok := p.done[topic][part]; ok && p.owns(topic, part) {
+				set(marks, topic, part, done)
+			}
+		}
+	}
+	clear(p.marked)
+	return marks
+}
