@@ -35,7 +35,7 @@ func loadAuthorities(ctx context.Context, file string, log *slog.Logger) (*autho
 	if file == "" {
 		return a, nil
 	}
-	pool, sum, err := a.read(ctx)
+	pool, sum, err := a.read(ctx, [sha256.Size]byte{})
 	if err != nil {
 		is := []error{err, ErrConfig}
 		if ctx.Err() != nil {
@@ -47,10 +47,11 @@ func loadAuthorities(ctx context.Context, file string, log *slog.Logger) (*autho
 	return a, nil
 }
 
-func (a *authorities) read(ctx context.Context) (*x509.CertPool, [sha256.Size]byte, error) {
+// read returns what the file holds, and no pool if that has the sum known.
+func (a *authorities) read(ctx context.Context, known [sha256.Size]byte) (*x509.CertPool, [sha256.Size]byte, error) {
 	pem, mode, err := token.ReadFile(ctx, a.file, maxCAFile)
 	sum := sha256.Sum256(pem)
-	if err != nil {
+	if err != nil || sum == known {
 		return nil, sum, err
 	}
 	pool := x509.NewCertPool()
@@ -77,23 +78,26 @@ func (a *authorities) renewed(ctx context.Context, was *x509.CertPool, err error
 	if a.file == "" || !isDistrust(err) {
 		return nil
 	}
-	pool, sum, err := a.read(ctx)
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case a.pool != was: // read for another handshake meanwhile
-		return a.pool
-	case err != nil:
+	known := a.sum
+	a.mu.Unlock()
+	pool, sum, err := a.read(ctx, known)
+	if err != nil && ctx.Err() == nil && !a.said.already(err.Error()) {
 		// It may be half written: the next handshake that fails looks again.
-		if ctx.Err() == nil && !a.said.already(err.Error()) {
-			a.log.Warn("gracedb: the CA file cannot be read again; what it held before stays in use", "file", cleanText(a.file), "err", reason(err))
-		}
-		return nil
-	case sum == a.sum:
-		return nil
+		a.log.Warn("gracedb: the CA file cannot be read again; what it held before stays in use", "file", cleanText(a.file), "err", reason(err))
 	}
-	a.pool, a.sum = pool, sum
-	a.log.Info("gracedb: the CA file has changed and was read again", "file", cleanText(a.file))
+	a.mu.Lock()
+	now := a.pool
+	if now == was && pool != nil {
+		a.pool, a.sum = pool, sum
+	}
+	a.mu.Unlock()
+	switch {
+	case now != was: // read for another handshake meanwhile
+		return now
+	case pool != nil: // without the lock: a handler may send its records to these brokers
+		a.log.Info("gracedb: the CA file has changed and was read again", "file", cleanText(a.file))
+	}
 	return pool
 }
 
