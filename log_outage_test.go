@@ -115,7 +115,6 @@ func TestLogInAnOutage(t *testing.T) {
 // A gate is a source of tokens that fails on demand.
 type gate struct {
 	none, stale atomic.Bool
-	last        atomic.Pointer[string]
 }
 
 func (g *gate) source(t *testing.T, c *kafkatest.Cluster) gracedb.TokenSource {

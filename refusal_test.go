@@ -130,11 +130,11 @@ func TestTokenTooLongForKafka(t *testing.T) {
 // sessions of less than two seconds are not begun.
 func TestTokenEndsWithoutAnother(t *testing.T) {
 	virtually(t, kafkatest.Config{Brokers: 3, MaxSession: time.Minute, Topics: map[string]int{testTopic: 3}}, func(t *testing.T, c *kafkatest.Cluster) {
-		for _, offset := range []time.Duration{0, 300, 600, 900, 1200, 1700} {
+		for _, offset := range []int{0, 300, 600, 900, 1200, 1700} {
 			cluster := clusterFor(t, c, "")
 			expires := time.Now().Add(20 * time.Second).Truncate(time.Second)
 			cluster.Token = gracedb.StaticToken(mint(t, c, testauth.Claims{Subject: "alice", Expires: expires}))
-			time.Sleep(offset * time.Millisecond)
+			time.Sleep(time.Duration(offset) * time.Millisecond)
 			p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test", AuthGrace: -1})
 			ends := 0
 			for time.Until(expires) > -time.Second {

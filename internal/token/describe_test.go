@@ -1,6 +1,7 @@
 package token
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -42,9 +43,7 @@ func TestDescribe(t *testing.T) {
 			{"two faults", claims{"iat": drop, "scope": ""}, "it has no iat; its scope is empty", ""},
 		} {
 			over := claims{"iat": now.Unix()}
-			for k, v := range tt.claims {
-				over[k] = v
-			}
+			maps.Copy(over, tt.claims)
 			d := Describe(mint(over), "kafka.test", now)
 			if got := strings.Join(d.Causes, "; "); got != tt.causes {
 				t.Errorf("%s: causes %q, want %q", tt.name, got, tt.causes)
