@@ -102,17 +102,15 @@ func FuzzContents(f *testing.F) {
 	f.Add([]byte("<event/>"), 3, 1, []byte("*"), true)
 	f.Add([]byte("data"), 6, 2, []byte(""), false)
 	f.Fuzz(func(t *testing.T, data []byte, at, lost int, instead []byte, withID bool) {
-		u := fullUpload()
-		u.Data, u.ContentID = data, contentID(data)
-		if !withID {
-			u.ContentID = ""
+		id := ""
+		if withID {
+			id = contentID(data)
 		}
 		sent := stdbase64.StdEncoding.EncodeToString(data)
 		at = max(0, min(at, len(sent)))
 		lost = max(0, min(lost, len(sent)-at))
 		contents := sent[:at] + string(instead) + sent[at+lost:]
-		quoted := string(appendJSONString(nil, contents))
-		got, err := uploadOf(quoted, u.ContentID)
+		got, err := uploadOf(string(appendJSONString(nil, contents)), id)
 		decoded, damage := stdbase64.StdEncoding.DecodeString(contents)
 		switch {
 		case err != nil && damage == nil && (!withID || bytes.Equal(decoded, data)):
