@@ -130,7 +130,9 @@ func TestFault_N13_ConsumerHeals(t *testing.T) {
 			for len(got) < n {
 				more, err := take(t, con, n-len(got))
 				got = append(got, more...)
-				if err != nil && i != 5 { // garbage may look like a frame of a GiB
+				// Garbage may look like a frame of a GiB, which is told when there is nothing to
+				// be read, and so with the next fault at the latest.
+				if err != nil && i != 5 && (i != 6 || !strings.Contains(err.Error(), "invalid large response size")) {
 					t.Errorf("fault %d: %v", i, err)
 				}
 			}
