@@ -130,7 +130,7 @@ func TestTopicMadeAnewAfterALateCommit(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer con.Close() //nolint:errcheck // a second time
+				defer con.Close()
 				produceRaw(t, c, records("old", 30)...)
 				for range 4 {
 					poll(t, con)

@@ -21,7 +21,7 @@ import (
 // A topic that is deleted and made anew at once, with most of 30 messages unread, is told
 // to its consumers, with and without a group; and the new one is read whole, whatever a
 // group stores late: a commit at once, one after a while, or the one of Close.
-func TestTopicMadeAnewOnKafka(t *testing.T) {
+func TestVersionOldTopicIsTold(t *testing.T) {
 	ctx, s := need(t)
 	for i, tt := range []struct {
 		name, group string
@@ -86,14 +86,14 @@ func TestTopicMadeAnewOnKafka(t *testing.T) {
 
 // What the group stores as it closes, of a topic that has just been made anew, is no
 // position in the new one.
-func TestTopicMadeAnewBeforeCloseOnKafka(t *testing.T) {
+func TestVersionCloseAfterTopicMadeAnew(t *testing.T) {
 	ctx, s := need(t)
 	const pipeline = "anew-close"
 	s.create(ctx, t, 1, pipeline)
 	cfg := gracedb.ConsumerConfig{Cluster: s.cluster(t, testauth.Claims{}), Topics: []string{pipeline}, GroupID: pipeline}
 	c, err := gracedb.NewConsumer(ctx, cfg)
 	must(t, err)
-	defer c.Close() //nolint:errcheck // a second time
+	defer c.Close()
 	put(ctx, t, s, pipeline, "old", 30)
 	for range 4 {
 		_, err := c.Poll(ctx)
@@ -104,7 +104,7 @@ func TestTopicMadeAnewBeforeCloseOnKafka(t *testing.T) {
 	must(t, c.Close())
 	c, err = gracedb.NewConsumer(ctx, cfg)
 	must(t, err)
-	defer c.Close() //nolint:errcheck // nothing is stored that matters
+	defer c.Close()
 	for i := range 5 {
 		m, err := c.Poll(ctx)
 		must(t, err)
