@@ -128,7 +128,7 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 	if good {
 		limit = maxReply
 	}
-	body, whole, err := readBody(resp.Body, limit)
+	body, whole, err := readBody(resp, limit)
 	// What a POST asks for stands at the head of its answer.
 	enough := err == nil && whole || good && a.x.method == http.MethodPost && headGraceID(body) != ""
 	if good && err != nil && !enough {
@@ -221,6 +221,7 @@ func (x exchange) request(ctx context.Context, token string) (*http.Request, err
 		req.Header.Set("Content-Type", x.body.contentType)
 	}
 	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "gzip") // said by us, so that readBody inflates, within bounds
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("Authorization", "Bearer "+token)
 	return req, nil

@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"crypto/tls"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -69,24 +70,23 @@ func newHTTPClient(cfg ClientConfig, trust *authorities) *http.Client {
 	return &h
 }
 
+// newTransport returns a transport of this package's own: what others have made of
+// http.DefaultTransport, such as switching the check of certificates off, must not
+// decide where the token goes. It speaks HTTP/1 only: there a call that ends takes its
+// connection with it, while one of HTTP/2 works on for as long as the server likes.
 func newTransport(trust *authorities) http.RoundTripper {
-	standard, ok := http.DefaultTransport.(*http.Transport)
-	if !ok && trust.file == "" {
-		return http.DefaultTransport // somebody's instrumentation
-	}
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
-		IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: checkProxy,
+		Protocols:              new(http.Protocols),
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    10 * time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		// Callers that publish at once keep their connections, where two would be kept.
+		MaxIdleConnsPerHost:    16,
+		MaxResponseHeaderBytes: 64 << 10,
 	}
-	if ok {
-		t = standard.Clone()
-	}
-	// Callers that publish at once keep their connections, where two would be kept.
-	t.MaxIdleConnsPerHost = 16
-	t.MaxResponseHeaderBytes = 64 << 10
-	if t.OnProxyConnectResponse == nil {
-		t.OnProxyConnectResponse = checkProxy
-	}
+	t.Protocols.SetHTTP1(true)
 	if trust.file != "" {
 		return newTrustingTransport(t, trust)
 	}

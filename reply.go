@@ -2,7 +2,9 @@ package gracedb
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -18,7 +20,7 @@ import (
 
 // Limits on what a server may make us hold and show.
 const (
-	maxReply      = 32 << 20 // body of a good answer, after inflation
+	maxReply      = 32 << 20 // body of a good answer, as it comes and inflated
 	maxErrorReply = 64 << 10 // body of any other
 	maxErrorBody  = 4 << 10  // StatusError.Body
 	maxMessages   = 20       // StatusError.Messages and Receipt.Warnings
@@ -26,12 +28,24 @@ const (
 	maxWait       = 30 * time.Second
 )
 
-// readBody reads at most limit bytes of an answer, counted after inflation.
-// whole is false if there was more.
-func readBody(r io.Reader, limit int64) (body []byte, whole bool, err error) {
+// readBody reads at most limit bytes of an answer, as they come and again when they are
+// inflated. whole is false if there was more.
+func readBody(resp *http.Response, limit int64) (body []byte, whole bool, err error) {
+	wire := &io.LimitedReader{R: resp.Body, N: limit + 1}
+	r := io.Reader(wire)
+	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
+		switch z, err := gzip.NewReader(wire); {
+		case errors.Is(err, io.EOF):
+			return nil, true, nil // no body at all
+		case err != nil:
+			return nil, true, err
+		default:
+			r = z
+		}
+	}
 	body, err = io.ReadAll(io.LimitReader(r, limit+1))
-	if int64(len(body)) > limit {
-		return body[:limit], false, nil
+	if int64(len(body)) > limit || wire.N <= 0 {
+		return body[:min(int64(len(body)), limit)], false, nil
 	}
 	return body, true, err
 }

@@ -35,8 +35,10 @@ type ClientConfig struct {
 	// system's, as Cluster's is. It excludes HTTP.
 	CAFile string
 	// HTTP sends the requests. It is copied, and redirects are refused whatever
-	// its CheckRedirect says. If nil, it is one with a timeout of 60 seconds for
-	// each try and the proxies of the environment.
+	// its CheckRedirect says. Its RoundTripper sees the token, and decides whom it is
+	// shown to: what it does about certificates and proxies is trusted. If nil, it is
+	// one of the Client's own, which takes nothing from http.DefaultTransport, with a
+	// timeout of 60 seconds for each try, the proxies of the environment, and HTTP/1.
 	HTTP *http.Client
 	// Retries is how often a request that is safe to repeat is sent again. If
 	// zero, it is 5, and while nobody can be connected to, as often as the deadline
@@ -68,7 +70,7 @@ type ClientConfig struct {
 // Up to 16 connections stay open for 90 seconds after their last request. A test
 // that looks for leaks closes them through an HTTP client of its own:
 //
-//	h := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: time.Minute}
+//	h := &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}, Timeout: time.Minute}
 //	defer h.CloseIdleConnections()
 //	client, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: url, HTTP: h})
 type Client struct {

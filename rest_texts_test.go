@@ -177,15 +177,13 @@ func proxyAnswers(status string, times int64) func(*testing.T) error {
 	}
 }
 
-// throughProxy is errorAt with a proxy in the environment. net/http reads that once for
-// a process, and never uses it for this machine: the default transport is told instead.
+// throughProxy is errorAt with a proxy.
 func throughProxy(t *testing.T, address string) error {
 	t.Helper()
-	standard := http.DefaultTransport.(*http.Transport)
-	before := standard.Proxy
-	t.Cleanup(func() { standard.Proxy = before })
-	standard.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: address, User: url.UserPassword("user", "hunter2")})
-	return errorAt(t, "https://gracedb.nowhere.test/api/")
+	c := newClient(t, gracedb.ClientConfig{ServiceURL: "https://gracedb.nowhere.test/api/", Token: tokenIs("t"), Retries: 1})
+	gracedb.SetProxy(c, &url.URL{Scheme: "http", Host: address, User: url.UserPassword("user", "hunter2")})
+	_, err := c.ServiceInfo(t.Context())
+	return err
 }
 
 type dialError struct{ err error }

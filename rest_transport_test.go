@@ -1,0 +1,123 @@
+package gracedb_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gracedb-go/gracedb"
+)
+
+// What another package has made of http.DefaultTransport does not decide to whom the
+// token is shown.
+func TestDefaultTransportIsNotInherited(t *testing.T) {
+	var seen atomic.Bool
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		seen.Store(r.Header.Get("Authorization") != "")
+	}))
+	t.Cleanup(srv.Close)
+	before := http.DefaultTransport
+	t.Cleanup(func() { http.DefaultTransport = before })
+	careless := before.(*http.Transport).Clone()
+	careless.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+	for name, transport := range map[string]http.RoundTripper{"a transport": careless, "something else": roundTripper(careless.RoundTrip)} {
+		http.DefaultTransport = transport //nolint:reassign // as careless packages do
+		c := newClient(t, gracedb.ClientConfig{ServiceURL: srv.URL + "/api/", Token: tokenIs("a.b.c"), Retries: -1})
+		if _, err := c.ServiceInfo(t.Context()); !errors.Is(err, gracedb.ErrConnection) || seen.Load() {
+			t.Errorf("%s: token seen: %v; %v", name, seen.Load(), err)
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A call that ends takes its connection with it, as it does with HTTP/1.
+func TestOwnTransportSpeaksHTTP1(t *testing.T) {
+	proto := make(chan string, 1)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		proto <- r.Proto
+		http.Error(w, "no", http.StatusBadRequest)
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, gracedb.ClientConfig{ServiceURL: srv.URL + "/api/", CAFile: file, Token: tokenIs("a.b.c"), Retries: -1})
+	_, err := c.ServiceInfo(t.Context())
+	select {
+	case got := <-proto:
+		if got != "HTTP/1.1" {
+			t.Errorf("the request is %s", got)
+		}
+	default:
+		t.Errorf("no request: %v", err)
+	}
+}
+
+// An answer is read as it comes, and bounded so, too: what inflates to nothing could go
+// on for ever.
+func TestAnswersAreBoundedOnTheWire(t *testing.T) {
+	pack := func(s string) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		if _, err := z.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	const most = 300 << 20
+	var wrote atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		if strings.HasPrefix(r.URL.Path, "/good/") {
+			_, _ = w.Write(pack(`{"groups": ["Test"], "pipelines": ["gstlal"], "links": {}, "templates": {}}`))
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, "/bad/") {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+		nothing := bytes.Repeat(pack(""), 1000)
+		for wrote.Store(0); wrote.Load() < most; wrote.Add(int64(len(nothing))) {
+			if _, err := w.Write(nothing); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(srv.Close)
+	for _, tt := range []struct {
+		path, want string
+		limit      int64
+	}{
+		{"/good/", "", most},
+		{"/bad/", "400 Bad Request", 64 << 10},
+		{"/endless/", "more than 33554432 bytes", 32 << 20},
+	} {
+		wrote.Store(0)
+		c := newClient(t, gracedb.ClientConfig{ServiceURL: srv.URL + tt.path, Token: tokenIs("a.b.c"), Retries: -1})
+		_, err := c.ServiceInfo(t.Context())
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", tt.path, err, tt.want)
+		}
+		const buffers = 32 << 20 // of sockets
+		if got := wrote.Load(); got > tt.limit+buffers {
+			t.Errorf("%s: %d bytes were read", tt.path, got)
+		}
+	}
+}
