@@ -21,6 +21,18 @@ import (
 // with its place and passed over. Beside that each broker may return one batch that is not
 // compressed, of the topic's max.message.bytes; and such messages of a few bytes each take
 // up to 30 times their size.
+//
+// Messages of a transaction are read once it is committed, as by the Python package, and not at
+// all if it is aborted. One that hangs, neither committed nor aborted, holds back all that is
+// behind it in its partitions, until its timeout has passed (the broker's
+// transaction.max.timeout.ms, 15 minutes, at most) or an administrator has aborted it
+// (kafka-transactions.sh). kgo.FetchIsolationLevel(kgo.ReadUncommitted()) in Cluster.Opts reads
+// all messages as they come.
+//
+// A batch that cannot be read is tried again, with pauses of 100 ms to 30 s: Poll says so once a
+// minute, and Check while it lasts. Poll says that it is lost, and goes on behind it when it is
+// called again, if the batch does not decode although its checksum is right, or if its checksum
+// has been wrong for a minute.
 type ConsumerConfig struct {
 	Cluster Cluster
 	Topics  []string // pipeline or full topic names; Subscribe adds more; if empty, Poll waits for it
@@ -69,8 +81,9 @@ type Consumer struct {
 
 	mu     sync.Mutex
 	places places
-	wake   chan struct{} // has a value when there is something in reports
-	report []error       // what Poll is to say next
+	wake   chan struct{}                    // has a value when there is something in reports
+	report []batch                          // what Poll is to say next
+	held   map[string]map[int32]*unreadable // partitions that are paused
 
 	marking chan struct{} // holds a value while somebody hands marks to the engine
 	handing bool          // somebody will; guarded by mu
@@ -126,10 +139,14 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, error) {
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
-		places: newPlaces(), budget: newBudget(), wake: make(chan struct{}, 1),
+		places: newPlaces(), held: make(map[string]map[int32]*unreadable), wake: make(chan struct{}, 1),
 		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), released: make(chan struct{}),
 	}
-	opts := c.budget.opts()
+	c.budget = newBudget(c.suspect)
+	opts := append(c.budget.opts(),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // else what take expects next would lag behind them
+	)
 	if c.group != "" {
 		opts = append(opts,
 			kgo.ConsumerGroup(c.group),
@@ -285,16 +302,20 @@ func (c *Consumer) nextReport() error {
 	if len(c.report) == 0 {
 		return nil
 	}
-	err := c.report[0]
+	first := c.report[0]
 	c.report = c.report[1:]
-	return err
+	c.passing = first.past
+	return first.err
 }
 
 // say makes Poll return err next. What Poll has not said yet is not said twice.
-func (c *Consumer) say(err error) {
+func (c *Consumer) say(err error) { c.tell(batch{err: err}) }
+
+// tell is say with where to go on once it has been read.
+func (c *Consumer) tell(b batch) {
 	c.mu.Lock()
-	if !slices.ContainsFunc(c.report, func(e error) bool { return e.Error() == err.Error() }) {
-		c.report = append(c.report, err)
+	if !slices.ContainsFunc(c.report, func(r batch) bool { return r.err.Error() == b.err.Error() }) {
+		c.report = append(c.report, b)
 	}
 	c.mu.Unlock()
 	select {

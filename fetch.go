@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,9 +61,7 @@ func (c *Consumer) fetch(ctx context.Context) {
 	// What was to be said by now comes before what was fetched: a topic that was made anew is
 	// read only after that was said.
 	c.mu.Lock()
-	for _, err := range c.report {
-		c.buffer = append(c.buffer, batch{err: err})
-	}
+	c.buffer = append(c.buffer, c.report...)
 	c.report = nil
 	c.mu.Unlock()
 	// The engine puts a loss of data behind what it has read again because of it.
@@ -128,13 +127,13 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 		return
 	}
 	c.budget.polled(p.Records)
-	first := p.Records[0].Offset
+	first, last := p.Records[0].Offset, p.Records[len(p.Records)-1].Offset
 	c.mu.Lock()
 	from, told := c.places.from[p.Topic][p.Partition]
 	if told && first < from {
 		c.places.back(p.Topic, p.Partition, first)
 	}
-	want, known := c.places.expect(p.Topic, p.Partition, p.Records[len(p.Records)-1].Offset+1)
+	want, known := c.places.expect(p.Topic, p.Partition, last+1)
 	c.mu.Unlock()
 	switch {
 	case told && first < from:
@@ -150,7 +149,10 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 	c.mu.Lock()
 	c.places.topicWorks(p.Topic)
 	c.places.topicWorks("") // fetching as such
-	c.buffer = append(c.buffer, batch{records: p.Records, topicID: topicID, losses: losses})
+	messages := slices.DeleteFunc(p.Records, func(r *kgo.Record) bool { return r.Attrs.IsControl() })
+	if len(messages) > 0 {
+		c.buffer = append(c.buffer, batch{records: messages, topicID: topicID, losses: losses})
+	}
 	c.mu.Unlock()
 }
 
@@ -186,34 +188,38 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 			p.Topic, p.Partition, bomb.Offset, maxBatchBytes, heaviestBatch)
 		return batch{err: err, past: &skip{topic: p.Topic, partition: p.Partition, offset: bomb.NextOffset}}
 	}
+	denied := errors.Is(err, kerr.TopicAuthorizationFailed)
 	c.mu.Lock()
 	at, _ := c.places.expect(p.Topic, p.Partition, -1)
 	what := fmt.Sprintf("%d/%d/%s", p.Partition, at, err)
 	if p.Topic == "" {
 		what = "frame" // whose length, which the error tells, may be another each time
 	}
-	fresh, ahead := c.places.isNews(p.Topic, what), ""
+	fresh, ahead := false, ""
+	if p.Topic == "" || p.Partition < 0 || denied {
+		fresh = c.places.isNews(p.Topic, what)
+	}
 	if fresh && p.Topic == "" {
 		ahead = c.places.ahead()
 	}
 	c.mu.Unlock()
-	if !fresh {
-		return batch{}
-	}
 	is := append(engineKinds(err), ErrConsumer, err)
 	switch {
-	case errors.Is(err, kerr.TopicAuthorizationFailed):
+	case fresh && denied:
 		return batch{err: fail(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.principal())}
 	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err):
 		return batch{} // heals by itself; a frame that is too large is none of these
-	case p.Topic == "":
+	case fresh && p.Topic == "":
 		return batch{err: fail(is, "kafka: fetching from %s: %s%s", strings.Join(c.brokers, ", "), reason(err), ahead)}
+	case fresh:
+		return batch{err: fail(is, "kafka: topic %s: %s", p.Topic, reason(err))}
+	case p.Topic != "" && p.Partition >= 0 && !denied:
+		if at < 0 {
+			at = p.LogStartOffset
+		}
+		c.holdUp(p.Topic, p.Partition, at, err)
 	}
-	err = fail(is, "kafka: topic %s partition %d, at offset %d: %s", p.Topic, p.Partition, at, reason(err))
-	if at < 0 {
-		return batch{err: err}
-	}
-	return batch{err: err, past: &skip{topic: p.Topic, partition: p.Partition, offset: at}} // the engine gave the partition up
+	return batch{}
 }
 
 // A skip is a place to go on at behind messages that cannot be read.
@@ -237,6 +243,7 @@ func (c *Consumer) pass(ctx context.Context) {
 	if ours {
 		c.places.reset(s.topic, s.partition, s.offset)
 	}
+	delete(c.held[s.topic], s.partition)
 	c.mu.Unlock()
 	if !ours {
 		return // another member meets it, or nobody
@@ -246,6 +253,7 @@ func (c *Consumer) pass(ctx context.Context) {
 		defer close(done)
 		c.handMarks() // those are before it
 		c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
+		c.letGo(s.topic, s.partition)
 	}()
 	select {
 	case <-done:

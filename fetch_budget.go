@@ -25,6 +25,7 @@ const (
 	// heaviestBatch is what one batch may take with what kgo makes of its messages, and
 	// maxBatchBytes what it may inflate to.
 	heaviestBatch = 32 << 20
+	smallBatch    = 1 << 20
 )
 
 // errOverBudget makes kgo ask for a batch again.
@@ -50,7 +51,9 @@ type budget struct {
 	brokers map[int32]bool // that were fetched from
 	fetch   int32          // what fetches ask for
 	refused bool           // something, since the last fetch came
-	own     int            // fetches of ours, not kgo's, that are on their way
+	silent  map[string]map[int32]silence
+	suspect func(topic string, part int32) // is called where a silence lasts
+	own     int                            // fetches of ours, not kgo's, that are on their way
 }
 
 // An inflated is a batch that kgo has.
@@ -64,8 +67,22 @@ type inflated struct {
 	polled      bool
 }
 
-func newBudget() *budget {
-	return &budget{brokers: make(map[int32]bool), fetch: budgetFetch}
+func newBudget(suspect func(topic string, part int32)) *budget {
+	return &budget{brokers: make(map[int32]bool), fetch: budgetFetch, silent: make(map[string]map[int32]silence), suspect: suspect}
+}
+
+// A silence is how many batches of a partition kgo has read without handing a message out.
+// So it does where transactions were aborted, and where a batch does not decode.
+type silence struct {
+	batches int
+	since   time.Time
+	asked   bool // suspect is
+}
+
+// lasts reports whether it is time to look. kgo asks for a batch that does not decode as
+// fast as it is answered, if there are other partitions.
+func (s silence) lasts() bool {
+	return !s.asked && s.batches > 5 && (s.batches > 100 || time.Since(s.since) > 2*time.Second)
 }
 
 func (b *budget) opts() []kgo.Opt {
@@ -86,8 +103,11 @@ func (b *budget) serve(client *kgo.Client) {
 func (b *budget) room() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.used == 0 {
+	switch {
+	case b.used == 0:
 		return heaviestBatch
+	case b.refused: // do not inflate in vain most of each batch that there is in a fetch
+		return min(max(budgetBytes-b.used, 0), smallBatch)
 	}
 	return max(budgetBytes-b.used, 0)
 }
@@ -117,7 +137,7 @@ func (b *budget) open(src []byte, codec kgo.CompressionCodecType, room int) (out
 	if err != nil {
 		return nil, 0, err
 	}
-	if cost, err = weigh(out); err == nil && cost > room {
+	if cost, _, err = weigh(out); err == nil && cost > room {
 		err = errTooLarge
 	}
 	return out, cost, err
@@ -155,12 +175,21 @@ func (b *budget) ask(size int32) {
 
 // OnFetchBatchRead is kgo's hook: a batch, which Decompress may have had just before, is
 // of a fetch from this broker.
-func (b *budget) OnFetchBatchRead(meta kgo.BrokerMetadata, _ string, _ int32, m kgo.FetchBatchMetrics) {
+func (b *budget) OnFetchBatchRead(meta kgo.BrokerMetadata, topic string, part int32, m kgo.FetchBatchMetrics) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.silent[topic][part]
+	if s.batches++; s.batches == 1 {
+		s.since = time.Now()
+	}
+	if s.lasts() {
+		s.asked = true
+		go b.suspect(topic, part)
+	}
+	set(b.silent, topic, part, s)
 	if m.CompressionType == uint8(kgo.CodecNone) {
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	for _, i := range slices.Backward(b.held) {
 		if !i.known && i.packed == m.CompressedBytes {
 			i.known, i.from = true, meta.NodeID
@@ -200,10 +229,25 @@ func (b *budget) drop(gone func(*inflated) bool) {
 	})
 }
 
-// polled makes room: kgo has handed these messages out.
+// speaks ends what is known of a silence.
+func (b *budget) speaks(topic string, part int32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.silent[topic], part)
+}
+
+// owns notes that n more fetches of ours are on their way.
+func (b *budget) owns(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.own += n
+}
+
+// polled makes room: kgo has handed out these messages of a partition.
 func (b *budget) polled(records []*kgo.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	delete(b.silent[records[0].Topic], records[0].Partition)
 	if len(b.held) == 0 {
 		return
 	}

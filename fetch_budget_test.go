@@ -60,7 +60,7 @@ const largest = 64<<20 + 15<<20
 // What a Consumer holds is bounded, however much its batches inflate to. All of them are
 // read, each once and in order.
 func TestConsumerMemory(t *testing.T) {
-	const batches, size = 40, 14 << 20
+	const batches, size = 12, 14 << 20
 	for name, codec := range codecs {
 		for partitions, group := range map[int]string{1: "", 100: "g"} {
 			t.Run(fmt.Sprintf("%s, %d partitions, group=%s", name, partitions, group), func(t *testing.T) {

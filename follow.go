@@ -151,6 +151,9 @@ func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
 	c.mu.Unlock()
 	another := was.id != now.id && was.id != noTopicID || was.id == noTopicID && purged
 	if another {
+		c.mu.Lock()
+		c.letAllGo(topic)
+		c.mu.Unlock()
 		c.remake(ctx, topic, now)
 	}
 	c.mu.Lock()

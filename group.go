@@ -277,6 +277,10 @@ func (c *Consumer) losing(parts map[string][]int32, tell bool) (marks map[string
 		for _, id := range ids {
 			set(c.places.lost, topic, id, c.places.losses)
 			delete(c.places.owned[topic], id)
+			if c.held[topic][id] != nil {
+				delete(c.held[topic], id)
+				c.letGo(topic, id)
+			}
 			delete(c.places.from[topic], id)
 			delete(c.places.want[topic], id)
 			delete(c.places.read[topic], id)

@@ -194,25 +194,28 @@ const (
 // again and again without a word.
 var errNoRecords = errors.New("its messages do not decode")
 
-// weigh returns how much memory the records of a batch take once kgo has decoded them.
-func weigh(in []byte) (int, error) {
+// weigh returns how much memory the records of a batch take once kgo has decoded them, and
+// how many there are.
+func weigh(in []byte) (cost, n int, err error) {
 	if len(in) > 16 && in[0] == 0 && in[16] <= 1 {
-		return weighOld(in)
+		cost, n = weighOld(in)
+		return cost, n, nil
 	}
-	bytes := len(in)
+	cost = len(in)
 	for len(in) > 0 {
-		length, n := binary.Varint(in)
-		if n <= 0 || length < 0 || length > int64(len(in)-n) {
-			return 0, errNoRecords
+		length, head := binary.Varint(in)
+		if head <= 0 || length < 0 || length > int64(len(in)-head) {
+			return 0, 0, errNoRecords
 		}
-		headers, ok := countHeaders(in[n : n+int(length)])
+		headers, ok := countHeaders(in[head : head+int(length)])
 		if !ok {
-			return 0, errNoRecords
+			return 0, 0, errNoRecords
 		}
-		bytes += decodedRecord + headers*decodedHeader
-		in = in[n+int(length):]
+		n++
+		cost += decodedRecord + headers*decodedHeader
+		in = in[head+int(length):]
 	}
-	return bytes, nil
+	return cost, n, nil
 }
 
 // countHeaders walks a record up to its headers.
@@ -248,16 +251,17 @@ func countHeaders(in []byte) (n int, ok bool) {
 }
 
 // weighOld does the same with messages as they were before Kafka 0.11.
-func weighOld(in []byte) (int, error) {
+func weighOld(in []byte) (cost, n int) {
 	const head, each = 12, 400
-	bytes := len(in)
+	cost = len(in)
 	for len(in) > head {
 		length := uint64(binary.BigEndian.Uint32(in[8:])) + head
 		if length > uint64(len(in)) {
 			break // as kgo does
 		}
-		bytes += each
+		n++
+		cost += each
 		in = in[length:]
 	}
-	return bytes, nil
+	return cost, n
 }
