@@ -81,10 +81,12 @@ func fail(is []error, format string, args ...any) error {
 // bounded length, without this package's prefix.
 func reason(err error) string {
 	limit := maxText
-	_, ours := err.(*failure) //nolint:errorlint // its own text is meant
-	switch {
-	case ours:
+	switch err.(type) { //nolint:errorlint // its own text is meant
+	case *failure, *StatusError, *ReservedError:
 		limit = maxOwnText
+	}
+	switch {
+	case limit == maxOwnText:
 	case errors.Is(err, kerr.IllegalSaslState):
 		// Its text tells of the protocol. It may be joined to itself, for each broker.
 		return "a broker takes no new login within a second of the last one: in the last moments of a token, put a newer one in its place"
@@ -282,8 +284,12 @@ func (e *StatusError) Error() string {
 	if e.Attempts > 1 {
 		fmt.Fprintf(&b, " (%d attempts)", e.Attempts)
 	}
-	if e.advice != "" {
-		fmt.Fprintf(&b, ": %s", e.advice)
+	switch said := b.String(); {
+	case e.advice == "":
+	case strings.HasSuffix(said, "."):
+		b.WriteString(" " + strings.ToUpper(e.advice[:1]) + e.advice[1:])
+	default:
+		b.WriteString("; " + e.advice)
 	}
 	return b.String()
 }

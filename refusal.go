@@ -32,12 +32,19 @@ func kafkaRefusal(addr, tok string, challenge []byte) error {
 	default:
 		b.WriteString(": " + strings.Join(d.Maybe, ", or "))
 	}
-	fmt.Fprintf(&b, "; the token says %s", d.Says)
-	if place := tokenPlaces.of(tok); place != "" {
-		b.WriteString(" (found at " + place + ")")
-	}
+	b.WriteString("; " + whatTokenSays(tok, d))
 	b.WriteString("; the reason is in the broker's log")
 	return fail([]error{ErrAuthentication, kerr.SaslAuthenticationFailed}, "kafka: %s", cleanTextN(b.String(), maxOwnText))
+}
+
+// whatTokenSays returns a clause about tok: its claims and, if FindToken has found it,
+// where.
+func whatTokenSays(tok string, d token.Description) string {
+	says := "the token says " + d.Says
+	if place := tokenPlaces.of(tok); place != "" {
+		says += " (found at " + place + ")"
+	}
+	return says
 }
 
 // readChallenge returns the status of a challenge and all that it says (RFC 7628,

@@ -124,11 +124,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	c.http = newHTTPClient(cfg, c.trust)
 	if c.token == nil {
-		host := service.Hostname()
-		c.token = ReloadToken(FindToken(TokenQuery{
-			Audience: []string{"https://" + host, host},
-			Scopes:   []string{"gracedb.read"},
-		}), 5*time.Minute)
+		c.token = ReloadToken(FindToken(tokenQueryFor(service.Hostname())), 5*time.Minute)
 	}
 	if c.retries == 0 {
 		c.retries, c.untilDeadline = 5, true

@@ -10,6 +10,9 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // advice returns what to do about an answer that is not the one hoped for; "" if that
@@ -19,6 +22,8 @@ func (a *answer) advice() string {
 	switch {
 	case a.status/100 == 2 && page:
 		return "a page instead of data: is ServiceURL right, or does a login stand before it?"
+	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
+		return a.tokenAdvice()
 	case a.status == http.StatusNotFound:
 		return a.x.notFound
 	case a.status == http.StatusServiceUnavailable:
@@ -27,6 +32,31 @@ func (a *answer) advice() string {
 		return "the web server there does not reach GraceDB, which may be restarting"
 	}
 	return ""
+}
+
+// tokenAdvice says of a token what it says itself, and, if it was refused, why, as far
+// as that can be seen here: GraceDB has one text for all that is wrong with a token.
+func (a *answer) tokenAdvice() string {
+	var b strings.Builder
+	now, host := time.Now(), a.x.url.Hostname()
+	if refusesToken(a.status, a.body) {
+		wanted := tokenQueryFor(host)
+		b.WriteString("GraceDB says the same of every token that it does not take: ")
+		switch faults := token.Query(wanted).Faults(a.claims, now); {
+		case len(a.claims.Scopes)+len(a.claims.Audience) == 0 && a.claims.Subject == "":
+		case len(faults) > 0:
+			b.WriteString(strings.Join(faults, "; ") + "; ")
+		default:
+			b.WriteString("its issuer or its sub may be unknown there, or the clocks differ; ")
+		}
+	}
+	b.WriteString(whatTokenSays(a.token, token.Describe(a.token, host, now)))
+	return cleanTextN(redact(b.String(), a.token), maxText)
+}
+
+// tokenQueryFor returns what a GraceDB on a host wants of a token.
+func tokenQueryFor(host string) TokenQuery {
+	return TokenQuery{Audience: []string{"https://" + host, host}, Scopes: []string{"gracedb.read"}}
 }
 
 // explain puts with the failure of a try to get an answer what to do about it.

@@ -2,10 +2,12 @@ package gracedb_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,5 +106,75 @@ func TestRefusedTokenIsReplaced(t *testing.T) {
 	}
 	if _, err := client.CreateEvent(t.Context(), event()); err != nil || s.Count("create") != 4 {
 		t.Errorf("the next one: %v, %d requests", err, s.Count("create"))
+	}
+}
+
+// The server has one text for every token that it refuses, so the error says what the
+// token does, and what of it is wrong if that can be seen from here.
+func TestRefusedTokenText(t *testing.T) {
+	stranger, err := testauth.NewIssuer("https://stranger.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const everyToken = "Authentication credentials were not provided. GraceDB says the same of every token that it does not take: "
+	for _, tt := range []struct {
+		name   string
+		claims testauth.Claims
+		from   *testauth.Issuer // nil: the server's
+		edit   func(*gracetest.Config)
+		want   []string
+	}{
+		{name: "scope", claims: testauth.Claims{Scope: "openid profile"}, want: []string{
+			everyToken + "it lacks the scope gracedb.read; the token says sub alice, aud ANY, iss https://issuer.test, scope openid profile, kid ", "(in 2h",
+		}},
+		{name: "audience", claims: testauth.Claims{Audience: []string{"https://other.test"}, Scope: "openid"}, want: []string{
+			everyToken + "it lacks the scope gracedb.read; its audience is not https://127.0.0.1; the token says sub alice, aud https://other.test, ",
+		}},
+		{name: "not yet", claims: testauth.Claims{NotBefore: time.Now().Add(time.Hour)}, want: []string{everyToken + "it is not valid yet (for another "}},
+		{name: "issuer", from: stranger, want: []string{
+			everyToken + "its issuer or its sub may be unknown there, or the clocks differ; the token says sub alice, aud ANY, iss https://stranger.test, scope gracedb.read kafka.consume, ",
+		}},
+		{name: "user", claims: testauth.Claims{Subject: "mallory\x1b[31m"}, edit: func(c *gracetest.Config) { c.Inactive = []string{"mallory\x1b[31m"} }, want: []string{
+			"403 Forbidden: User inactive or deleted. The token says sub mallory[31m, ",
+		}},
+		{name: "pipeline", edit: func(c *gracetest.Config) { c.Forbidden = []string{"gstlal"} }, want: []string{
+			"You don't have permission on this pipeline. The token says sub alice, aud ANY, ",
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := gracetest.Config{}
+			if tt.edit != nil {
+				tt.edit(&cfg)
+			}
+			s := newService(t, cfg, nil)
+			issuer := tt.from
+			if issuer == nil {
+				issuer = s.Issuer()
+			}
+			token, err := issuer.Token(tt.claims)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := s.HTTPClient()
+			defer h.CloseIdleConnections()
+			for _, name := range []string{"SCITOKEN", "SCITOKEN_FILE", "_CONDOR_CREDS"} {
+				t.Setenv(name, "")
+			}
+			t.Setenv("BEARER_TOKEN", token)
+			c := newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: h})
+			_, err = c.CreateEvent(t.Context(), event())
+			if !errors.Is(err, gracedb.ErrAuthentication) {
+				t.Fatalf("%v is not ErrAuthentication", err)
+			}
+			t.Log(err)
+			for _, want := range append(tt.want, "(found at $BEARER_TOKEN)") {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v\ndoes not say %q", err, want)
+				}
+			}
+			if parts := strings.Split(token, "."); strings.Contains(err.Error(), parts[1][:12]) || strings.ContainsAny(err.Error(), "\x1b\n") {
+				t.Errorf("%q shows the token, or controls the terminal", err)
+			}
+		})
 	}
 }

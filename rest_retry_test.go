@@ -72,6 +72,7 @@ func TestRetryTable(t *testing.T) {
 		{"400", gracetest.Fault{Status: 400}, tries{1, no}, tries{1, no}, false},
 		{"401", gracetest.Fault{Status: 401}, tries{1, no}, tries{1, no}, false},
 		{"403", gracetest.Fault{Status: 403}, tries{1, no}, tries{1, no}, false},
+		{"403 for a token, no other", gracetest.Fault{Status: 403, Body: `{"detail": "Authentication credentials were not provided."}`}, tries{1, no}, tries{1, no}, false},
 		{"404", gracetest.Fault{Status: 404}, tries{1, no}, tries{1, no}, false},
 		{"408", gracetest.Fault{Status: 408}, tries{6, fast}, tries{1, no}, false},
 		{"409", gracetest.Fault{Status: 409}, tries{1, no}, tries{1, no}, false},

@@ -40,24 +40,36 @@ func TestTextsOfHTTP(t *testing.T) {
 		kind error // nil: a StatusError
 		want []string
 	}{
-		{"entities", answers(400, "application/json", `{"error": "labels: [&quot;INJ&quot;] &amp; &#x27;x&#x27; &lt;b&gt;"}`), nil,
-			[]string{`400 Bad Request: labels: ["INJ"] & 'x' <b>`}},
-		{"login page", answers(200, html, "<!DOCTYPE html><html><head><title>LIGO Login</title>"), nil,
-			[]string{"the answer is not a JSON object", "LIGO Login", "a page instead of data: is ServiceURL right, or does a login stand before it?"}},
+		{
+			"entities", answers(400, "application/json", `{"error": "labels: [&quot;INJ&quot;] &amp; &#x27;x&#x27; &lt;b&gt;"}`), nil,
+			[]string{`400 Bad Request: labels: ["INJ"] & 'x' <b>`},
+		},
+		{
+			"login page", answers(200, html, "<!DOCTYPE html><html><head><title>LIGO Login</title>"), nil,
+			[]string{"the answer is not a JSON object", "LIGO Login", "a page instead of data: is ServiceURL right, or does a login stand before it?"},
+		},
 		{"login page that calls itself JSON", answers(200, "application/json", "\n<html>"), nil, []string{"a page instead of data"}},
-		{"404 on the root", answers(404, html, "Not Found"), nil,
-			[]string{"404 Not Found: Not Found", "is ServiceURL right? It usually ends in /api/"}},
-		{"GraceDB down", answers(503, html, "<h1>503 Service Unavailable</h1>"), nil,
-			[]string{"503 Service Unavailable", "GraceDB is down for a while, or overloaded"}},
+		{
+			"404 on the root", answers(404, html, "Not Found"), nil,
+			[]string{"404 Not Found: Not Found", "is ServiceURL right? It usually ends in /api/"},
+		},
+		{
+			"GraceDB down", answers(503, html, "<h1>503 Service Unavailable</h1>"), nil,
+			[]string{"503 Service Unavailable", "GraceDB is down for a while, or overloaded"},
+		},
 		{"GraceDB behind a gateway", answers(502, html, "<h1>502 Bad Gateway</h1>"), nil, []string{"does not reach GraceDB, which may be restarting"}},
-		{"GraceDB away", func(t *testing.T) error { return errorAt(t, "http://"+closedPort(t)+"/api/") }, gracedb.ErrConnection,
-			[]string{"connection refused", "GraceDB is away, or ServiceURL is wrong"}},
+		{
+			"GraceDB away", func(t *testing.T) error { return errorAt(t, "http://"+closedPort(t)+"/api/") }, gracedb.ErrConnection,
+			[]string{"connection refused", "GraceDB is away, or ServiceURL is wrong"},
+		},
 		{"unknown host", func(t *testing.T) error {
 			return dialFails(t, &net.DNSError{Err: "no such host", Name: "gracedb.nowhere.test", IsNotFound: true})
 		}, gracedb.ErrConnection, []string{"lookup gracedb.nowhere.test: no such host", "is ServiceURL right?"}},
 
-		{"authority", func(t *testing.T) error { return errorAt(t, newService(t, gracetest.Config{}, nil).URL()) }, gracedb.ErrConnection,
-			[]string{"the certificate's authority is not trusted (set CAFile", "x509: certificate signed by unknown authority"}},
+		{
+			"authority", func(t *testing.T) error { return errorAt(t, newService(t, gracetest.Config{}, nil).URL()) }, gracedb.ErrConnection,
+			[]string{"the certificate's authority is not trusted (set CAFile", "x509: certificate signed by unknown authority"},
+		},
 		{"another authority", func(t *testing.T) error {
 			authority, err := testauth.NewAuthority()
 			if err != nil {
@@ -65,10 +77,13 @@ func TestTextsOfHTTP(t *testing.T) {
 			}
 			return errorWithCA(t, gracetest.Config{}, authority.PEM())
 		}, gracedb.ErrConnection, []string{"the certificate's authority is not in CAFile ", "ca.pem"}},
-		{"another host", func(t *testing.T) error {
-			return errorWithCA(t, gracetest.Config{Hosts: []string{"elsewhere.test"}}, nil)
+		{
+			"another host", func(t *testing.T) error {
+				return errorWithCA(t, gracetest.Config{Hosts: []string{"elsewhere.test"}}, nil)
+			},
+			gracedb.ErrConnection,
+			[]string{"the certificate is for another host name (a wrong ServiceURL)", "127.0.0.1"},
 		},
-			gracedb.ErrConnection, []string{"the certificate is for another host name (a wrong ServiceURL)", "127.0.0.1"}},
 
 		{"no scheme", serviceURL("gracedb-test.ligo.org/api/"), gracedb.ErrConfig, []string{"no scheme: write https://"}},
 		{"no scheme, but a port", serviceURL("gracedb-test.ligo.org:443/api/"), gracedb.ErrConfig, []string{"no scheme: write https://"}},
@@ -76,19 +91,31 @@ func TestTextsOfHTTP(t *testing.T) {
 		{"space behind", serviceURL("https://gracedb-test.ligo.org/api/ "), gracedb.ErrConfig, []string{"spaces: remove them"}},
 		{"space before", serviceURL(" https://gracedb-test.ligo.org/api/"), gracedb.ErrConfig, []string{"spaces: remove them"}},
 		{"newline", serviceURL("https://gracedb-test.ligo.org/api/\n"), gracedb.ErrConfig, []string{"spaces: remove them"}},
-		{"version", serviceURL("https://gracedb-test.ligo.org/api/v2/"), gracedb.ErrConfig,
-			[]string{`ends in a version of the API: give the root, such as "https://gracedb-test.ligo.org/api/"`, "APIVersion"}},
-		{"version without a slash", serviceURL("https://gracedb-test.ligo.org/api/v1"), gracedb.ErrConfig,
-			[]string{`such as "https://gracedb-test.ligo.org/api/"`}},
+		{
+			"version", serviceURL("https://gracedb-test.ligo.org/api/v2/"), gracedb.ErrConfig,
+			[]string{`ends in a version of the API: give the root, such as "https://gracedb-test.ligo.org/api/"`, "APIVersion"},
+		},
+		{
+			"version without a slash", serviceURL("https://gracedb-test.ligo.org/api/v1"), gracedb.ErrConfig,
+			[]string{`such as "https://gracedb-test.ligo.org/api/"`},
+		},
 
-		{"proxy refuses", proxyAnswers("403 Forbidden", 1), gracedb.ErrConnection,
-			[]string{"the proxy 127.0.0.1:", " of $HTTPS_PROXY refused: 403 Forbidden (set NO_PROXY if GraceDB can be reached without)"}},
-		{"proxy wants a login", proxyAnswers("407 Proxy Authentication Required", 1), gracedb.ErrConnection,
-			[]string{" refused: 407 Proxy Authentication Required (set NO_PROXY"}},
-		{"proxy does not reach GraceDB", proxyAnswers("502 Bad Gateway", 2), gracedb.ErrConnection,
-			[]string{" of $HTTPS_PROXY refused: 502 Bad Gateway", "(2 attempts)"}},
-		{"proxy that is dead", func(t *testing.T) error { return throughProxy(t, closedPort(t)) }, gracedb.ErrConnection,
-			[]string{"the proxy of $HTTPS_PROXY cannot be used (set NO_PROXY if GraceDB can be reached without): proxyconnect tcp: dial tcp 127.0.0.1:", "connection refused"}},
+		{
+			"proxy refuses", proxyAnswers("403 Forbidden", 1), gracedb.ErrConnection,
+			[]string{"the proxy 127.0.0.1:", " of $HTTPS_PROXY refused: 403 Forbidden (set NO_PROXY if GraceDB can be reached without)"},
+		},
+		{
+			"proxy wants a login", proxyAnswers("407 Proxy Authentication Required", 1), gracedb.ErrConnection,
+			[]string{" refused: 407 Proxy Authentication Required (set NO_PROXY"},
+		},
+		{
+			"proxy does not reach GraceDB", proxyAnswers("502 Bad Gateway", 2), gracedb.ErrConnection,
+			[]string{" of $HTTPS_PROXY refused: 502 Bad Gateway", "(2 attempts)"},
+		},
+		{
+			"proxy that is dead", func(t *testing.T) error { return throughProxy(t, closedPort(t)) }, gracedb.ErrConnection,
+			[]string{"the proxy of $HTTPS_PROXY cannot be used (set NO_PROXY if GraceDB can be reached without): proxyconnect tcp: dial tcp 127.0.0.1:", "connection refused"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.err(t)

@@ -13,7 +13,7 @@ import (
 // A Description is what can be told of a token that a receiver has refused. Its texts
 // hold claims as they are: clean them before showing them.
 type Description struct {
-	Says   string   // sub, aud, iss, kid, iat and exp
+	Says   string   // sub, aud, iss, scope, kid, iat and exp
 	Causes []string // why Apache Kafka (4.3.1, 4.4.0) refuses every such token
 	Maybe  []string // why this broker may refuse it
 }
@@ -46,7 +46,7 @@ func Describe(raw, host string, now time.Time) Description {
 	d := Description{
 		Says: strings.Join([]string{
 			claims.named("sub"), "aud " + clip(cmpOrText(strings.Join(texts(claims["aud"]), " "), "none")), claims.named("iss"),
-			"kid " + clip(cmpOrText(kid, "none")), claims.dated("iat", now), claims.dated("exp", now),
+			"scope " + clip(cmpOrText(strings.Join(texts(cmpOr(claims["scope"], claims["scp"])), " "), "none")), "kid " + clip(cmpOrText(kid, "none")), claims.dated("iat", now), claims.dated("exp", now),
 		}, ", "),
 		Causes: claims.faults(now),
 	}

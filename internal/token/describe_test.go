@@ -58,12 +58,12 @@ func TestDescribe(t *testing.T) {
 func TestDescribeSays(t *testing.T) {
 	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	d := Describe(mint(claims{"sub": "alice", "aud": []string{"ANY", "b"}, "iss": "https://i.test", "iat": at.Add(-time.Hour).Unix(), "exp": at.Add(2 * time.Hour).Unix()}), "h", at)
-	if want := "sub alice, aud ANY b, iss https://i.test, kid "; !strings.HasPrefix(d.Says, want) ||
+	if want := "sub alice, aud ANY b, iss https://i.test, scope gracedb.read, kid "; !strings.HasPrefix(d.Says, want) ||
 		!strings.HasSuffix(d.Says, ", iat 2026-11-30T11:00:00Z (1h ago), exp 2026-11-30T14:00:00Z (in 2h)") {
 		t.Errorf("%q, want %q…", d.Says, want)
 	}
 	long := strings.Repeat("é", 5000)
-	if d := Describe(mint(claims{"sub": long, "iss": long, "aud": []string{long, long}}), "h", at); len(d.Says) > 500 {
+	if d := Describe(mint(claims{"sub": long, "iss": long, "aud": []string{long, long}}), "h", at); len(d.Says) > 600 {
 		t.Errorf("%d bytes", len(d.Says))
 	}
 	for _, raw := range []string{"", "opaque", "a.b", "a.b.c", "e30.bnVsbA.x", "bnVsbA.e30.x", strings.Repeat(".", 100_000)} {

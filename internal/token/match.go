@@ -29,9 +29,7 @@ const (
 //	6  as 4 or 5, under a minute left
 //	8  and more: not valid yet
 func (q Query) score(c Claims, now time.Time) int {
-	explicit := len(q.Audience) == 0 || slices.ContainsFunc(q.Audience, func(want string) bool {
-		return slices.ContainsFunc(c.Audience, func(have string) bool { return sameAudience(want, have) })
-	})
+	explicit := q.names(c)
 	score := 5
 	switch scopes := allowsAll(c.Scopes, q.Scopes); {
 	case scopes && explicit:
@@ -48,6 +46,27 @@ func (q Query) score(c Claims, now time.Time) int {
 		score += 8
 	}
 	return score
+}
+
+// names reports whether c is for one of the audiences by name.
+func (q Query) names(c Claims) bool {
+	return len(q.Audience) == 0 || slices.ContainsFunc(q.Audience, func(want string) bool {
+		return slices.ContainsFunc(c.Audience, func(have string) bool { return sameAudience(want, have) })
+	})
+}
+
+// Faults returns why a receiver that wants what q asks for refuses c at the time now.
+func (q Query) Faults(c Claims, now time.Time) (faults []string) {
+	if ahead := c.NotBefore.Sub(now); ahead > leeway {
+		faults = append(faults, "it is not valid yet (for another "+Span(ahead)+" by this machine's clock)")
+	}
+	if !allowsAll(c.Scopes, q.Scopes) {
+		faults = append(faults, "it lacks the scope "+strings.Join(q.Scopes, " "))
+	}
+	if !q.names(c) && !c.anyAudience {
+		faults = append(faults, "its audience is not "+q.Audience[0])
+	}
+	return faults
 }
 
 // matches reports whether a score stands for a token that q asks for.
