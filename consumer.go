@@ -2,14 +2,12 @@ package gracedb
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -378,43 +376,6 @@ func (c *Consumer) Check(ctx context.Context) error {
 			return err
 		}
 		return checkLeaders(states, topics...)
-	})
-}
-
-// mark notes that a message is done, if there is one, and its topic is.
-func (c *Consumer) mark(t taken) {
-	r := t.Record
-	if c.group == "" || r == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.places.isOld(r.Topic, t.topicID) {
-		return
-	}
-	set(c.places.done, r.Topic, r.Partition, kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1})
-	c.markLater(r.Topic, r.Partition)
-}
-
-// Commit stores the position after the last message returned, if there is a
-// group. Without it, a message is marked done when the next is asked for, and
-// marks are stored within a second, at a rebalance and by Close.
-func (c *Consumer) Commit(ctx context.Context) error {
-	if c.isClosed() {
-		return c.errClosed()
-	}
-	if c.group == "" {
-		return nil
-	}
-	current := c.current
-	return c.await(ctx, running, "committing", func(ctx context.Context) error {
-		c.mark(current)
-		c.handMarks()
-		err := c.client.CommitMarkedOffsets(ctx)
-		if errors.Is(err, kerr.UnknownTopicID) {
-			return fail([]error{err}, "kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost", cleanText(c.group))
-		}
-		return err
 	})
 }
 

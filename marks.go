@@ -1,8 +1,11 @@
 package gracedb
 
 import (
+	"context"
+	"errors"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -16,6 +19,21 @@ const (
 	markEvery       = 100 * time.Millisecond
 	autoCommitEvery = 800 * time.Millisecond
 )
+
+// mark notes that a message is done, if there is one, and its topic is.
+func (c *Consumer) mark(t taken) {
+	r := t.Record
+	if c.group == "" || r == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.places.isOld(r.Topic, t.topicID) {
+		return
+	}
+	set(c.places.done, r.Topic, r.Partition, kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1})
+	c.markLater(r.Topic, r.Partition)
+}
 
 // markLater makes the engine be told of what is done in a partition. It is called with c.mu
 // held.
@@ -63,4 +81,26 @@ func (p *places) takeMarks() map[string]map[int32]kgo.EpochOffset {
 	}
 	clear(p.marked)
 	return marks
+}
+
+// Commit stores the position after the last message returned, if there is a
+// group. Without it, a message is marked done when the next is asked for, and
+// marks are stored within a second, at a rebalance and by Close.
+func (c *Consumer) Commit(ctx context.Context) error {
+	if c.isClosed() {
+		return c.errClosed()
+	}
+	if c.group == "" {
+		return nil
+	}
+	current := c.current
+	return c.await(ctx, running, "committing", func(ctx context.Context) error {
+		c.mark(current)
+		c.handMarks()
+		err := c.client.CommitMarkedOffsets(ctx)
+		if errors.Is(err, kerr.UnknownTopicID) {
+			return fail([]error{err}, "kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost", cleanText(c.group))
+		}
+		return err
+	})
 }
