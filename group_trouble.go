@@ -114,6 +114,6 @@ func (c *Consumer) logStarts(at map[string]map[int32]kgo.EpochOffset) {
 			starts = append(starts, fmt.Sprintf("%d at %s", part, where))
 		}
 		c.log.Info("gracedb: kafka: the group has no position (it is new, or its position has expired), and starts where it says here",
-			"group", c.group, "topic", topic, "fromBeginning", c.fromBeginning, "partitions", shortList(starts))
+			"group", c.group, "topic", topic, "from_beginning", c.fromBeginning, "partitions", shortList(starts))
 	}
 }

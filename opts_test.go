@@ -26,7 +26,7 @@ var allowedOpts = []any{
 	kgo.RackAwarePartitioning, kgo.ProduceRequestTimeout, kgo.ProducerOnDataLossDetected, kgo.ProducerLinger,
 	kgo.FetchMaxWait, kgo.FetchMinBytes, kgo.MaxConcurrentFetches, kgo.Rack, kgo.BalanceRacks, kgo.FetchIsolationLevel,
 	kgo.DisableFetchSessions, kgo.ConsumePreferringLagFn, kgo.RecheckPreferredReplicaInterval,
-	kgo.Balancers, kgo.SessionTimeout, kgo.RebalanceTimeout, kgo.HeartbeatInterval, kgo.RequireStableFetchOffsets,
+	kgo.Balancers, kgo.SessionTimeout, kgo.RebalanceTimeout, kgo.HeartbeatInterval, kgo.RequireStableFetchOffsets, //nolint:staticcheck // some still use it
 	kgo.OnOffsetsFetched, kgo.AutoCommitInterval, kgo.AutoCommitMarks, kgo.InstanceID, kgo.AutoCommitCallback,
 }
 

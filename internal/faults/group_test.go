@@ -3,7 +3,6 @@ package faults
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -75,6 +74,8 @@ type blocker struct {
 	open chan struct{} // closed to let go
 }
 
+func (b *blocker) Enabled(context.Context, slog.Level) bool { return true }
+
 func (b *blocker) Handle(ctx context.Context, r slog.Record) error {
 	if strings.Contains(r.Message, b.text) {
 		select {
@@ -93,7 +94,7 @@ func (b *blocker) Handle(ctx context.Context, r slog.Record) error {
 func TestPollWhileTheGroupIsLocked(t *testing.T) {
 	virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
 		b := &blocker{
-			Handler: slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}), text: "updated committed",
+			Handler: slog.DiscardHandler, text: "updated committed",
 			shut: make(chan struct{}, 1), held: make(chan struct{}), open: make(chan struct{}),
 		}
 		group := func(c *gracedb.ConsumerConfig) { c.GroupID, c.Cluster.Logger = "g", slog.New(b) }
