@@ -164,7 +164,8 @@ func (r *reloader) ask(ctx context.Context, cancel context.CancelFunc) *flight {
 		// Deferred, so that even a source that panics leaves nobody waiting.
 		defer func() {
 			if p := recover(); p != nil {
-				err = fmt.Errorf("the token source panicked: %s", redact(cleanText(fmt.Sprint(p)), r.heldRaw()))
+				tokensShown.note(r.heldRaw())
+				err = fmt.Errorf("the token source panicked: %s", cleanText(fmt.Sprint(p)))
 			}
 			r.land(ctx, f, raw, err)
 		}()

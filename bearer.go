@@ -3,6 +3,8 @@ package gracedb
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -67,6 +69,7 @@ func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session
 		if err := m.watch.held(tok); err != nil {
 			return nil, nil, temporary{err}
 		}
+		tokensShown.note(tok)
 		auth := oauth.Auth{Token: tok}
 		_, first, err := auth.AsMechanism().Authenticate(ctx, host)
 		if err != nil {
@@ -136,6 +139,11 @@ type bearerSession struct {
 	claims token.Claims
 	host   string
 	asked  time.Time // when the source was asked for the token
+}
+
+// Format writes what s is, whatever the verb: fmt would write the token.
+func (*bearerSession) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "a session of gracedb.OAuthBearer")
 }
 
 // Challenge ends the exchange. An empty answer means success; anything else is the

@@ -166,7 +166,9 @@ type dialError struct {
 	err  error
 }
 
-func (e *dialError) Error() string   { return fmt.Sprintf("%s: %s", e.addr, e.err) }
+func (e *dialError) Error() string {
+	return withoutTokens(fmt.Sprintf("%s: %s", e.addr, e.err)) // brokers name the addresses
+}
 func (e *dialError) Unwrap() error   { return e.err }
 func (e *dialError) Temporary() bool { return true }
 

@@ -3,6 +3,7 @@ package gracedb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -49,7 +50,10 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 			told = told || dial || errors.Is(v, ErrAuthentication) // authWatch tells
 		case string:
 			text = cleanText(v)
+		case nil, bool, int, int16, int32, int64, uint64, float64, time.Duration, time.Time:
+			continue
 		default:
+			keyvals[i] = cleanText(fmt.Sprint(v))
 			continue
 		}
 		keyvals[i] = text

@@ -29,7 +29,8 @@ import (
 //	ErrConnection           cannot be reached: name, network, TLS, no answer
 //	ErrTopic                a topic does not exist or is not allowed
 //
-// No error text, of whatever kind, holds a token.
+// No error text, of whatever kind, holds a token, or 12 letters of one in a row. A cause
+// that would show one can be found with errors.Is, but not with errors.As.
 var (
 	ErrKafka          error = &kind{text: "kafka failure"}
 	ErrProducer       error = &kind{text: "kafka producer failure", parent: ErrKafka}
@@ -71,7 +72,11 @@ func (f *failure) Unwrap() []error { return f.is }
 // into is; whoever calls puts what is worth reading of them into the text,
 // through reason.
 func fail(is []error, format string, args ...any) error {
-	return &failure{text: fmt.Sprintf(format, args...), is: is}
+	is = slices.Clone(is)
+	for i, err := range is {
+		is[i] = veil(err)
+	}
+	return &failure{text: withoutTokens(fmt.Sprintf(format, args...)), is: is}
 }
 
 // reason returns the text of err to stand inside another error: in one line, of

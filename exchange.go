@@ -64,6 +64,7 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 				return a, a.failure(err, err, last)
 			}
 		}
+		tokensShown.note(t.raw)
 		a.token, a.claims = t.raw, t.claims
 		wait, err := c.try(ctx, &a)
 		if err == nil {
@@ -143,7 +144,7 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 	case good:
 		return 0, nil
 	}
-	status := statusError(resp, body, a.token)
+	status := statusError(resp, body)
 	status.Attempts, status.advice = a.tries, a.advice()
 	return refusal(a, status.StatusCode), status
 }
@@ -230,7 +231,7 @@ func (x exchange) request(ctx context.Context, token string) (*http.Request, err
 // failure returns an error about the exchange that reads as cause does and is all
 // of is, where a nil is left out.
 func (a *answer) failure(cause error, is ...error) error {
-	text := redact(reason(cause), a.token)
+	text := reason(cause)
 	if a.tries > 1 {
 		text += fmt.Sprintf(" (%d attempts)", a.tries)
 	}
@@ -253,10 +254,10 @@ func (a *answer) interrupted(ctx context.Context, last error) error {
 func (a *answer) unexpected(format string, args ...any) error {
 	status := &StatusError{
 		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries, advice: a.advice(),
-		Body: cleanTextN(redact(string(a.body[:min(len(a.body), maxErrorReply)]), a.token), maxErrorBody),
+		Body: cleanTextN(string(a.body[:min(len(a.body), maxErrorReply)]), maxErrorBody),
 	}
 	inner := fail(nil, format, args...)
-	status.Messages = []string{redact("the answer "+reason(inner), a.token)}
+	status.Messages = []string{"the answer " + reason(inner)}
 	return status
 }
 
@@ -271,9 +272,9 @@ func (c *Client) created(ctx context.Context, a *answer, err error) (created, er
 		a.unanswered = true
 		return created{}, a.unexpected("%s", reason(err))
 	}
-	made.Submitter = cleanText(redact(made.Submitter, a.token))
+	made.Submitter = cleanText(made.Submitter)
 	for i, w := range made.Warnings {
-		made.Warnings[i] = cleanText(redact(w, a.token))
+		made.Warnings[i] = cleanText(w)
 	}
 	if made.damaged {
 		c.log.WarnContext(ctx, "gracedb: the server's answer is too long or damaged: only the graceid could be read of it",

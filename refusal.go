@@ -17,14 +17,14 @@ import (
 // kafkaRefusal turns a broker's challenge into an error. Kafka says no more than
 // invalid_token, so the error says what the token does.
 func kafkaRefusal(addr, tok string, challenge []byte) error {
-	status, text := readChallenge(challenge)
+	status, text := readChallenge(challenge[:min(len(challenge), maxLook)])
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		host = addr
 	}
 	d := token.Describe(tok, host, time.Now())
 	var b strings.Builder
-	fmt.Fprintf(&b, "broker %s refused the token: %s", addr, cleanTextN(redact(text, tok), maxText/4))
+	fmt.Fprintf(&b, "broker %s refused the token: %s", addr, cleanTextN(text, maxText/4))
 	switch {
 	case status != "invalid_token":
 	case len(d.Causes) > 0:

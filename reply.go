@@ -21,7 +21,7 @@ import (
 // Limits on what a server may make us hold and show.
 const (
 	maxReply      = 32 << 20 // body of a good answer, as it comes and inflated
-	maxErrorReply = 64 << 10 // body of any other
+	maxErrorReply = 16 << 10 // body of any other
 	maxErrorBody  = 4 << 10  // StatusError.Body
 	maxMessages   = 20       // StatusError.Messages and Receipt.Warnings
 	maxExcerpt    = 200      // of a body that is not what it should be
@@ -50,14 +50,13 @@ func readBody(resp *http.Response, limit int64) (body []byte, whole bool, err er
 	return body, true, err
 }
 
-// statusError makes an error of an answer. token is what was sent, which the
-// server may have echoed.
-func statusError(resp *http.Response, body []byte, token string) *StatusError {
+// statusError makes an error of an answer.
+func statusError(resp *http.Response, body []byte) *StatusError {
 	e := &StatusError{
 		Method:     resp.Request.Method,
 		URL:        showURL(resp.Request.URL),
 		StatusCode: resp.StatusCode,
-		Body:       cleanTextN(redact(string(body), token), maxErrorBody),
+		Body:       cleanTextN(string(body), maxErrorBody),
 	}
 	e.RetryAfter, _ = retryAfter(resp.Header, time.Now())
 	if resp.StatusCode/100 == 3 {
@@ -66,7 +65,7 @@ func statusError(resp *http.Response, body []byte, token string) *StatusError {
 		return e
 	}
 	for _, m := range messagesOf(resp.Header.Get("Content-Type"), body) {
-		if m = cleanText(redact(m, token)); m != "" && len(e.Messages) < maxMessages {
+		if m = cleanText(m); m != "" && len(e.Messages) < maxMessages {
 			e.Messages = append(e.Messages, m)
 		}
 	}
@@ -183,8 +182,7 @@ func htmlText(page []byte) string {
 
 // excerpt returns the beginning of a body that is not what it should be.
 func excerpt(body []byte) string {
-	const enough = 16 << 10 // so that a token is recognised although cut later
-	body = body[:min(len(body), enough)]
+	body = body[:min(len(body), maxLook)]
 	return cleanTextN(spaces.ReplaceAllString(string(body), " "), maxExcerpt)
 }
 

@@ -51,7 +51,7 @@ func (a *answer) tokenAdvice() string {
 		}
 	}
 	b.WriteString(whatTokenSays(a.token, token.Describe(a.token, host, now)))
-	return cleanTextN(redact(b.String(), a.token), maxText)
+	return cleanTextN(b.String(), maxText)
 }
 
 // tokenQueryFor returns what a GraceDB on a host wants of a token.

@@ -156,7 +156,27 @@ func decodeInfo(body []byte) (*ServiceInfo, error) {
 		}
 	}
 	info.Links, info.Templates = stringsIn(links), stringsIn(templates)
+	info.clean()
 	return &info, nil
+}
+
+// clean makes what a server has said of itself fit to be shown. Links stay as they are,
+// to be judged as such, but one that holds a token leads nowhere.
+func (info *ServiceInfo) clean() {
+	clean := func(s string) string { return cleanTextN(s, maxLook) }
+	info.ServerVersion = clean(info.ServerVersion)
+	for _, list := range [][]string{info.APIVersions, info.Groups, info.Pipelines, info.Searches, info.Labels} {
+		for i, name := range list {
+			list[i] = clean(name)
+		}
+	}
+	for _, m := range []*map[string]string{&info.Links, &info.Templates} {
+		cleaned := make(map[string]string, len(*m))
+		for name, value := range *m {
+			cleaned[clean(name)] = withoutTokens(value)
+		}
+		*m = cleaned
+	}
 }
 
 // stringsIn returns the members of m that are strings.

@@ -282,7 +282,7 @@ func (w *authWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 	w.down = make(chan struct{})
 	w.mu.Unlock()
 	if !w.said.already(addr+": "+err.Error()) || known == nil {
-		w.log.Warn("gracedb: kafka: cannot connect", "broker", addr, "err", reason(err))
+		w.log.Warn("gracedb: kafka: cannot connect", "broker", cleanText(addr), "err", reason(err))
 	}
 }
 
@@ -325,7 +325,7 @@ func (w *authWatch) OnBrokerRead(meta kgo.BrokerMetadata, key int16, bytesRead i
 	}
 	// The size may be another each time.
 	if request := kmsg.NameForKey(key); !w.said.already(addr + ": answer to " + request) {
-		w.log.Warn("gracedb: kafka: an answer cannot be read", "broker", addr, "request", request, "err", reason(err))
+		w.log.Warn("gracedb: kafka: an answer cannot be read", "broker", cleanText(addr), "request", request, "err", reason(err))
 	}
 }
 
