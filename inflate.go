@@ -86,7 +86,7 @@ func (s *scratch) grow(n, limit int) bool {
 
 // readUpTo returns what r yields until its end.
 func readUpTo(r io.Reader, limit int) ([]byte, error) {
-	s := scratches.Get().(*scratch) //nolint:errcheck // there is nothing else in it
+	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	limit++ // one more shows that it is too large
 	for n := 0; ; {
@@ -125,7 +125,7 @@ func (f *inflater) inflateZstd(src []byte, limit int) ([]byte, error) {
 			return out, err
 		}
 	}
-	s := scratches.Get().(*scratch) //nolint:errcheck // there is nothing else in it
+	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	if len(s.b) == 0 {
 		s.grow(0, limit)

@@ -30,7 +30,7 @@ func TestDefaultTransportIsNotInherited(t *testing.T) {
 	careless := before.(*http.Transport).Clone()
 	careless.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
 	for name, transport := range map[string]http.RoundTripper{"a transport": careless, "something else": roundTripper(careless.RoundTrip)} {
-		http.DefaultTransport = transport //nolint:reassign // as careless packages do
+		http.DefaultTransport = transport // as careless packages do
 		c := newClient(t, gracedb.ClientConfig{ServiceURL: srv.URL + "/api/", Token: tokenIs("a.b.c"), Retries: -1})
 		if _, err := c.ServiceInfo(t.Context()); !errors.Is(err, gracedb.ErrConnection) || seen.Load() {
 			t.Errorf("%s: token seen: %v; %v", name, seen.Load(), err)

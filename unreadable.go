@@ -229,7 +229,7 @@ func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int
 	if err != nil {
 		return nil, 0, err
 	}
-	answer := resp.(*kmsg.FetchResponse) //nolint:errcheck // it is what was asked for
+	answer := resp.(*kmsg.FetchResponse)
 	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
 		return nil, 0, err
 	}

@@ -45,8 +45,8 @@ func Describe(raw, host string, now time.Time) Description {
 	kid := text(header["kid"])
 	d := Description{
 		Says: strings.Join([]string{
-			claims.named("sub"), "aud " + clip(cmpOrText(strings.Join(texts(claims["aud"]), " "), "none")), claims.named("iss"),
-			"scope " + clip(cmpOrText(strings.Join(texts(cmpOr(claims["scope"], claims["scp"])), " "), "none")), "kid " + clip(cmpOrText(kid, "none")), claims.dated("iat", now), claims.dated("exp", now),
+			claims.named("sub"), "aud " + clip(orNone(strings.Join(texts(claims["aud"]), " "))), claims.named("iss"),
+			"scope " + clip(orNone(strings.Join(texts(cmpOr(claims["scope"], claims["scp"])), " "))), "kid " + clip(orNone(kid)), claims.dated("iat", now), claims.dated("exp", now),
 		}, ", "),
 		Causes: claims.faults(now),
 	}
@@ -57,14 +57,15 @@ func Describe(raw, host string, now time.Time) Description {
 
 // named returns the claim called name, and that name.
 func (c claimSet) named(name string) string {
-	return name + " " + clip(cmpOrText(text(c[name]), "none"))
+	return name + " " + clip(orNone(text(c[name])))
 }
 
-func cmpOrText(a, b string) string {
-	if strings.TrimSpace(a) == "" {
-		return b
+// orNone returns what to show of a claim that may be missing or blank.
+func orNone(text string) string {
+	if strings.TrimSpace(text) == "" {
+		return "none"
 	}
-	return a
+	return text
 }
 
 // clip bounds what one claim may take of an error's text.
