@@ -82,7 +82,7 @@ func (c *Consumer) groupError(err error) error {
 		what = c.principal() + " may not use it (it takes the right to READ the group; some sites want a prefix of their own)"
 	case errors.Is(err, kerr.InconsistentGroupProtocol):
 		what = "consumers of another kind use it (they share out partitions otherwise, use group.protocol=consumer, are a share group, or are no consumers): " +
-			"take another GroupID, or stop those"
+			"take another GroupID, or stop those (a share group keeps its id until it is deleted)"
 	case errors.Is(err, kerr.GroupMaxSizeReached):
 		what = "it has as many members as the broker lets it have (group.max.size)"
 	case errors.Is(err, kerr.FencedInstanceID):
