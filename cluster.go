@@ -16,7 +16,9 @@ import (
 // how to prove who you are. It is plain data: copy it, and configure any number
 // of producers and consumers with it.
 type Cluster struct {
-	// Brokers are the host:port addresses to bootstrap from. Required.
+	// Brokers are the host:port addresses to bootstrap from. Required. A client opens at
+	// most 16 connections at a time, and keeps 4 of these for the brokers named here and
+	// those that it has been connected to, whatever addresses brokers name.
 	Brokers []string
 	// ServiceURL and Instance both name the GraceDB instance that prefixes every
 	// topic. Set exactly one.

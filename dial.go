@@ -31,6 +31,7 @@ type dialer struct {
 	skipName  bool // SkipHostnameVerification
 	trust     *authorities
 	redials   redials
+	openings  openings
 }
 
 // dialer returns the function that connects to a broker. ctx bounds the reading of
@@ -38,7 +39,7 @@ type dialer struct {
 func (c Cluster) dialer(ctx context.Context) (dialFunc, error) {
 	d := &dialer{
 		tcp: c.Dial, brokers: slices.Clone(c.Brokers), plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
-		redials: redials{failed: make(map[string]time.Time)},
+		redials: redials{failed: make(map[string]time.Time)}, openings: newOpenings(c.Brokers),
 	}
 	if d.tcp == nil {
 		d.tcp = (&net.Dialer{}).DialContext
@@ -61,7 +62,14 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	if err := cmp.Or(over(caller), d.redials.wait(ctx, address)); err != nil {
 		return nil, &dialError{address, fmt.Errorf("%w: %w", errNotDialed, err)}
 	}
-	defer func() { d.redials.note(address, err == nil) }()
+	done, err := d.openings.begin(ctx, address)
+	if err != nil {
+		return nil, &dialError{address, fmt.Errorf("%w, since %d other connections are being opened: %w", errNotDialed, maxOpenings, err)}
+	}
+	defer func() {
+		done(err == nil)
+		d.redials.note(address, err == nil)
+	}()
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, &dialError{address, err}
