@@ -38,6 +38,8 @@ type answers struct {
 	gaps  map[topicPart]*gap          // where none was taken since
 	taken map[topicPart]time.Duration // when the latest that was taken was sent
 	said  map[topicPart]lastSaid      // what brokers answered last, if it was an error
+	// stopped is set when nothing is sent any more.
+	stopped bool
 	// dropping says of which topic the engine is forgetting what is on its way; or nil.
 	dropping func(topicKey string) bool
 
@@ -94,7 +96,29 @@ func (a *answers) doubtSince(t time.Duration) bool {
 func (a *answers) maybeWritten(t time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.doubtSince(t) || a.built > 0 && a.last >= t {
+	return a.isOpen(t) || a.mayBuild(t)
+}
+
+// sentSince reports whether any batch was sent at or after t of which it is not known that
+// it was refused.
+func (a *answers) sentSince(t time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.isOpen(t) {
+		return true
+	}
+	for _, sent := range a.taken {
+		if sent >= t {
+			return true
+		}
+	}
+	return false
+}
+
+// isOpen reports whether it is open what became of a batch that was sent at or after t. It
+// is called with the lock held.
+func (a *answers) isOpen(t time.Duration) bool {
+	if a.doubtSince(t) {
 		return true
 	}
 	for c := range a.conns {
@@ -105,6 +129,20 @@ func (a *answers) maybeWritten(t time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// mayBuild reports whether a batch that was built at or after t may be sent. It is called
+// with the lock held.
+func (a *answers) mayBuild(t time.Duration) bool {
+	return !a.stopped && a.built > 0 && a.last >= t
+}
+
+// stop lets no batch be sent any more. The engine keeps a request that it has built while
+// a broker's throttle lasts.
+func (a *answers) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stopped = true
 }
 
 // unanswered reports whether a batch of a partition that was sent at or after t has no
@@ -124,7 +162,7 @@ func (a *answers) unanswered(isTopic func(key string) bool, partition int32, t, 
 			}
 		}
 	}
-	if a.built == 0 || a.last < t || a.now()-at > longestBuilt {
+	if !a.mayBuild(t) || a.now()-at > longestBuilt {
 		return false
 	}
 	if f != nil {
@@ -311,6 +349,10 @@ func (c *answeredConn) Write(b []byte) (int, error) {
 	r, frame, ok := parseRequest(b)
 	if ok {
 		c.answers.mu.Lock()
+		if c.answers.stopped && len(r.batches) > 0 {
+			c.answers.mu.Unlock()
+			return 0, net.ErrClosed
+		}
 		r.at = c.answers.now()
 		c.answers.built -= len(r.batches)
 		c.answers.sends(&r)
@@ -408,12 +450,29 @@ func (c *answeredConn) answered() {
 	}
 }
 
-// take reads what c.body says of the batches of c's oldest request, and returns the
+// codes reads what c.body says to c's oldest request, which only whoever reads takes away,
+// without the lock: how long that takes is up to the broker.
+func (c *answeredConn) codes() map[topicPart]int16 {
+	if !c.ofProduce() {
+		return nil
+	}
+	c.answers.mu.Lock()
+	if len(c.sent) == 0 { // the connection has ended
+		c.answers.mu.Unlock()
+		return nil
+	}
+	r := sentRequest{version: c.sent[0].version, correlation: c.sent[0].correlation, batches: c.sent[0].batches}
+	c.answers.mu.Unlock()
+	return batchCodes(c.body, r)
+}
+
+// take notes what c.body says of the batches of c's oldest request, and returns the
 // topics of those that are too large. The engine does not look at the answer to a batch
 // behind one that was not taken: it sends it again, or has given it back. If it was
 // taken all the same, since the broker had forgotten the producer, nobody knows whose
 // messages are in the log.
 func (a *answers) take(c *answeredConn) (tooLarge []string) {
+	codes := c.codes()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(c.sent) == 0 {
@@ -430,7 +489,6 @@ func (a *answers) take(c *answeredConn) (tooLarge []string) {
 	}
 	defer done(r)
 	sure := true
-	codes := batchCodes(c.body, r)
 	for _, b := range r.batches {
 		code, answered := codes[b.topicPart]
 		err := kerr.ErrorForCode(code)

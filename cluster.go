@@ -15,6 +15,13 @@ import (
 // A Cluster says which Kafka brokers to reach, for which GraceDB instance, and
 // how to prove who you are. It is plain data: copy it, and configure any number
 // of producers and consumers with it.
+//
+// Whatever a broker sends, its answers take little: one is refused, and the connection
+// made anew, if it is of more than 256 KiB before login, of 2 MiB but for a Fetch, and of
+// 32 MiB for that; if it counts more than it can hold; if it names more than 1,000 brokers
+// or 100,000 partitions; or if it would take more than 32 MiB beside its own bytes and its
+// messages. A Producer reads no answer of more than 2 MiB. A broker's throttle is kept for
+// at most 2 minutes; then another connection is made.
 type Cluster struct {
 	// Brokers are the host:port addresses to bootstrap from. Required. A client opens at
 	// most 16 connections at a time, and keeps 4 of these for the brokers named here and
@@ -91,14 +98,17 @@ func (c Cluster) clientOpts(ctx context.Context, auth *bearer, wrap func(net.Con
 	if err != nil {
 		return nil, err
 	}
-	if inner := dial; wrap != nil {
-		dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := inner(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return wrap(conn), nil
+	inner := dial
+	dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := inner(ctx, network, address)
+		if err != nil {
+			return nil, err
 		}
+		conn = newFramedConn(conn, func(asked time.Duration) { auth.watch.throttledFor(address, asked) })
+		if wrap != nil {
+			conn = wrap(conn)
+		}
+		return conn, nil
 	}
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
@@ -116,7 +126,8 @@ func (c Cluster) clientOpts(ctx context.Context, auth *bearer, wrap func(net.Con
 		kgo.DisableClientMetrics(),
 		// A frame or a batch that claims more is hostile: GraceDB's brokers take
 		// 10 MiB, its Python package puts no more into a batch before it is
-		// compressed, and one fetch holds at most fetchMaxBytes beside it.
+		// compressed, and one fetch holds at most fetchMaxBytes beside it. What is
+		// no Fetch is bounded by framedConn.
 		kgo.FetchMaxBytes(fetchMaxBytes),
 		kgo.BrokerMaxReadBytes(maxFrameBytes),
 		kgo.MaxDecompressBatchBytes(maxBatchBytes),

@@ -157,6 +157,7 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		// the topic's limit.
 		kgo.ProducerBatchMaxBytes(int32(p.maxMessage+batchOverhead)),
 		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
+		kgo.BrokerMaxReadBytes(maxSmallAnswer), kgo.FetchMaxBytes(maxSmallAnswer/2), // it fetches nothing
 		kgo.ProduceRequestTimeout(produceTimeout),
 		kgo.MetadataMaxAge(5*time.Minute), // a moved leader says so itself
 		// Bytes are bounded by the queue, which a message keeps its place in when
@@ -256,6 +257,9 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 	select {
 	case <-d.settled:
 	case <-timer.C:
+		if !p.answers.sentSince(d.handed.get()) {
+			return Message{}, fail([]error{ErrOutcomeUnknown, gaveUp}, "%s; the message has not been sent, and may be until Close", reason(gaveUp))
+		}
 		return Message{}, fail([]error{ErrOutcomeUnknown, gaveUp}, "%s; the message may have been written, or may be until Close", reason(gaveUp))
 	}
 	if d.err == nil {
@@ -445,6 +449,7 @@ func (p *Producer) close() error {
 	case <-w.done:
 	case <-timer.C:
 	}
+	p.answers.stop() // what waits for a throttle to end was not sent, and is not
 	p.shut()
 	timer.Reset(time.Second)
 	select {

@@ -47,6 +47,7 @@ type authWatch struct {
 	told  bool                 // the log says that authentication fails
 	last  map[string]attempt   // by address: the last connection
 	heard map[string]time.Time // by address: the last answer
+	until map[string]time.Time // by address: the end of the pause that a broker has asked for
 	down  chan struct{}        // closed, and made anew, when an address fails
 }
 
@@ -65,6 +66,7 @@ func newAuthWatch(log *slog.Logger, grace time.Duration) *authWatch {
 		log: log, grace: grace,
 		bad: make(chan struct{}), past: make(chan struct{}), down: make(chan struct{}),
 		last: make(map[string]attempt), heard: make(map[string]time.Time),
+		until: make(map[string]time.Time),
 	}
 }
 
@@ -377,10 +379,17 @@ func (w *authWatch) trouble() (is []error, text string) {
 		}
 		texts = append(texts, text)
 	}
+	throttles := w.throttles()
 	if texts == nil {
-		return nil, ""
+		if throttles == "" {
+			return nil, ""
+		}
+		return []error{ErrConnection}, throttles
 	}
-	return append(is, ErrConnection), "cannot connect to " + cleanText(strings.Join(texts, "; "))
+	if throttles != "" {
+		throttles = "; " + throttles
+	}
+	return append(is, ErrConnection), "cannot connect to " + cleanText(strings.Join(texts, "; ")) + throttles
 }
 
 // allDown reports whether each of addrs has been tried since then, and failed for a

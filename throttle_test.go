@@ -1,0 +1,124 @@
+package gracedb_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+// throttle makes the broker ask for a pause in each answer of these kinds.
+func throttle(c *kafkatest.Cluster, pause time.Duration, keys ...kmsg.Key) *kafkatest.Injection {
+	return c.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: keys, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+		switch r := resp.(type) {
+		case *kmsg.ProduceResponse:
+			r.ThrottleMillis = int32(pause.Milliseconds())
+		case *kmsg.FetchResponse:
+			r.ThrottleMillis = int32(pause.Milliseconds())
+		case *kmsg.MetadataResponse:
+			r.ThrottleMillis = int32(pause.Milliseconds())
+		}
+	}})
+}
+
+// A pause that a broker asks for is told as that, by errors and by one line a minute; what
+// was not sent meanwhile is not said to be written, and what Close withdraws was not.
+func TestThrottledProducer(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		var log lockedBuffer
+		cluster := clusterFor(t, c, "alice")
+		cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		p, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		throttle(c, 15*time.Minute, kmsg.Produce)
+		send(t, p, "first") // its answer asks for the pause
+		time.Sleep(time.Millisecond)
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			start := time.Now()
+			_, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("second")})
+			cancel()
+			wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), kinds(gracedb.ErrDelivery), "throttled by "+c.Addrs()[0]+" for another 1m", "has not been sent")
+			if strings.Contains(err.Error(), "may have been written") {
+				t.Error(err)
+			}
+			if took := time.Since(start); took > 3100*time.Millisecond {
+				t.Errorf("after %v", took)
+			}
+		}
+		var outcome error
+		if err := p.Produce(t.Context(), gracedb.Message{Value: []byte("third")}, func(_ gracedb.Message, err error) { outcome = err }); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err == nil {
+			t.Error("Close says nothing")
+		}
+		wantErr(t, outcome, kinds(gracedb.ErrDelivery, gracedb.ErrClosed), kinds(gracedb.ErrOutcomeUnknown), "throttled by "+c.Addrs()[0])
+		if got := values(t, c, testTopic); len(got) != 1 {
+			t.Errorf("written: %q", got)
+		}
+		if n := strings.Count(log.String(), "throttles this client"); n != 1 || !strings.Contains(log.String(), "asked=15m0s kept=2m0s") {
+			t.Errorf("said %d times: %s", n, log.String())
+		}
+	})
+}
+
+// A pause of more than two minutes is two minutes long, and then another connection is made.
+func TestThrottleEnds(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+		i := throttle(c, 15*time.Minute, kmsg.Produce)
+		send(t, p, "first")
+		i.Remove()
+		before := c.ConnectionCount()
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		if _, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("second")}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start).Round(time.Second); took < 2*time.Minute-time.Second || took > 2*time.Minute+time.Second {
+			t.Errorf("after %v", took)
+		}
+		if n := c.ConnectionCount(); n <= before {
+			t.Errorf("%d connections, as before", n)
+		}
+		if got := values(t, c, testTopic); len(got) != 2 {
+			t.Errorf("written: %q", got)
+		}
+	})
+}
+
+// A Consumer that is throttled reads on after two minutes, and says why it does not before.
+func TestThrottledConsumer(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		var log lockedBuffer
+		cluster := clusterFor(t, c, "bob")
+		cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+		i := throttle(c, time.Hour, kmsg.Fetch)
+		time.Sleep(10 * time.Second)
+		i.Remove()
+		produceRaw(t, c, record(testTopic, 0, "x"))
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		if m, err := con.Poll(ctx); err != nil || string(m.Value) != "x" {
+			t.Errorf("%q, %v", m.Value, err)
+		}
+		if took := time.Since(start); took > 2*time.Minute+5*time.Second {
+			t.Errorf("after %v", took)
+		}
+		if !strings.Contains(log.String(), "asked=1h0m0s kept=2m0s") {
+			t.Error(log.String())
+		}
+	})
+}
