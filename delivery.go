@@ -192,6 +192,7 @@ func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 	} else {
 		d.err = p.outcome(d, err, open)
 	}
+	d.line.settles(d.err)
 	d.line.leave(d)
 	d.unwatched()
 	p.queue.release(d)
@@ -201,6 +202,9 @@ func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 	p.queue.settle(d)
 	if d.settled != nil {
 		close(d.settled)
+	}
+	if d.err != nil {
+		p.missed(d)
 	}
 }
 

@@ -1,6 +1,7 @@
 package gracedb_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -62,6 +63,53 @@ func TestFetchFrameLength(t *testing.T) {
 				if got := poll(t, con); string(got.Value) != "x" {
 					t.Errorf("got %s", got.Value)
 				}
+			})
+		})
+	}
+}
+
+// More brokers than are believed are told at once, by whoever asked.
+func TestConstructorTooManyBrokers(t *testing.T) {
+	for _, make := range constructors {
+		t.Run(make.name, func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				c.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+					m := resp.(*kmsg.MetadataResponse)
+					for i := range int32(2000) {
+						b := kmsg.NewMetadataResponseBroker()
+						b.NodeID, b.Host, b.Port = 1000+i, "broker.invalid", 9092
+						m.Brokers = append(m.Brokers, b)
+					}
+				}})
+				start := time.Now()
+				_, err := make.make(t.Context(), clusterFor(t, c, "alice"), "test")
+				wantErr(t, err, kinds(make.kind), nil, "2001 brokers; at most 1000")
+				if took := time.Since(start); took > time.Second {
+					t.Errorf("after %v", took)
+				}
+			})
+		})
+	}
+}
+
+// An answer to Produce that is larger than such answers are keeps no call past its ctx, and
+// the Producer works when it is over.
+func TestProduceFrameLength(t *testing.T) {
+	for _, length := range []int32{3 << 20, 5} {
+		t.Run(fmt.Sprint(length), func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+				i := c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Produce}, Count: -1})
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				start := time.Now()
+				_, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("x")})
+				wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), kinds(gracedb.ErrDelivery))
+				if took := time.Since(start); took > 3100*time.Millisecond {
+					t.Errorf("after %v", took)
+				}
+				i.Remove()
+				send(t, p, "y")
 			})
 		})
 	}

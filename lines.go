@@ -35,6 +35,8 @@ type line struct {
 	alone   bool      // one message at a time, until none waits that was given back
 	sent    *delivery // that message, while it is in the engine
 	moving  bool      // somebody gives the engine what waits
+	used    bool      // a message was written, or may have been
+	gone    bool      // it is none of the lines any more
 }
 
 // never is when a message that waits in line was given to the engine.
@@ -61,8 +63,13 @@ func (l *lines) get(topic string) *line {
 // send gives d to the engine, if need be when its turn has come.
 func (p *Producer) send(d *delivery) {
 	l := p.lines.get(d.msg.Topic)
-	d.line = l
 	l.mu.Lock()
+	for l.gone {
+		l.mu.Unlock()
+		l = p.lines.get(d.msg.Topic)
+		l.mu.Lock()
+	}
+	d.line = l
 	if l.next() != nil || l.moving || !l.lets(d) {
 		l.keep(d, l.waiting.PushBack(d))
 		l.mu.Unlock()

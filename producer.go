@@ -86,6 +86,7 @@ type Producer struct {
 	codec   *codec
 	answers *answers
 	lines   lines
+	absent  absentees
 	// life ends, at Close, what has not been sent.
 	life context.Context
 	end  context.CancelFunc
