@@ -18,7 +18,8 @@ import (
 // with what their messages take once they are decoded, to 32 MiB. One that is larger is told
 // with its place and passed over. Beside that each broker may return one batch that is not
 // compressed, of the topic's max.message.bytes; and such messages of a few bytes each take
-// up to 30 times their size.
+// up to 30 times their size. Where they do, fetches become smaller, so that it is one fetch
+// of 8 MiB or one batch that takes so much, and those that follow soon less than 32 MiB.
 //
 // Messages of a transaction are read once it is committed, as by the Python package, and not at
 // all if it is aborted. One that hangs, neither committed nor aborted, holds back all that is

@@ -51,6 +51,7 @@ type budget struct {
 	brokers map[int32]bool // that were fetched from
 	fetch   int32          // what fetches ask for
 	refused bool           // something, since the last fetch came
+	plain   int            // what the batches of the last fetch take that were not compressed
 	silent  map[string]map[int32]silence
 	suspect func(topic string, part int32) // is called where a silence lasts
 	own     int                            // fetches of ours, not kgo's, that are on their way
@@ -188,6 +189,7 @@ func (b *budget) OnFetchBatchRead(meta kgo.BrokerMetadata, topic string, part in
 	}
 	set(b.silent, topic, part, s)
 	if m.CompressionType == uint8(kgo.CodecNone) {
+		b.weighPlain(m)
 		return
 	}
 	for _, i := range slices.Backward(b.held) {
@@ -195,6 +197,17 @@ func (b *budget) OnFetchBatchRead(meta kgo.BrokerMetadata, topic string, part in
 			i.known, i.from = true, meta.NodeID
 			return
 		}
+	}
+}
+
+// weighPlain makes fetches smaller that bring more messages than there should be room for,
+// in batches that are not compressed: kgo asks nobody before it decodes these. It is called
+// with the lock held.
+func (b *budget) weighPlain(m kgo.FetchBatchMetrics) {
+	b.plain += m.UncompressedBytes + m.NumRecords*decodedRecord
+	if b.plain > budgetBytes && !b.refused {
+		b.refused = true
+		b.ask(b.fetch / 4)
 	}
 }
 
@@ -216,7 +229,7 @@ func (b *budget) OnBrokerRead(meta kgo.BrokerMetadata, key int16, _ int, _, _ ti
 	if !b.refused {
 		b.ask(b.fetch + b.fetch/8)
 	}
-	b.refused = false
+	b.refused, b.plain = false, 0
 }
 
 func (b *budget) drop(gone func(*inflated) bool) {
