@@ -3,6 +3,7 @@ package gracedb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"regexp"
 	"slices"
@@ -104,6 +105,23 @@ func checkExpiry(claims token.Claims) error {
 	}
 	return fail([]error{ErrToken}, "no usable token: the one at hand expired %s ago (get one with: %s)",
 		token.Span(ago), advice)
+}
+
+// ask calls a source of a caller, and makes an error of its panic: the goroutine may be one
+// of this package, which no caller can recover. known are tokens that it may have been about.
+func (src TokenSource) ask(ctx context.Context, known ...string) (raw string, err error) {
+	if src == nil {
+		return "", fail([]error{ErrToken}, "no usable token: the token source is nil")
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			for _, tok := range known {
+				tokensShown.note(tok)
+			}
+			raw, err = "", fail([]error{ErrToken}, "no usable token: the token source panicked: %s", cleanText(fmt.Sprint(p)))
+		}
+	}()
+	return src(ctx)
 }
 
 // StaticToken returns a TokenSource that always returns token.

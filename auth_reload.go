@@ -3,7 +3,6 @@ package gracedb
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,15 +160,9 @@ func (r *reloader) ask(ctx context.Context, cancel context.CancelFunc) *flight {
 	r.flight = f
 	go func() {
 		raw, err := "", errors.New("the token source ended its goroutine")
-		// Deferred, so that even a source that panics leaves nobody waiting.
-		defer func() {
-			if p := recover(); p != nil {
-				tokensShown.note(r.heldRaw())
-				err = fmt.Errorf("the token source panicked: %s", cleanText(fmt.Sprint(p)))
-			}
-			r.land(ctx, f, raw, err)
-		}()
-		raw, err = r.src(ctx)
+		// Deferred, so that even a source that ends its goroutine leaves nobody waiting.
+		defer func() { r.land(ctx, f, raw, err) }()
+		raw, err = r.src.ask(ctx, r.heldRaw())
 	}()
 	return f
 }

@@ -88,7 +88,7 @@ func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
 	ctx = withTokenHints(ctx, m.watch.refusedToken(), m.watch.log)
 	got := make(chan answer, 1)
 	go func() {
-		tok, err := m.src(ctx)
+		tok, err := m.src.ask(ctx)
 		got <- answer{tok, err}
 	}()
 	var a answer

@@ -210,6 +210,9 @@ func (c *Consumer) start(ctx context.Context, topics []string) error {
 
 // Subscribe adds topics, positioned as by NewConsumer.
 func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
+	if err := c.made(); err != nil {
+		return err
+	}
 	if c.isClosed() {
 		return c.errClosed()
 	}
@@ -232,6 +235,9 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 // where the broker has lost messages, or a topic was deleted and made anew. What keeps a group from being used is reported
 // when it begins, and once a minute while it lasts.
 func (c *Consumer) Poll(ctx context.Context) (Message, error) {
+	if err := c.made(); err != nil {
+		return Message{}, err
+	}
 	c.mark(c.current)
 	c.current = taken{}
 	c.pass(ctx)
@@ -362,6 +368,9 @@ func (c *Consumer) Stream(ctx context.Context) iter.Seq2[Message, error] {
 // keeps the Consumer from reading and lasts, such as a group that it may not use. It
 // waits until ctx ends.
 func (c *Consumer) Check(ctx context.Context) error {
+	if err := c.made(); err != nil {
+		return err
+	}
 	if c.isClosed() {
 		return c.errClosed()
 	}
@@ -384,6 +393,9 @@ func (c *Consumer) Check(ctx context.Context) error {
 // it: a deferred Close also runs in a panic), leaves the group and releases
 // everything, in at most 3 seconds. Closing again is harmless.
 func (c *Consumer) Close() error {
+	if err := c.made(); err != nil {
+		return err
+	}
 	if c.stopping.CompareAndSwap(false, true) {
 		c.close()
 		close(c.released)

@@ -197,7 +197,7 @@ func (d *delivery) told(r *kgo.Record, err error, at time.Duration) {
 	d.unwatched()
 	p.queue.release(d)
 	if d.done != nil {
-		d.done(d.msg, d.err)
+		tellDone(d)
 	}
 	p.queue.settle(d)
 	if d.settled != nil {

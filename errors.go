@@ -190,8 +190,12 @@ type ReservedError struct {
 
 // Error names the graceid and the cause.
 func (e *ReservedError) Error() string {
+	why := "no cause is given"
+	if e.Err != nil {
+		why = reason(e.Err)
+	}
 	return fmt.Sprintf("gracedb: graceid %s is reserved but its event is not acknowledged: %s",
-		cleanText(e.Reservation.GraceID), reason(e.Err))
+		cleanText(e.Reservation.GraceID), why)
 }
 
 // Unwrap returns the cause.

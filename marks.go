@@ -87,6 +87,9 @@ func (p *places) takeMarks() map[string]map[int32]kgo.EpochOffset {
 // group. Without it, a message is marked done when the next is asked for, and
 // marks are stored within a second, at a rebalance and by Close.
 func (c *Consumer) Commit(ctx context.Context) error {
+	if err := c.made(); err != nil {
+		return err
+	}
 	if c.isClosed() {
 		return c.errClosed()
 	}

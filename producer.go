@@ -200,8 +200,8 @@ func (p *Producer) checkTopicName(topic string) error {
 // be wrong (ErrAuthentication past the grace, ErrTooLarge, ErrClosed, ctx ended
 // before there was room…) is returned at once, and done is not called. Otherwise
 // done, if not nil, is called exactly once with what became of m, at the latest
-// during Close. It must not block: to produce from it, start a goroutine. If done
-// is nil, Flush reports a failure. Ending ctx withdraws m only while it has not
+// during Close. It must not block: to produce from it, flush or close, start a goroutine.
+// If done is nil, Flush reports a failure. Ending ctx withdraws m only while it has not
 // been sent, and while no other message that Produce was given with a key waits for
 // the same topic: it could lose its place. m.Value and m.Headers must not change until m is settled.
 //
@@ -209,6 +209,9 @@ func (p *Producer) checkTopicName(topic string) error {
 // authentication fails in mid-flight is sent again behind those that follow it.
 // done may be called from several goroutines at a time.
 func (p *Producer) Produce(ctx context.Context, m Message, done func(Message, error)) error {
+	if err := p.made(); err != nil {
+		return err
+	}
 	d := &delivery{p: p, msg: m, ctx: ctx, done: done, ordered: len(m.Key) > 0}
 	if err := p.accept(ctx, d); err != nil {
 		return err
@@ -221,6 +224,9 @@ func (p *Producer) Produce(ctx context.Context, m Message, done func(Message, er
 // or the grace ends first, the error is also ErrOutcomeUnknown when m may have
 // been written or may still be, and ErrDelivery when it was not and will not be.
 func (p *Producer) ProduceSync(ctx context.Context, m Message) (Message, error) {
+	if err := p.made(); err != nil {
+		return Message{}, err
+	}
 	return p.produceSync(ctx, &delivery{msg: m}, false)
 }
 
@@ -376,13 +382,22 @@ func (p *Producer) tooLarge(topic string, size int, limit string, cause error) e
 }
 
 // Pending returns how many messages are not settled yet.
-func (p *Producer) Pending() int { return p.queue.len() }
+func (p *Producer) Pending() int {
+	if p == nil {
+		return 0
+	}
+	return p.queue.len()
+}
 
 // Flush waits until all queued messages are settled. Its error says how many of
 // those queued without a done since the last Flush failed, and the first causes;
 // if ctx ends or the grace passes first, how many are not settled yet, and Flush
-// can be called again. It does not wait for what is queued after the call.
+// can be called again. It does not wait for what is queued after the call. Called by a
+// done, it returns an error at once.
 func (p *Producer) Flush(ctx context.Context) error {
+	if err := cmp.Or(p.made(), inDone("Flush")); err != nil {
+		return err
+	}
 	w := p.queue.drained()
 	defer p.queue.forget(w)
 	stopped := p.drain(ctx, w)
@@ -426,7 +441,11 @@ func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
 
 // Close flushes for at most FlushTimeout, releases everything, and says how many
 // messages were not delivered. Closing again waits for the first and returns nil.
+// Called by a done, of whatever Producer, it closes nothing and returns an error at once.
 func (p *Producer) Close() (err error) {
+	if err := cmp.Or(p.made(), inDone("Close")); err != nil {
+		return err
+	}
 	p.closeOnce.Do(func() { err = p.close() })
 	<-p.released
 	return err

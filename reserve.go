@@ -16,6 +16,9 @@ type Reservation struct{ GraceID, Submitter string }
 //
 // If the server does not reserve graceids, the error is errors.ErrUnsupported.
 func (c *Client) Reserve(ctx context.Context, e Event) (Reservation, error) {
+	if err := c.made(); err != nil {
+		return Reservation{}, err
+	}
 	ce, err := c.check(ctx, e)
 	if err != nil {
 		return Reservation{}, err
@@ -84,6 +87,9 @@ const kafkaFailed = "kafka delivery failed, reverted to http"
 // p must publish to the instance that c uploads to. Whatever fails because ctx
 // ended does not fall back.
 func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts PublishOptions) (Receipt, error) {
+	if err := c.made(); err != nil {
+		return Receipt{}, err
+	}
 	if err := c.checkPublish(p, opts); err != nil {
 		return Receipt{}, err
 	}
@@ -168,6 +174,8 @@ func (c *Client) checkPublish(p *Producer, opts PublishOptions) error {
 		return bad("PublishOnly excludes Reservation")
 	case p == nil && !opts.HTTPFallback:
 		return bad("a Producer is required without HTTPFallback")
+	case p != nil && p.made() != nil:
+		return p.made()
 	case p != nil && p.instance != c.instance:
 		return bad("the Producer is for instance %q, the Client for %q (%s)", p.instance, c.instance, c.service)
 	}

@@ -143,6 +143,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 // If it fails, PublishEvent without a Producer (and with HTTPFallback) uploads over
 // HTTP, and says in Receipt.Fallback what NewProducer failed with.
 func (c *Client) NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
+	if err := c.made(); err != nil {
+		return nil, err
+	}
 	if cfg.Cluster.ServiceURL == "" && cfg.Cluster.Instance == "" {
 		cfg.Cluster.ServiceURL = c.service.String()
 	}
@@ -202,6 +205,9 @@ type Timing struct{ Reserve, Encode, Publish, Upload time.Duration }
 // ErrOutcomeUnknown. [Client.PublishEvent] and [Client.UploadReservedEvent] have
 // no such gap.
 func (c *Client) CreateEvent(ctx context.Context, e Event) (Receipt, error) {
+	if err := c.made(); err != nil {
+		return Receipt{}, err
+	}
 	ce, err := c.check(ctx, e)
 	if err != nil {
 		return Receipt{}, err
@@ -249,6 +255,9 @@ type Provenance struct{ KafkaServer, KafkaTopic string }
 // put it there, and a [*StatusError] otherwise. An error after which the event may
 // have been uploaded is ErrOutcomeUnknown.
 func (c *Client) UploadReservedEvent(ctx context.Context, graceID string, e Event, via Provenance) (Receipt, error) {
+	if err := c.made(); err != nil {
+		return Receipt{}, err
+	}
 	if err := checkGraceID(graceID); err != nil {
 		return Receipt{}, err
 	}

@@ -61,7 +61,7 @@ func (k *clientToken) found() {
 
 // askToken asks once for a token other than refused.
 func (c *Client) askToken(ctx context.Context, refused string) (*readToken, error) {
-	raw, err := c.token(withTokenHints(ctx, refused, c.log))
+	raw, err := c.token.ask(withTokenHints(ctx, refused, c.log))
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, fail([]error{ctx.Err(), err}, "%s", reason(err))

@@ -31,6 +31,9 @@ type ServiceInfo struct {
 // whichever call needs it first, and again only if that failed. The result is
 // the caller's to keep.
 func (c *Client) ServiceInfo(ctx context.Context) (ServiceInfo, error) {
+	if err := c.made(); err != nil {
+		return ServiceInfo{}, err
+	}
 	info, err := c.serviceInfo(ctx)
 	if err != nil {
 		return ServiceInfo{}, err

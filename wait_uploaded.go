@@ -20,6 +20,9 @@ import (
 // second one. Call WaitUploaded after PublishEvent and before you write the label
 // that they wait for.
 func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
+	if err := c.made(); err != nil {
+		return err
+	}
 	if err := checkGraceID(graceID); err != nil {
 		return err
 	}

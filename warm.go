@@ -350,6 +350,9 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 // missing, not allowed, or with a partition that no broker leads. It writes nothing.
 // It waits until ctx ends.
 func (p *Producer) Check(ctx context.Context) error {
+	if err := p.made(); err != nil {
+		return err
+	}
 	if p.isClosed() || p.queue.isClosed() {
 		return p.errClosed()
 	}
@@ -378,6 +381,9 @@ func (p *Producer) Check(ctx context.Context) error {
 // "test", and returns it as delivered. Consumers ignore pings. It waits for at most
 // FlushTimeout.
 func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
+	if err := p.made(); err != nil {
+		return Message{}, err
+	}
 	if topic == "" && p.topic == "" {
 		topic = "test"
 	}
