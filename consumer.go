@@ -253,6 +253,12 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 			return Message{}, err
 		case r.Record != nil:
 			c.current = r
+			if n := len(r.Headers); n > maxHeaders {
+				// The next Poll marks it done, as it does a message.
+				c.current.Record = &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch}
+				return Message{}, fail([]error{ErrConsumer}, "kafka: topic %s partition %d offset %d: a message has %d headers, more than the %d that one may have; continuing behind it",
+					r.Topic, r.Partition, r.Offset, n, maxHeaders)
+			}
 			return received(r.Record), nil
 		}
 		if err := c.nextReport(); err != nil {

@@ -259,7 +259,9 @@ func (p *Producer) againAlone(d *delivery) bool {
 		return true
 	}
 	d.tries++
-	p.codec.learn(min(p.codec.limit.Load(), int64(messageSize(d.msg))))
+	// The limit is less than the least that the batch can have had.
+	least := contentSize(d.msg) + leastHeader*len(d.msg.Headers)
+	p.codec.learn(min(p.codec.limit.Load(), int64(least)))
 	d.line.shrink(d)
 	if d.tries >= maxSizeTries {
 		return false

@@ -255,9 +255,10 @@ const (
 	// batchHeader is what brokers count beside a batch's messages.
 	batchHeader = 61
 	// recordOverhead and headerOverhead are the most that the wire adds to what a
-	// message, and each of its headers, measures.
+	// message, and each of its headers, holds. A header has at least leastHeader.
 	recordOverhead = 36
 	headerOverhead = 10
+	leastHeader    = 2
 )
 
 // advance sends whose turn it is, one after the other and without the lock.

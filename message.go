@@ -21,9 +21,15 @@ type Message struct {
 	Offset    int64 // as acknowledged or received
 	Key       []byte
 	Value     []byte
-	Headers   []Header
-	Time      time.Time // record timestamp; if zero when produced, now
+	// Headers are at most 1,000: Produce refuses more with ErrTooLarge, and a Consumer
+	// passes over a message with more. Each counts as 10 bytes and what it holds.
+	Headers []Header
+	Time    time.Time // record timestamp; if zero when produced, now
 }
+
+// maxHeaders is how many headers a message may have. What they take in memory is up to 20
+// times what they take on the wire.
+const maxHeaders = 1000
 
 // A Header is one Kafka record header.
 type Header struct {

@@ -21,7 +21,8 @@ type ProducerConfig struct {
 	// FlushTimeout is the longest that PublishEvent, Ping and Close wait for
 	// acknowledgements. If zero, it is 10 seconds.
 	FlushTimeout time.Duration
-	// MaxMessageBytes is the largest message accepted, before compression. If
+	// MaxMessageBytes is the largest message accepted, before compression: its key,
+	// value and headers, each of these with 10 bytes more. If
 	// zero, it is 10 MiB. The broker's own limit applies after compression, and a
 	// Consumer passes over batches of more than 15 MiB before it.
 	MaxMessageBytes int
@@ -51,7 +52,7 @@ const (
 	// which its caller gave up was never sent. Every call returns within 100 ms
 	// of its ctx.
 	verdictTime = 60 * time.Millisecond
-	// messageOverhead is what a message costs beside its key, value and headers.
+	// messageOverhead is what a message costs beside what it measures.
 	messageOverhead = 128
 )
 
@@ -336,6 +337,9 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	if err := p.checkTopicName(topic); err != nil {
 		return err
 	}
+	if n := len(d.msg.Headers); n > maxHeaders {
+		return fail([]error{ErrTooLarge}, "kafka: a message for topic %s has %d headers, and may have %d: put them into its value", topic, n, maxHeaders)
+	}
 	size := messageSize(d.msg)
 	if size > p.maxMessage {
 		return p.tooLarge(topic, size, fmt.Sprintf("MaxMessageBytes is %d", p.maxMessage), nil)
@@ -347,7 +351,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	}
 	d.msg.Topic, d.cost = topic, int64(size)+messageOverhead
-	d.wire = int64(size + recordOverhead + headerOverhead*len(d.msg.Headers))
+	d.wire = int64(size + recordOverhead)
 	_, past, _ := p.watch.status()
 	switch err := p.queue.enter(ctx, d, past); {
 	case err == nil:
@@ -364,8 +368,11 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	}
 }
 
-// messageSize is what a message measures against MaxMessageBytes.
-func messageSize(m Message) int {
+// messageSize is what a message measures against MaxMessageBytes and MaxBufferedBytes.
+func messageSize(m Message) int { return contentSize(m) + headerOverhead*len(m.Headers) }
+
+// contentSize is what a message takes on the wire without all that tells its parts apart.
+func contentSize(m Message) int {
 	size := len(m.Key) + len(m.Value)
 	for _, h := range m.Headers {
 		size += len(h.Key) + len(h.Value)
