@@ -19,6 +19,11 @@ import (
 // listener. It belongs to the cluster.
 func (c *Cluster) Admin() *kadm.Client { return c.admin }
 
+// Client returns a client that may do everything, past SASL. The caller closes it.
+func (c *Cluster) Client(opts ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(append(c.seeds(), opts...)...)
+}
+
 // CreateTopic creates a topic, with configuration such as
 // {"max.message.bytes": "1048576"} or nil, and returns when every running broker
 // knows it.
