@@ -12,7 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
@@ -96,7 +95,7 @@ func (r *rig) users(t *testing.T, lazy bool) []func(context.Context) string {
 		t.Logf("%v, of which Produce refused %d", r.count(), len(refused))
 	})
 	plain := r.cluster("carol")
-	plain.Plaintext, plain.Opts = true, inNoBubble
+	plain.Plaintext = true
 	use := []func(context.Context) string{
 		func(ctx context.Context) string {
 			m := r.message("sync")
@@ -130,7 +129,7 @@ func (r *rig) users(t *testing.T, lazy bool) []func(context.Context) string {
 	}
 	for _, group := range withAndWithout {
 		c := r.consumer(t, func(c *gracedb.ConsumerConfig) {
-			c.Cluster.Plaintext, c.Cluster.Opts, c.GroupID, c.Lazy = true, inNoBubble, group, lazy
+			c.Cluster.Plaintext, c.GroupID, c.Lazy = true, group, lazy
 		})
 		t.Cleanup(func() {
 			start := time.Now()
@@ -161,36 +160,6 @@ func (r *rig) message(name string) gracedb.Message {
 	m := r.begin(name)
 	m.Key = nil
 	return m
-}
-
-// inNoBubble makes a consumer decompress in no bubble: the engine's zstd decoders have a
-// finalizer, which runs in none, and may not close what was made in one.
-var inNoBubble = []kgo.Opt{unasked{kgo.WithDecompressor(outside{})}}
-
-type outside struct{}
-
-// Decompress is kgo's Decompressor.
-func (outside) Decompress(src []byte, codec kgo.CompressionCodecType) (out []byte, err error) {
-	outsideTurn.Lock()
-	defer outsideTurn.Unlock()
-	outsideDo <- func() { out, err = outsideDecompressor.Decompress(src, codec) }
-	<-outsideDone
-	return out, err
-}
-
-var (
-	outsideTurn         sync.Mutex
-	outsideDo           = make(chan func())
-	outsideDone         = make(chan struct{})
-	outsideDecompressor = kgo.DefaultDecompressor()
-)
-
-// decompressOutside does for ever what outside asks for.
-func decompressOutside() {
-	for do := range outsideDo {
-		do()
-		outsideDone <- struct{}{}
-	}
 }
 
 // A scrambler changes what is in answers.

@@ -33,7 +33,6 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	sideBySide()
-	go decompressOutside()
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }
 
