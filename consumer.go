@@ -88,6 +88,7 @@ type Consumer struct {
 	handing bool          // somebody will; guarded by mu
 
 	troubles lasting
+	looking  chan struct{} // holds a value while somebody looks for a batch that cannot be read
 
 	stopping atomic.Bool
 	released chan struct{}
@@ -139,7 +140,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
 		places: newPlaces(), held: make(map[string]map[int32]*unreadable), wake: make(chan struct{}, 1),
-		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), released: make(chan struct{}),
+		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), looking: make(chan struct{}, 1), released: make(chan struct{}),
 	}
 	c.budget = newBudget(c.suspect)
 	opts := append(c.budget.opts(),

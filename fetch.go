@@ -242,8 +242,8 @@ func (c *Consumer) pass(ctx context.Context) {
 	ours := (c.group == "" || c.places.owns(s.topic, s.partition)) && !c.places.isOld(s.topic, s.topicID)
 	if ours {
 		c.places.reset(s.topic, s.partition, s.offset)
+		delete(c.held[s.topic], s.partition)
 	}
-	delete(c.held[s.topic], s.partition)
 	c.mu.Unlock()
 	if !ours {
 		return // another member meets it, or nobody

@@ -25,6 +25,8 @@ const (
 	lookBytes = 1 << 20
 	// A look may have to wait for the connection, on which kgo waits for new messages.
 	lookTimeout = 2 * requestTimeout
+	// What troubles know of a batch lasts until mend ends, however long a look waits.
+	staysHeld = time.Hour
 	// A batch whose checksum is wrong may have been damaged on the way, or on one replica.
 	damagedFor = time.Minute
 )
@@ -75,9 +77,7 @@ func (c *Consumer) suspect(topic string, part int32) {
 	if !known {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.client.Context(), lookTimeout)
-	defer cancel()
-	if found, err := c.look(ctx, topic, part, at); err == nil && found != nil {
+	if found, err := c.look(c.client.Context(), topic, part, at); err == nil && found != nil {
 		c.holdUp(topic, part, max(at, found.first), found.why)
 	}
 }
@@ -104,7 +104,7 @@ func (c *Consumer) mend(topic string, part int32, u *unreadable, err error) {
 	for {
 		if again {
 			e := fail(append(engineKinds(err), ErrConsumer, err), "kafka: topic %s partition %d, at offset %d: %s; trying again", topic, part, u.at, reason(err))
-			if c.troubles.met(lastsAt(topic, part), e, 2*lastLook) {
+			if c.troubles.met(lastsAt(topic, part), e, staysHeld) {
 				c.tell(batch{err: e})
 			}
 			select {
@@ -119,9 +119,7 @@ func (c *Consumer) mend(topic string, part int32, u *unreadable, err error) {
 			c.troubles.over(lastsAt(topic, part))
 			return
 		}
-		ctx, cancel := context.WithTimeout(c.client.Context(), lookTimeout)
-		found, lookErr := c.look(ctx, topic, part, u.at)
-		cancel()
+		found, lookErr := c.look(c.client.Context(), topic, part, u.at)
 		switch {
 		case found != nil && (!found.heals || time.Since(u.since) >= damagedFor):
 			c.giveUp(topic, part, u, found)
@@ -170,7 +168,17 @@ func (c *Consumer) giveUp(topic string, part int32, u *unreadable, found *damage
 
 // look fetches what is at an offset, past kgo's own fetches, and returns the first batch
 // from there that cannot be read, if there is one near.
+//
+// There is one look at a time, since it holds a batch that may be large.
 func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64) (*damage, error) {
+	select {
+	case c.looking <- struct{}{}:
+		defer func() { <-c.looking }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	const most = 8
 	for range most {
 		batches, end, err := c.fetchAt(ctx, topic, part, at)

@@ -104,13 +104,14 @@ func TestConsumerTellsOfGarbageAgain(t *testing.T) {
 	})
 }
 
-// rewrite changes what is fetched of a partition's batch at an offset.
-func rewrite(cl *kafkatest.Cluster, partition int32, offset int64, edit func(batch []byte)) *kafkatest.Injection {
+// rewrite changes what is fetched of the batches at these offsets of partitions.
+func rewrite(cl *kafkatest.Cluster, offsets map[int32]int64, edit func(batch []byte)) *kafkatest.Injection {
 	return cl.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Fetch}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
 		for _, t := range resp.(*kmsg.FetchResponse).Topics {
 			for i := range t.Partitions {
 				p := &t.Partitions[i]
-				if p.Partition != partition {
+				offset, ok := offsets[p.Partition]
+				if !ok {
 					continue
 				}
 				p.RecordBatches = bytes.Clone(p.RecordBatches)
@@ -133,7 +134,7 @@ func rewrite(cl *kafkatest.Cluster, partition int32, offset int64, edit func(bat
 // is passed over, too: the engine asks for it on and on without a word.
 func TestConsumerPassesOverPlainGarbage(t *testing.T) {
 	withGroups(t, 2, func(t *testing.T, cl *kafkatest.Cluster, group string) {
-		rewrite(cl, 0, 1, func(b []byte) {
+		rewrite(cl, map[int32]int64{0: 1}, func(b []byte) {
 			for i := range b[61:] {
 				b[61+i] = 0xa5
 			}
@@ -159,7 +160,7 @@ func TestConsumerTriesADamagedBatch(t *testing.T) {
 		t.Run(fmt.Sprint("mended=", mended), func(t *testing.T) {
 			withGroups(t, 2, func(t *testing.T, cl *kafkatest.Cluster, group string) {
 				var fetched atomic.Int64
-				damage := rewrite(cl, 0, 1, func(b []byte) { b[len(b)-1] ^= 1; fetched.Add(1) })
+				damage := rewrite(cl, map[int32]int64{0: 1}, func(b []byte) { b[len(b)-1] ^= 1; fetched.Add(1) })
 				c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true})
 				produceRaw(t, cl, record(testTopic, 0, "before"))
 				produceRaw(t, cl, record(testTopic, 0, "damaged"))
@@ -198,4 +199,79 @@ func TestConsumerTriesADamagedBatch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Many partitions that cannot be read do not delay one that can.
+func TestConsumerManyDamagedPartitions(t *testing.T) {
+	const partitions, healthy = 20, 7
+	withGroups(t, partitions, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		damaged := make(map[int32]int64)
+		for i := range int32(partitions) {
+			if i != healthy {
+				damaged[i] = 0
+			}
+		}
+		rewrite(cl, damaged, func(b []byte) { b[len(b)-1] ^= 1 })
+		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true})
+		for i := range int32(partitions) {
+			if i != healthy {
+				produceRaw(t, cl, record(testTopic, i, "damaged"))
+			}
+		}
+		// Each look waits for kgo's fetch of the partitions that are well.
+		got, errs := pollAll(t, c, 3*time.Minute)
+		told := make(map[string]bool)
+		for _, err := range errs {
+			_, place, _ := strings.Cut(err.Error(), "partition ")
+			told[strings.Trim(strings.Fields(place)[0], ",:")] = true
+		}
+		if len(got) != 0 || len(told) != partitions-1 {
+			t.Errorf("%v, %d partitions told of", got, len(told))
+		}
+		for i := range 20 {
+			start := time.Now()
+			produceRaw(t, cl, record(testTopic, healthy, fmt.Sprint(i)))
+			got, _ := pollAll(t, c, time.Second)
+			if fmt.Sprint(got) != fmt.Sprintf("[%d]", i) {
+				t.Errorf("%v after %v, want %d", got, time.Since(start), i)
+			}
+		}
+	})
+}
+
+// A partition that is held up at a damaged batch goes to another member like any other, and
+// comes back when that leaves. It is read once it is mended, each message once.
+func TestConsumerDamagedBatchMoves(t *testing.T) {
+	cfg := kafkatest.Config{Topics: map[string]int{testTopic: 2}}
+	virtually(t, cfg, func(t *testing.T, cl *kafkatest.Cluster) {
+		damage := rewrite(cl, map[int32]int64{0: 1, 1: 1}, func(b []byte) { b[len(b)-1] ^= 1 })
+		member := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g", FromBeginning: true}
+		first := newConsumer(t, member)
+		for i := range int32(2) {
+			for _, value := range []string{"before", "damaged", "after"} {
+				produceRaw(t, cl, record(testTopic, i, value))
+			}
+		}
+		got, _ := pollAll(t, first, 10*time.Second)
+		second, err := gracedb.NewConsumer(t.Context(), member)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more, errs := pollAll(t, second, 10*time.Second)
+		if got = append(got, more...); fmt.Sprint(got) != "[before before]" || len(errs) != 1 {
+			t.Errorf("%v, %v", got, errs)
+		}
+		if err := second.Close(); err != nil {
+			t.Error(err)
+		}
+		damage.Remove()
+		got, _ = pollAll(t, first, 50*time.Second)
+		count := make(map[string]int)
+		for _, value := range got {
+			count[value]++
+		}
+		if len(got) != 4 || count["damaged"] != 2 || count["after"] != 2 {
+			t.Errorf("%v", got)
+		}
+	})
 }
