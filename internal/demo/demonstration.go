@@ -37,7 +37,7 @@ func (d *demonstration) runEmbedded(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.embedded.close()) }()
 	d.say("Kafka broker    %s (embedded: TLS, OAUTHBEARER, %d topics)", d.embedded.kafka.Addrs()[0], len(pipelines))
 	d.say("GraceDB         %s (embedded, with its supervisor), both up in %s ms", d.embedded.url, millis(time.Since(start)))
-	d.to, d.flush = d.embedded.services(), time.Second/2
+	d.to, d.flush = d.embedded.services(), 2*time.Second // an event of 800 kB has to fit on a busy machine
 	if err := d.run(ctx); err != nil {
 		return err
 	}
