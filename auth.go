@@ -37,7 +37,9 @@ const getToken = "htgettoken -a vault.ligo.org -i igwn"
 // file that SCITOKEN_FILE names; the *.use files in the directory that
 // _CONDOR_CREDS names; the variable BEARER_TOKEN; the file that BEARER_TOKEN_FILE
 // names; bt_u<uid> in XDG_RUNTIME_DIR; /tmp/bt_u<uid>. The last two must belong to
-// the effective user or root, and the last must not be a link. What is unusable
+// the effective user or root. The last must not be a link, nor have another name (a
+// hard link), and neither must the one before if everybody may write into its
+// directory. What is unusable
 // in one place does not keep the others from being looked at.
 //
 // A token with less than a minute to live is used only if no other matches, and

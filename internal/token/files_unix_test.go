@@ -133,6 +133,35 @@ func TestCase74_Links(t *testing.T) {
 	}
 }
 
+// Where anybody may put files, a link chooses which of the user's tokens is sent.
+func TestCase74_LinksInSharedDirectories(t *testing.T) {
+	for place, shared := range map[string]bool{"XDG_RUNTIME_DIR": true, "XDG_RUNTIME_DIR of one's own": false, "tmp": true, "BEARER_TOKEN_FILE": false} {
+		for _, hard := range []bool{false, true} {
+			w := newWorld(t)
+			name, _, _ := strings.Cut(place, " ")
+			path := w.put(name, mint(claims{"sub": "good"}))
+			if shared {
+				if err := os.Chmod(filepath.Dir(path), 0o777|os.ModeSticky); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.wantSub(gracedb, "good")
+			link, reason := os.Symlink, "it is a symbolic link"
+			if hard {
+				link, reason = os.Link, "it has another name"
+			}
+			if err := errors.Join(os.Rename(path, path+".real"), link(path+".real", path)); err != nil {
+				t.Fatal(err)
+			}
+			if shared {
+				w.wantError(gracedb, path+": "+reason)
+			} else {
+				w.wantSub(gracedb, "good")
+			}
+		}
+	}
+}
+
 // Between a check by name and the opening, a file can be exchanged: the checks
 // must hold for what was opened. Here the exchange never stops.
 func TestCase76_Exchanged(t *testing.T) {
@@ -154,10 +183,9 @@ func TestCase76_Exchanged(t *testing.T) {
 				return
 			default:
 			}
-			tmp := path + ".new"
-			os.Link([]string{mine, theirs}[i%2], tmp)
-			os.Rename(tmp, path)
-			os.Remove(tmp) // rename does nothing if both are links to one file
+			file := []string{mine, theirs}[i%2] // with one name at a time: hard links are refused anyhow
+			os.Rename(file, path)
+			os.Rename(path, file)
 		}
 	}()
 	for range 300 {

@@ -34,7 +34,8 @@ type Found struct {
 // rules say how far a file is trusted.
 type rules struct {
 	ours     bool  // it must belong to the effective user or root
-	noFollow bool  // it must not be a symbolic link
+	noFollow bool  // anybody may put files beside it: it must be no link, of either kind
+	ifShared bool  // noFollow if anybody may write into its directory
 	limit    int64 // of its bytes; if zero, maxFile
 }
 
@@ -175,7 +176,7 @@ func (f *Finder) places(ctx context.Context) []look {
 	if runtimeDir != "" {
 		runtimeDir = filepath.Join(runtimeDir, name)
 	}
-	file("XDG_RUNTIME_DIR", runtimeDir, rules{ours: true})
+	file("XDG_RUNTIME_DIR", runtimeDir, rules{ours: true, ifShared: true})
 	if l := &looks[len(looks)-1]; !l.done && !filepath.IsAbs(l.path) {
 		l.done, l.err = true, bad("it is not an absolute path")
 	}

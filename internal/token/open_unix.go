@@ -45,5 +45,13 @@ func checkOwner(info fs.FileInfo) error {
 	return nil
 }
 
+// hardLinks returns how many names the file has.
+func hardLinks(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink) //nolint:unconvert // of another type on other systems
+	}
+	return 1
+}
+
 // exposed reports whether others may read the file, or change it.
 func exposed(mode fs.FileMode) bool { return mode.Perm()&0o026 != 0 }

@@ -24,10 +24,13 @@ const (
 )
 
 var (
-	errLink    = bad("it is a symbolic link, which anybody could have made")
-	errSilent  = errors.New("no answer within 2s (a dead mount?)")
-	errDir     = bad("it is a directory")
-	errSpecial = bad("it is not a regular file")
+	errLink = bad("it is a symbolic link, which anybody could have made")
+	// Whoever may not read a file of another user's may link to it, where the system does
+	// not forbid that, and so choose which of that user's tokens is sent.
+	errHardLink = bad("it has another name (a hard link), which anybody could have made")
+	errSilent   = errors.New("no answer within 2s (a dead mount?)")
+	errDir      = bad("it is a directory")
+	errSpecial  = bad("it is not a regular file")
 )
 
 func tooLong(limit int64) error {
@@ -61,6 +64,13 @@ func WritableByOthers(mode fs.FileMode) bool { return hasUID && mode.Perm()&0o00
 // be exchanged between check and use.
 func readFile(path string, r rules) (content, error) {
 	limit := cmp.Or(r.limit, maxFile)
+	if r.ifShared {
+		dir, err := os.Stat(filepath.Dir(path))
+		if err != nil {
+			return content{}, errno(err)
+		}
+		r.noFollow = r.noFollow || WritableByOthers(dir.Mode())
+	}
 	f, err := open(path, r.noFollow)
 	if err != nil {
 		return content{}, errno(err)
@@ -76,6 +86,9 @@ func readFile(path string, r rules) (content, error) {
 		return content{}, errSpecial
 	case before.Size() > limit:
 		return content{}, tooLong(limit)
+	}
+	if r.noFollow && hardLinks(before) > 1 {
+		return content{}, errHardLink
 	}
 	if r.ours {
 		if err := checkOwner(before); err != nil {
