@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -180,6 +181,45 @@ func TestReaderGone(t *testing.T) {
 	}
 }
 
+// Whatever TMPDIR is called, a shell that reads env.sh runs nothing of it.
+func TestServeQuotes(t *testing.T) {
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip("no shell here")
+	}
+	dir := filepath.Join(t.TempDir(), "a b$(touch hit)`touch hit`'\"\\;touch hit;#")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", dir)
+	ctx := within(t)
+	out, stop := start(ctx, "serve")
+	out.wait(ctx, t, `export BEARER_TOKEN_FILE=.*\n`)
+	scripts, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "*", "env.sh"))
+	if err != nil || len(scripts) != 1 {
+		t.Fatalf("%q, %v", scripts, err)
+	}
+	for _, script := range []string{scripts[0], filepath.Join(t.TempDir(), "printed")} {
+		if script != scripts[0] {
+			if err := os.WriteFile(script, []byte(out.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.CommandContext(ctx, shell, "-c", `. "$1" && printf %s "$BEARER_TOKEN_FILE"`, "sh", script)
+		cmd.Dir = t.TempDir()
+		said, err := cmd.CombinedOutput()
+		if err != nil || filepath.Dir(string(said)) != filepath.Dir(scripts[0]) {
+			t.Errorf("%s gives %q, %v", script, said, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(cmd.Dir, "*")); len(left) > 0 {
+			t.Errorf("something was run: %q", left)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // startServe starts the command serve and sets the variables that it prints.
 func startServe(ctx context.Context, t *testing.T) (out *output, stop func() error) {
 	t.Helper()
@@ -187,7 +227,7 @@ func startServe(ctx context.Context, t *testing.T) (out *output, stop func() err
 	out, stop = start(ctx, "serve")
 	out.wait(ctx, t, `export BEARER_TOKEN_FILE=.*\n`)
 	for _, m := range regexp.MustCompile(`(?m)^export ([A-Z_]+)=(.*)$`).FindAllStringSubmatch(out.String(), -1) {
-		t.Setenv(m[1], m[2])
+		t.Setenv(m[1], strings.Trim(m[2], "'"))
 	}
 	for name := range strings.FieldsSeq(regexp.MustCompile(`(?m)^unset (.*)$`).FindStringSubmatch(out.String())[1]) {
 		t.Setenv(name, "")
@@ -204,7 +244,7 @@ func TestServe(t *testing.T) {
 	ctx := within(t)
 	out, stop := startServe(ctx, t)
 
-	script := out.wait(ctx, t, `source (.*)\n`)[1]
+	script := out.wait(ctx, t, `source '(.*)'\n`)[1]
 	exported, err := os.ReadFile(script)
 	if err != nil || !strings.Contains(out.String(), string(exported)) {
 		t.Errorf("%s: %q, %v", script, exported, err)

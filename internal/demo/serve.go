@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // serve is the command of that name.
@@ -77,6 +78,9 @@ func (e *embedded) serve(ctx context.Context, renewal time.Duration, stdout, std
 	}
 }
 
+// shellQuoted returns s as a shell takes it for one word, as it is.
+func shellQuoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
 // announce says how to reach e. What it writes can be read by a shell, and stands
 // in a file too.
 func (e *embedded) announce(stdout io.Writer) error {
@@ -91,9 +95,12 @@ func (e *embedded) announce(stdout io.Writer) error {
 		{"SSL_CERT_FILE", e.caFile},
 		{"BEARER_TOKEN_FILE", e.token.path},
 	} {
-		fmt.Fprintf(&b, "export %s=%s\n", v[0], v[1])
+		fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuoted(v[1]))
 	}
 	script := filepath.Join(e.dir, "env.sh")
+	if strings.ContainsFunc(script, unicode.IsControl) {
+		return fmt.Errorf("demo: the directory %q has control characters: set another TMPDIR", e.dir)
+	}
 	if err := os.WriteFile(script, []byte(b.String()), 0o600); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
@@ -103,11 +110,11 @@ func (e *embedded) announce(stdout io.Writer) error {
 #     source %[2]s
 # which is
 %[3]s# and there, for example,
-#     go run ./internal/demo stream -brokers $KAFKA_BROKER -service $TEST_SERVICE -ca $KAFKA_CA_CERT -from-beginning test
-#     go run ./internal/demo -brokers $KAFKA_BROKER -service $TEST_SERVICE -ca $KAFKA_CA_CERT testdata/events/coinc.xml
+#     go run ./internal/demo stream -brokers $KAFKA_BROKER -service $TEST_SERVICE -ca "$KAFKA_CA_CERT" -from-beginning test
+#     go run ./internal/demo -brokers $KAFKA_BROKER -service $TEST_SERVICE -ca "$KAFKA_CA_CERT" testdata/events/coinc.xml
 # or the Python client: it fetches the token issuer's keys with SSL_CERT_FILE and keeps them in
 # XDG_CACHE_HOME or ~/.cache, so that another XDG_CACHE_HOME leaves yours alone.
-`, strings.Join(pipelines, ", "), script, b.String())
+`, strings.Join(pipelines, ", "), shellQuoted(script), b.String())
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
