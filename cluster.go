@@ -42,6 +42,15 @@ type Cluster struct {
 	// an authority that it held before. One that was taken out of it is trusted
 	// until then, or until the program is restarted.
 	CAFile string
+	// TokenHosts limits to whom the token is shown, and anything else. If empty, that is
+	// any broker that is in Brokers, or that one of these names as another of the
+	// cluster's, and whose certificate is good for that name: as with every Kafka client,
+	// so that one broker, or whoever has a certificate for its name, can send the token to
+	// any host that an authority of CAFile (or of the system's) vouches for. If not empty,
+	// a broker that is not in Brokers has to be one of these: a host, or all below a domain
+	// that is written with a dot before it, such as ".example.org". No connection is made
+	// to any other, and errors and the log name it.
+	TokenHosts []string
 	// SkipHostnameVerification accepts a broker certificate issued for another
 	// name. The chain is still verified. For development only.
 	SkipHostnameVerification bool
@@ -186,11 +195,21 @@ func (c Cluster) checkBrokers() error {
 	}
 	for _, b := range c.Brokers {
 		host, port, err := net.SplitHostPort(b)
-		if err != nil || host == "" || port == "" || strings.ContainsAny(b, "/@ ,") {
+		if strings.Contains(b, "@") || strings.Contains(b, "://") {
+			// It may hold a password.
+			return fail([]error{ErrConfig}, "Cluster: a broker address has more than host:port: give it without a scheme, user or password")
+		}
+		if err != nil || host == "" || port == "" || strings.ContainsAny(b, "/ ,") {
 			return fail([]error{ErrConfig}, "Cluster: broker %s is not of the form host:port", cleanText(fmt.Sprintf("%q", b)))
 		}
 		if c.Plaintext && !isLoopback(host) {
 			return fail([]error{ErrConfig}, "Cluster: Plaintext would show the token to the network: broker %s is not on the loopback interface", cleanText(b))
+		}
+	}
+	for _, h := range c.TokenHosts {
+		if name := strings.TrimPrefix(h, "."); name == "" || strings.ContainsAny(name, "*/@ ,[]") || strings.Contains(name, ":") && net.ParseIP(name) == nil {
+			return fail([]error{ErrConfig}, `Cluster: TokenHosts holds %s, which is neither a host, such as "kafka.example.org", nor a domain with a dot before it, such as ".example.org"`,
+				cleanText(fmt.Sprintf("%q", withoutUserinfo(h))))
 		}
 	}
 	if c.Plaintext && (c.CAFile != "" || c.SkipHostnameVerification) {

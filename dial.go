@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ type dialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 type dialer struct {
 	tcp       dialFunc
 	brokers   []string // of the Cluster: other addresses are what brokers call each other
+	allowed   []string // TokenHosts
 	plaintext bool
 	skipName  bool // SkipHostnameVerification
 	trust     *authorities
@@ -38,7 +40,7 @@ type dialer struct {
 // the CA file.
 func (c Cluster) dialer(ctx context.Context) (dialFunc, error) {
 	d := &dialer{
-		tcp: c.Dial, brokers: slices.Clone(c.Brokers), plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
+		tcp: c.Dial, brokers: slices.Clone(c.Brokers), allowed: slices.Clone(c.TokenHosts), plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
 		redials: redials{failed: make(map[string]time.Time)}, openings: newOpenings(c.Brokers),
 	}
 	if d.tcp == nil {
@@ -60,11 +62,11 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	ctx, cancel := context.WithTimeout(caller, dialTimeout)
 	defer cancel()
 	if err := cmp.Or(over(caller), d.redials.wait(ctx, address)); err != nil {
-		return nil, &dialError{address, fmt.Errorf("%w: %w", errNotDialed, err)}
+		return nil, newDialError(address, fmt.Errorf("%w: %w", errNotDialed, err))
 	}
 	done, err := d.openings.begin(ctx, address)
 	if err != nil {
-		return nil, &dialError{address, fmt.Errorf("%w, since %d other connections are being opened: %w", errNotDialed, maxOpenings, err)}
+		return nil, newDialError(address, fmt.Errorf("%w, since %d other connections are being opened: %w", errNotDialed, maxOpenings, err))
 	}
 	defer func() {
 		done(err == nil)
@@ -72,12 +74,15 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	}()
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, &dialError{address, err}
+		return nil, newDialError(address, err)
+	}
+	if !d.mayBeShown(host) {
+		return nil, newDialError(address, errors.New("a broker calls a broker so, but TokenHosts does not allow it: put its host or domain there, if it is one of yours"))
 	}
 	// A broker on the loopback interface may advertise another host: the
 	// token must not follow it there in the clear.
 	if d.plaintext && !isLoopback(host) {
-		return nil, &dialError{address, errors.New("plaintext to a host that is not on the loopback interface")}
+		return nil, newDialError(address, errors.New("plaintext to a host that is not on the loopback interface"))
 	}
 	trusted := d.trust.now()
 	conn, err := d.open(ctx, network, address, host, trusted)
@@ -92,7 +97,32 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	case ctx.Err() != nil && caller.Err() == nil:
 		err = fmt.Errorf("no answer within %v: %w", dialTimeout, os.ErrDeadlineExceeded)
 	}
-	return nil, &dialError{address, d.nameReason(address, err)}
+	return nil, newDialError(address, d.nameReason(address, err))
+}
+
+// mayBeShown reports whether the token may be shown to host.
+func (d *dialer) mayBeShown(host string) bool {
+	if len(d.allowed) == 0 {
+		return true
+	}
+	host = hostName(host)
+	for _, b := range d.brokers {
+		if own, _, err := net.SplitHostPort(b); err == nil && hostName(own) == host {
+			return true
+		}
+	}
+	return slices.ContainsFunc(d.allowed, func(allowed string) bool {
+		allowed = hostName(allowed)
+		return host == allowed || strings.HasPrefix(allowed, ".") && strings.HasSuffix(host, allowed) && len(host) > len(allowed)
+	})
+}
+
+// hostName returns the one form of a name or address that has several.
+func hostName(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().String()
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
 // nameReason says where a name comes from that cannot be found, if no caller wrote it:
@@ -174,9 +204,12 @@ type dialError struct {
 	err  error
 }
 
-func (e *dialError) Error() string {
-	return withoutTokens(fmt.Sprintf("%s: %s", e.addr, e.err)) // brokers name the addresses
+// newDialError returns the error of a connection to address, which brokers name.
+func newDialError(address string, err error) *dialError {
+	return &dialError{withoutTokens(address), veil(err)}
 }
+
+func (e *dialError) Error() string   { return fmt.Sprintf("%s: %s", e.addr, e.err) }
 func (e *dialError) Unwrap() error   { return e.err }
 func (e *dialError) Temporary() bool { return true }
 
@@ -243,7 +276,7 @@ func (c *pacedConn) Read(b []byte) (int, error) {
 	if n > 0 && !c.heard {
 		c.heard = true
 		if isText(b[0]) {
-			return 0, &dialError{c.addr, notKafka(b[:n])}
+			return 0, newDialError(c.addr, notKafka(b[:n]))
 		}
 	}
 	if err != nil && err != io.EOF { //nolint:errorlint // io.ReadFull compares it so, too
