@@ -72,13 +72,14 @@ type scratch struct{ b []byte }
 
 const firstScratch = 1 << 20
 
-// grow doubles s, up to limit, keeping what is in its first n bytes. It reports whether
+// grow makes s four times as large, up to limit, keeping what is in its first n bytes: what
+// it was is garbage, of which there is to be less than with doubling. It reports whether
 // there was room to grow.
 func (s *scratch) grow(n, limit int) bool {
 	if len(s.b) >= limit {
 		return false
 	}
-	b := make([]byte, min(max(2*len(s.b), firstScratch), limit))
+	b := make([]byte, min(max(4*len(s.b), firstScratch), limit))
 	copy(b, s.b[:n])
 	s.b = b
 	return true
