@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -167,7 +168,8 @@ func (c *Consumer) giveUp(topic string, part int32, u *unreadable, found *damage
 }
 
 // look fetches what is at an offset, past kgo's own fetches, and returns the first batch
-// from there that cannot be read, if there is one near.
+// from there that cannot be read, if there is one near and no message before it that Poll
+// is still to return: whoever passes over the batch passes over all that is before it.
 //
 // There is one look at a time, since it holds a batch that may be large.
 func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64) (*damage, error) {
@@ -181,7 +183,7 @@ func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64)
 	defer cancel()
 	const most = 8
 	for range most {
-		batches, end, err := c.fetchAt(ctx, topic, part, at)
+		batches, aborts, end, err := c.fetchAt(ctx, topic, part, at)
 		if err != nil || len(batches) == 0 {
 			return nil, err
 		}
@@ -202,7 +204,12 @@ func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64)
 				d.next = max(d.next, at+1)
 				return d, nil
 			}
-			at = max(at, nextOffset(rest[:length]))
+			if next := nextOffset(rest[:length]); next > at {
+				if aborts.handsOut(rest[:length]) {
+					return nil, nil // kgo has it to hand out, or fetches it, before it meets what is behind it
+				}
+				at = next
+			}
 			rest = rest[length:]
 		}
 	}
@@ -210,21 +217,24 @@ func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64)
 }
 
 // fetchAt asks a partition's leader for what is at an offset, and where its log ends.
-func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int64) (batches []byte, end int64, err error) {
+func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int64) (batches []byte, aborts aborts, end int64, err error) {
 	states, err := c.topics(ctx, topic)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	state := states[topic]
 	if int(part) >= len(state.partitions) {
-		return nil, 0, kerr.UnknownTopicOrPartition
+		return nil, nil, 0, kerr.UnknownTopicOrPartition
 	}
 	leader := state.partitions[part].leader
 	if leader < 0 {
-		return nil, 0, kerr.LeaderNotAvailable
+		return nil, nil, 0, kerr.LeaderNotAvailable
 	}
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxBytes, req.MinBytes = lookBytes, 1
+	if c.client.OptValue(kgo.FetchIsolationLevel) == int8(1) {
+		req.IsolationLevel = 1
+	}
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID = topic, state.id
 	p := kmsg.NewFetchRequestTopicPartition()
@@ -235,20 +245,51 @@ func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int
 	defer c.budget.owns(-1)
 	resp, err := c.client.Broker(int(leader)).Request(ctx, req)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	answer := resp.(*kmsg.FetchResponse)
 	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	for _, t := range answer.Topics {
 		for _, p := range t.Partitions {
 			if p.Partition == part {
-				return p.RecordBatches, p.HighWatermark, kerr.ErrorForCode(p.ErrorCode)
+				return p.RecordBatches, abortsOf(p.AbortedTransactions), p.HighWatermark, kerr.ErrorForCode(p.ErrorCode)
 			}
 		}
 	}
-	return nil, 0, nil
+	return nil, nil, 0, nil
+}
+
+// An aborts is where transactions begin that are aborted, by producer and in order.
+type aborts map[int64][]int64
+
+func abortsOf(told []kmsg.FetchResponseTopicPartitionAbortedTransaction) aborts {
+	a := make(aborts)
+	for _, t := range told {
+		a[t.ProducerID] = append(a[t.ProducerID], t.FirstOffset)
+	}
+	for _, first := range a {
+		slices.Sort(first)
+	}
+	return a
+}
+
+// handsOut reports whether kgo hands out messages of a batch. It is asked of each batch in
+// turn: a marker ends a transaction.
+func (a aborts) handsOut(b []byte) bool {
+	if b[16] < 2 || len(b) < batchHead {
+		return true
+	}
+	const transactional, control = 1 << 4, 1 << 5
+	attributes := binary.BigEndian.Uint16(b[21:])
+	producer := int64(binary.BigEndian.Uint64(b[43:]))
+	first := a[producer]
+	aborted := attributes&transactional != 0 && len(first) > 0 && int64(binary.BigEndian.Uint64(b)) >= first[0]
+	if aborted && attributes&control != 0 {
+		a[producer] = first[1:]
+	}
+	return !aborted && attributes&control == 0 && binary.BigEndian.Uint32(b[57:]) != 0
 }
 
 const (

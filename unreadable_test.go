@@ -275,3 +275,35 @@ func TestConsumerDamagedBatchMoves(t *testing.T) {
 		}
 	})
 }
+
+// Messages that were fetched together with a batch that does not decode, but before it, are
+// returned, however many there are.
+func TestConsumerReadsAllBeforeGarbage(t *testing.T) {
+	const n = 1000
+	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true}
+		for i := range n {
+			produceRaw(t, cl, record(testTopic, 0, fmt.Sprint(i)))
+		}
+		produceWith(t, cl, []kgo.Opt{kgo.WithCompressor(garbage(kgo.CodecZstd))}, record(testTopic, 0, strings.Repeat("x", 1000)))
+		produceRaw(t, cl, record(testTopic, 0, "after"))
+		c := newConsumer(t, cfg)
+		var got []string
+		var errs []error
+		for range n + 2 {
+			time.Sleep(10 * time.Millisecond) // the caller works on it
+			m, err := c.Poll(t.Context())
+			if err != nil {
+				errs = append(errs, err)
+			} else {
+				got = append(got, string(m.Value))
+			}
+			if string(m.Value) == "after" {
+				break
+			}
+		}
+		if len(got) != n+1 || len(errs) != 1 {
+			t.Fatalf("%d messages, %v", len(got), errs)
+		}
+	})
+}
