@@ -219,13 +219,16 @@ func (b *budget) OnBrokerRead(meta kgo.BrokerMetadata, key int16, _ int, _, _ ti
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.brokers[meta.NodeID] = true
-	if b.own > 0 {
-		return // it may be that
-	}
+	// A broker that leads nothing any more is not fetched from again.
+	nothing := b.client != nil && b.client.BufferedFetchRecords() == 0
+	ours := b.own > 0 // the answer may be
 	b.drop(func(i *inflated) bool {
 		// Messages as they were before Kafka 0.11 stay unknown.
-		return i.known && i.from == meta.NodeID || !i.known && time.Since(i.at) > time.Second
+		return !ours && i.known && i.from == meta.NodeID || (nothing || !ours && !i.known) && time.Since(i.at) > time.Second
 	})
+	if ours && len(b.held) > 0 {
+		return
+	}
 	if !b.refused {
 		b.ask(b.fetch + b.fetch/8)
 	}

@@ -213,3 +213,31 @@ func (f fixed) Compress(*bytes.Buffer, []byte, ...kgo.CompressFlag) ([]byte, kgo
 	}
 	return e.EncodeAll(f, nil), kgo.CodecZstd
 }
+
+// What kgo has dropped because a leader moved takes no room for ever.
+func TestConsumerRoomAfterLeaderMoves(t *testing.T) {
+	cfg := kafkatest.Config{Brokers: 2, MaxMessageBytes: 15 << 20, Topics: map[string]int{testTopic: 1}}
+	virtually(t, cfg, func(t *testing.T, cl *kafkatest.Cluster) {
+		if err := cl.MoveLeader(testTopic, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		const n = 4
+		bombard(t, cl, kgo.ZstdCompression(), n, 14<<20, 1)
+		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, FromBeginning: true})
+		for i := range n {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			m, err := c.Poll(ctx)
+			cancel()
+			if err != nil || m.Offset != int64(i) {
+				t.Fatalf("%d: offset %d, %v", i, m.Offset, err)
+			}
+			if i == 0 {
+				time.Sleep(time.Second) // the next one is fetched
+				if err := cl.MoveLeader(testTopic, 0, 1); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second) // the caller works on it
+			}
+		}
+	})
+}
