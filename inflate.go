@@ -205,7 +205,7 @@ func weigh(in []byte) (cost, n int, err error) {
 	cost = len(in)
 	for len(in) > 0 {
 		length, head := binary.Varint(in)
-		if head <= 0 || length < 0 || length > int64(len(in)-head) {
+		if head <= 0 || head > longestVarint || length < 0 || length > int64(len(in)-head) {
 			return 0, 0, errNoRecords
 		}
 		headers, ok := countHeaders(in[head : head+int(length)])
@@ -219,37 +219,48 @@ func weigh(in []byte) (cost, n int, err error) {
 	return cost, n, nil
 }
 
-// countHeaders walks a record up to its headers.
+// countHeaders walks a record as kgo does, to its end.
 func countHeaders(in []byte) (n int, ok bool) {
 	if len(in) == 0 {
 		return 0, false
 	}
 	in = in[1:] // attributes
-	number := func() int64 {
+	ok = true
+	number := func(most int) int64 { // of bytes
 		v, n := binary.Varint(in)
-		if n <= 0 {
-			ok = false
+		if n <= 0 || n > most || most == longestVarint && int64(int32(v)) != v {
+			in, ok = nil, false
 			return 0
 		}
 		in = in[n:]
 		return v
 	}
-	ok = true
-	number()      // of the time
-	number()      // of the offset
-	for range 2 { // key and value, which may be null
-		if length := number(); length > int64(len(in)) {
-			return 0, false
-		} else if length > 0 {
+	text := func() { // which may be null
+		length := number(longestVarint)
+		switch {
+		case length > int64(len(in)):
+			in, ok = nil, false
+		case length > 0:
 			in = in[length:]
 		}
 	}
-	headers := number()
+	number(binary.MaxVarintLen64) // of the time
+	number(longestVarint)         // of the offset
+	text()                        // key
+	text()                        // value
+	headers := number(longestVarint)
 	if !ok || headers < 0 || headers > int64(len(in)/2) {
 		return 0, false
 	}
-	return int(headers), true
+	for range headers {
+		text()
+		text()
+	}
+	return int(headers), ok
 }
+
+// longestVarint is of how many bytes kgo takes a number of 32 bits at most.
+const longestVarint = binary.MaxVarintLen32
 
 // weighOld does the same with messages as they were before Kafka 0.11.
 func weighOld(in []byte) (cost, n int) {

@@ -307,3 +307,26 @@ func TestConsumerReadsAllBeforeGarbage(t *testing.T) {
 		}
 	})
 }
+
+// So is one whose messages have headers that do not decode.
+func TestConsumerPassesOverGarbageHeaders(t *testing.T) {
+	withGroups(t, 2, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		rewrite(cl, map[int32]int64{0: 1}, func(b []byte) {
+			b[len(b)-4] = 126 // the length of the header's key, 63, which is more than there is
+			binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+		})
+		lost := record(testTopic, 0, "lost")
+		lost.Headers = []kgo.RecordHeader{{Key: "k", Value: []byte("v")}}
+		produceRaw(t, cl, record(testTopic, 0, "before"))
+		produceRaw(t, cl, lost)
+		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true})
+		got, errs := pollAll(t, c, 30*time.Second)
+		produceRaw(t, cl, record(testTopic, 0, "after"))
+		more, moreErrs := pollAll(t, c, 5*time.Second)
+		got, errs = append(got, more...), append(errs, moreErrs...)
+		if fmt.Sprint(got) != "[before after]" || len(errs) != 1 {
+			t.Fatalf("%v, %v", got, errs)
+		}
+		wantErr(t, errs[0], kinds(gracedb.ErrConsumer), nil, "partition 0", "messages 1 to 1 are lost")
+	})
+}
