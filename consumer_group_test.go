@@ -3,6 +3,7 @@ package gracedb_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -174,4 +175,31 @@ func TestConsumerAtRest(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A position that the broker cannot tell yet is not taken for one that there is not, and is
+// not written over.
+func TestConsumerWaitsForPosition(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
+		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g"}
+		c := newConsumer(t, cfg)
+		pollAll(t, c, 3*time.Second)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		produceRaw(t, cl, record(testTopic, 0, "meanwhile"))
+		cl.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.OffsetFetch}, Count: 1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+			for _, g := range resp.(*kmsg.OffsetFetchResponse).Groups {
+				for _, t := range g.Topics {
+					for i := range t.Partitions {
+						t.Partitions[i].Offset, t.Partitions[i].LeaderEpoch, t.Partitions[i].ErrorCode = -1, -1, kerr.UnstableOffsetCommit.Code
+					}
+				}
+			}
+		}})
+		c = newConsumer(t, cfg)
+		if got, errs := pollAll(t, c, 10*time.Second); fmt.Sprint(got) != "[meanwhile]" || len(errs) != 0 {
+			t.Errorf("%v, %v", got, errs)
+		}
+	})
 }

@@ -82,13 +82,23 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 		return nil, c.groupError(err) // who may not use a group is not told its coordinator
 	}
 	committed := make(map[string]map[int32]kgo.EpochOffset)
+	// What cannot be told now, such as while a transaction is ending, is not none.
+	note := func(topic string, partition int32, code int16, at kgo.EpochOffset) error {
+		if err := kerr.ErrorForCode(code); err != nil {
+			return fmt.Errorf("the position in topic %s partition %d: %w", topic, partition, c.groupError(err))
+		}
+		if at.Offset >= 0 || at.Epoch >= 0 {
+			set(committed, topic, partition, at)
+		}
+		return nil
+	}
 	if err := c.groupError(kerr.ErrorForCode(resp.ErrorCode)); err != nil {
 		return nil, err
 	}
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			if p.ErrorCode == 0 && (p.Offset >= 0 || p.LeaderEpoch >= 0) {
-				set(committed, t.Topic, p.Partition, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset})
+			if err := note(t.Topic, p.Partition, p.ErrorCode, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset}); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -102,8 +112,8 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 				name = names[t.TopicID]
 			}
 			for _, p := range t.Partitions {
-				if p.ErrorCode == 0 && (p.Offset >= 0 || p.LeaderEpoch >= 0) {
-					set(committed, name, p.Partition, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset})
+				if err := note(name, p.Partition, p.ErrorCode, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset}); err != nil {
+					return nil, err
 				}
 			}
 		}
