@@ -330,3 +330,32 @@ func TestConsumerPassesOverGarbageHeaders(t *testing.T) {
 		wantErr(t, errs[0], kinds(gracedb.ErrConsumer), nil, "partition 0", "messages 1 to 1 are lost")
 	})
 }
+
+// What transactions have taken back before it does not keep a batch that does not decode
+// from being passed over.
+func TestConsumerPassesOverGarbageInTransaction(t *testing.T) {
+	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group})
+		client, err := cl.Client(kgo.TransactionalID("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if err := client.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.ProduceSync(t.Context(), record(testTopic, 0, "aborted")).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		produceWith(t, cl, []kgo.Opt{kgo.WithCompressor(garbage(kgo.CodecZstd))}, record(testTopic, 0, strings.Repeat("x", 1000)))
+		if err := client.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+			t.Fatal(err)
+		}
+		produceRaw(t, cl, record(testTopic, 0, "after"))
+		got, errs := pollAll(t, c, 10*time.Second)
+		if fmt.Sprint(got) != "[after]" || len(errs) != 1 {
+			t.Fatalf("%v, %v", got, errs)
+		}
+		wantErr(t, errs[0], kinds(gracedb.ErrConsumer), nil, "messages 1 to 1 are lost")
+	})
+}
