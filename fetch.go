@@ -132,14 +132,23 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 	from, told := c.places.from[p.Topic][p.Partition]
 	if told && first < from {
 		c.places.back(p.Topic, p.Partition, first)
+		if c.group != "" {
+			last = first - 1 // it is fetched again
+		}
 	}
 	want, known := c.places.expect(p.Topic, p.Partition, last+1)
 	c.mu.Unlock()
 	switch {
 	case told && first < from:
 		// Where nothing was read yet the engine goes to the log's start in silence.
-		c.buffer = append(c.buffer, batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages before %d are lost: the broker's log ended before it; continuing at %d",
-			p.Topic, p.Partition, from, first)})
+		b := batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages before %d are lost: the broker's log ended before it; continuing at %d",
+			p.Topic, p.Partition, from, first)}
+		if c.group != "" {
+			// kgo takes no mark before the group's position until it is told to go on there.
+			b.past = &skip{topic: p.Topic, topicID: topicID, partition: p.Partition, offset: first}
+			p.Records = nil
+		}
+		c.buffer = append(c.buffer, b)
 	case known && first > want && p.LogStartOffset > want:
 		// Offsets have holes (compaction, transactions); what lies before the log's
 		// start is lost.
