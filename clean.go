@@ -53,11 +53,16 @@ func cleanTextN(s string, limit int) string {
 
 // withoutTokens returns s without the tokens that it holds, and their pieces.
 func withoutTokens(s string) string {
+	clean, epoch := tokensShown.isClean(s)
+	if clean {
+		return s
+	}
 	found := tokensShown.in(s)
 	for _, at := range tokenLike.FindAllStringIndex(s, -1) {
 		found = append(found, textSpan{at[0], at[1]})
 	}
 	if found == nil {
+		tokensShown.noteClean(s, epoch)
 		return s
 	}
 	slices.SortFunc(found, func(a, b textSpan) int { return cmp.Compare(a.start, b.start) })

@@ -478,15 +478,29 @@ func (p *Producer) close() error {
 	}
 	p.answers.stop() // what waits for a throttle to end was not sent, and is not
 	p.shut()
-	timer.Reset(time.Second)
-	select {
-	case <-w.done:
-	case <-timer.C:
-	}
+	p.settleRest(w, timer)
 	close(p.released)
 	failed, causes := p.queue.takeLost()
 	if failed == 0 {
 		return nil
 	}
 	return fail(causes, "kafka: closed with %s", failureText(failed, causes))
+}
+
+// settleRest waits until the engine has told what became of all that it had: one message
+// after the other, so that many take longer. It gives up on a done that blocks for a second.
+func (p *Producer) settleRest(w *drainWaiter, timer *time.Timer) {
+	for left := p.Pending(); ; {
+		timer.Reset(time.Second)
+		select {
+		case <-w.done:
+			return
+		case <-timer.C:
+		}
+		now := p.Pending()
+		if now >= left {
+			return
+		}
+		left = now
+	}
 }

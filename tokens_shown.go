@@ -3,6 +3,7 @@ package gracedb
 import (
 	"hash/maphash"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -20,6 +21,10 @@ type shownTokens struct {
 	recent []shownToken   // the last one shown is the last
 	pieces map[uint64]int // by hash: in how many of recent; guarded by mu
 	count  int            // of all pieces of recent
+	// clean are texts that hold no piece, nor anything else like a token: thousands of
+	// messages may fail for one reason. It is made anew with each new token.
+	clean map[string]struct{}
+	epoch int // how often it was
 }
 
 // A textSpan is a part of a text.
@@ -64,11 +69,43 @@ func (t *shownTokens) note(token string) {
 		t.pieces[piece]++
 	}
 	t.recent = append(t.recent, s)
+	t.clean = nil
+	t.epoch++
 	t.count += len(s.pieces)
 	for len(t.recent) > maxShown || len(t.recent) > 1 && t.count > maxShownPieces {
 		t.forget(t.recent[0])
 		t.recent = slices.Delete(t.recent, 0, 1)
 	}
+}
+
+// What is remembered of texts without tokens: by far more than one outage makes.
+const (
+	maxClean       = 256
+	maxCleanLength = 2 << 10
+)
+
+// isClean reports whether s is known to hold no token; epoch is for noteClean.
+func (t *shownTokens) isClean(s string) (clean bool, epoch int) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	_, clean = t.clean[s]
+	return clean, t.epoch
+}
+
+// noteClean notes that s holds none of the tokens that were shown by epoch.
+func (t *shownTokens) noteClean(s string, epoch int) {
+	if len(s) > maxCleanLength {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if epoch != t.epoch {
+		return
+	}
+	if t.clean == nil || len(t.clean) >= maxClean {
+		t.clean = make(map[string]struct{})
+	}
+	t.clean[strings.Clone(s)] = struct{}{}
 }
 
 // forget takes back what note did for s. t.mu is held.
