@@ -216,7 +216,7 @@ func (d *delivery) isTopic(key string) bool { return d.p.mayBe(d.msg.Topic, key)
 // all of the topic is dropped. The answer to the message itself is waited for then.
 func mayBeOnItsWay(err error) bool {
 	_, answered := errors.AsType[*kerr.Error](err)
-	return err != nil && !isRefusal(err) && (answered && notWritten(err) || !answered && (isContextError(err) || isDropped(err)))
+	return err != nil && !isRefusal(err) && (answered && notWritten(err) || !answered && (isContextError(err) || isDropped(err) || isBadAnswer(err)))
 }
 
 // again gives d back to the engine if it was not written, and failed for what is
@@ -242,7 +242,7 @@ func (p *Producer) again(d *delivery, err error) bool {
 		return true
 	case isTooLarge(err):
 		return p.againAlone(d)
-	case isDropped(err):
+	case isDropped(err), isBadAnswer(err):
 		d.line.pause(d)
 		return true
 	default:

@@ -3,6 +3,7 @@ package gracedb
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -102,6 +103,19 @@ func (c *framedConn) Write(b []byte) (int, error) {
 
 var errSpent = fmt.Errorf("the broker asked for a pause of more than %v on this connection", maxThrottle)
 
+// A badAnswer is why an answer is not handed to the engine.
+type badAnswer struct{ error }
+
+func badAnswerf(format string, args ...any) error { return badAnswer{fmt.Errorf(format, args...)} }
+
+// isBadAnswer reports whether a message failed because of what a broker answered to another
+// request. Of a Metadata answer that it cannot have the engine makes that all fail that wait
+// for a leader and were not sent.
+func isBadAnswer(err error) bool {
+	_, bad := errors.AsType[badAnswer](err)
+	return bad
+}
+
 func (c *framedConn) Read(b []byte) (int, error) {
 	if c.bad != nil {
 		return 0, c.bad
@@ -122,8 +136,8 @@ func (c *framedConn) Read(b []byte) (int, error) {
 	n, err := c.in.Read(b[:min(int64(len(b)), c.left)])
 	c.left -= int64(n)
 	if bad := c.walk.feed(b[:n], c.left); bad != nil {
-		c.bad = bad
-		return 0, bad
+		c.bad = badAnswer{bad}
+		return 0, c.bad
 	}
 	if asked, over := c.walk.asked(); over && c.left == 0 {
 		c.throttled(asked)
@@ -150,7 +164,7 @@ func (c *framedConn) begin() error {
 	c.have, c.pass, c.left = 0, c.head[:], length-4
 	r := c.answered(int32(binary.BigEndian.Uint32(c.head[4:])))
 	if limit := answerLimit(r.key); limit > 0 && length > limit {
-		c.pass, c.bad = nil, fmt.Errorf("invalid size: a broker's answer to %s is of %d bytes, and at most %d are read", r.key.Name(), length, limit)
+		c.pass, c.bad = nil, badAnswerf("invalid size: a broker's answer to %s is of %d bytes, and at most %d are read", r.key.Name(), length, limit)
 		return c.bad
 	}
 	c.walk = newWalk(r)

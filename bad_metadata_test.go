@@ -1,0 +1,55 @@
+package gracedb_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+// A message that waits for a leader outlasts Metadata answers that are refused: the next
+// one, or another broker's, may be good.
+func TestBadMetadataFailsNoMessage(t *testing.T) {
+	for name, fault := range map[string]kafkatest.Fault{
+		"too long": {Do: kafkatest.HugeResponse, Length: 3 << 20, Keys: []kmsg.Key{kmsg.Metadata}, Count: 6},
+		"too many brokers": {Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: 6, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+			m := resp.(*kmsg.MetadataResponse)
+			for i := range int32(2000) {
+				b := kmsg.NewMetadataResponseBroker()
+				b.NodeID, b.Host, b.Port = 1000+i, "broker.invalid", 9092
+				m.Brokers = append(m.Brokers, b)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, kafkatest.Config{Brokers: 2, Topics: map[string]int{testTopic: 1}}, func(t *testing.T, c *kafkatest.Cluster) {
+				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+				send(t, p, "first")
+				if err := c.LoseLeader(testTopic, 0); err != nil {
+					t.Fatal(err)
+				}
+				short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				_, err := p.ProduceSync(short, gracedb.Message{Value: []byte("makes the engine look for a leader")})
+				cancel()
+				if err == nil {
+					t.Error("written without a leader")
+				}
+				i := c.Inject(fault)
+				time.AfterFunc(8*time.Second, func() { _ = c.ElectLeader(testTopic, 0, 1) })
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				start := time.Now()
+				if _, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("second")}); err != nil {
+					t.Errorf("after %v and %d bad answers: %v", time.Since(start), i.Hits(), err)
+				}
+				if i.Hits() == 0 {
+					t.Error("no answer was bad")
+				}
+			})
+		})
+	}
+}
