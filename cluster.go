@@ -150,7 +150,7 @@ func (c Cluster) clientOpts(ctx context.Context, auth *bearer, wrap func(net.Con
 const (
 	fetchMaxBytes = 16 << 20
 	maxFrameBytes = 32 << 20
-	maxBatchBytes = 15 << 20 // for which a buffer that doubles need not be of 32 MiB
+	maxBatchBytes = 15 << 20 // what GraceDB's brokers take, and half as much again
 )
 
 // retryBackoff spaces the engine's tries: soon at first, for a leader that moved,

@@ -80,7 +80,9 @@ func (l *link) probe() {
 		case <-time.After(refusedPause):
 		}
 		ctx, cancel := context.WithTimeout(l.client.Context(), askTimeout)
-		_, _ = l.client.Request(ctx, kmsg.NewPtrMetadataRequest()) // what it finds, the watch has seen
+		req := kmsg.NewPtrMetadataRequest()
+		req.Topics = []kmsg.MetadataRequestTopic{} // none: without a list it is all
+		_, _ = l.client.Request(ctx, req)          // what it finds, the watch has seen
 		cancel()
 	}
 }
