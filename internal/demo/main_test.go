@@ -227,7 +227,7 @@ func startServe(ctx context.Context, t *testing.T) (out *output, stop func() err
 	out, stop = start(ctx, "serve")
 	out.wait(ctx, t, `export BEARER_TOKEN_FILE=.*\n`)
 	for _, m := range regexp.MustCompile(`(?m)^export ([A-Z_]+)=(.*)$`).FindAllStringSubmatch(out.String(), -1) {
-		t.Setenv(m[1], strings.Trim(m[2], "'"))
+		t.Setenv(m[1], m[2])
 	}
 	for name := range strings.FieldsSeq(regexp.MustCompile(`(?m)^unset (.*)$`).FindStringSubmatch(out.String())[1]) {
 		t.Setenv(name, "")
@@ -244,7 +244,7 @@ func TestServe(t *testing.T) {
 	ctx := within(t)
 	out, stop := startServe(ctx, t)
 
-	script := out.wait(ctx, t, `source '(.*)'\n`)[1]
+	script := out.wait(ctx, t, `source (\S+)\n`)[1]
 	exported, err := os.ReadFile(script)
 	if err != nil || !strings.Contains(out.String(), string(exported)) {
 		t.Errorf("%s: %q, %v", script, exported, err)

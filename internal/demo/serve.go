@@ -78,8 +78,14 @@ func (e *embedded) serve(ctx context.Context, renewal time.Duration, stdout, std
 	}
 }
 
-// shellQuoted returns s as a shell takes it for one word, as it is.
-func shellQuoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+// shellQuoted returns s as a shell takes it for one word, as it is: in quotes only where
+// it needs them, so that others than shells can read the usual values too.
+func shellQuoted(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
 
 // announce says how to reach e. What it writes can be read by a shell, and stands
 // in a file too.

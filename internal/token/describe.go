@@ -121,7 +121,7 @@ func (c claimSet) faults(now time.Time) []string {
 		}
 	}
 	iat, exp, nbf := dates["iat"], dates["exp"], dates["nbf"]
-	add(!exp.IsZero() && !exp.After(now), "it has expired")
+	add(!exp.IsZero() && !exp.After(now), "it has expired (on its way, if this machine's clock is right)")
 	add(!exp.IsZero() && iat.After(exp), "its iat is later than its exp")
 	add(nbf.After(now), "it is not valid yet (nbf is "+Span(nbf.Sub(now))+" ahead of this machine's clock)")
 	add(strings.TrimSpace(text(c["sub"])) == "", "it has no sub, which Kafka needs unless it is told of another claim")

@@ -30,7 +30,7 @@ func TestDescribe(t *testing.T) {
 			{"exp of text", claims{"exp": "4102444800"}, "its exp is not a number of seconds", ""},
 			{"exp null", claims{"exp": nil}, "its exp is not a number of seconds", ""},
 			{"exp with a fraction", claims{"exp": float64(in(time.Hour)) + 0.5}, "", ""},
-			{"expired", claims{"iat": in(-time.Hour), "exp": in(-10 * time.Second)}, "it has expired", ""},
+			{"expired", claims{"iat": in(-time.Hour), "exp": in(-10 * time.Second)}, "it has expired (on its way, if this machine's clock is right)", ""},
 			{"iat behind exp", claims{"iat": in(2 * time.Hour), "exp": in(time.Hour)}, "its iat is later than its exp", ""},
 			{"iat ahead", claims{"iat": in(10 * time.Minute), "exp": in(time.Hour)}, "", ""},
 			{"nbf ahead", claims{"nbf": in(time.Hour), "exp": in(2 * time.Hour)}, "it is not valid yet (nbf is 1h ahead of this machine's clock)", ""},
