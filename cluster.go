@@ -58,7 +58,11 @@ type Cluster struct {
 	// the loopback interface, since it shows the token to the network.
 	Plaintext bool
 	// Dial opens the TCP connection to a broker, before TLS. If nil, it is that
-	// of a net.Dialer.
+	// of a net.Dialer. It has to return when its ctx ends, which is after 5 seconds at
+	// most, or when the client is closed. Until it does, it keeps one of the 16
+	// connections that may be opened at a time, and whatever is meant for that broker
+	// waits: calls end with their own ctx, and Close after FlushTimeout, all the same, but
+	// what waits for Dial is left behind.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger receives reloads, reconnections and fallbacks: at most 30 lines of
 	// level Info and above in any minute from each client. If nil, nothing is logged.

@@ -57,17 +57,17 @@ func (c Cluster) dialer(ctx context.Context) (dialFunc, error) {
 }
 
 func (d *dialer) dial(caller context.Context, network, address string) (_ net.Conn, err error) {
+	if err := cmp.Or(over(caller), d.redials.wait(caller, address)); err != nil {
+		return nil, newDialError(address, fmt.Errorf("%w: %w", errNotDialed, err))
+	}
+	done, err := d.takeTurn(caller, address)
+	if err != nil {
+		return nil, newDialError(address, fmt.Errorf("%w, since %d other connections are being opened: %w", errNotDialed, maxOpenings, err))
+	}
 	// The engine bounds a connection that it makes itself, and not this: without
 	// a bound a peer that accepts and is silent would be waited for for ever.
 	ctx, cancel := context.WithTimeout(caller, dialTimeout)
 	defer cancel()
-	if err := cmp.Or(over(caller), d.redials.wait(ctx, address)); err != nil {
-		return nil, newDialError(address, fmt.Errorf("%w: %w", errNotDialed, err))
-	}
-	done, err := d.openings.begin(ctx, address)
-	if err != nil {
-		return nil, newDialError(address, fmt.Errorf("%w, since %d other connections are being opened: %w", errNotDialed, maxOpenings, err))
-	}
 	defer func() {
 		done(err == nil)
 		d.redials.note(address, err == nil)
@@ -98,6 +98,14 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 		err = fmt.Errorf("no answer within %v: %w", dialTimeout, os.ErrDeadlineExceeded)
 	}
 	return nil, newDialError(address, d.nameReason(address, err))
+}
+
+// takeTurn waits until a connection to address may be opened, for at most turnTimeout:
+// the engine may have chosen this broker for a request that others can answer too.
+func (d *dialer) takeTurn(ctx context.Context, address string) (done func(made bool), err error) {
+	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
+	defer cancel()
+	return d.openings.begin(ctx, address)
 }
 
 // mayBeShown reports whether the token may be shown to host.

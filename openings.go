@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // A client opens at most maxOpenings connections at a time, however many brokers a
@@ -14,6 +15,10 @@ const (
 	maxOpenings  = 16
 	maxStrangers = 12
 )
+
+// turnTimeout is enough for a stranger behind 72 others that are silent. Its own dial has
+// all of dialTimeout after that.
+const turnTimeout = 30*time.Second + redialPause
 
 // openings bounds how many connections are being opened, TLS included.
 type openings struct {

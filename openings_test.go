@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
 
@@ -71,4 +72,51 @@ func TestDialsAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A Dial that heeds no ctx keeps no call past its own, and Close not past FlushTimeout.
+func TestDialHeedsNoContext(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		cluster := clusterFor(t, c, "alice")
+		var deaf atomic.Bool
+		release := make(chan struct{})
+		defer close(release)
+		cluster.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if deaf.Load() {
+				<-release
+				return nil, net.ErrClosed
+			}
+			return c.Dial(ctx, network, address)
+		}
+		cfg := gracedb.ProducerConfig{Cluster: cluster, Topic: "test", FlushTimeout: 2 * time.Second}
+		p, err := gracedb.NewProducer(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		con, err := gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}, GroupID: "g"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		deaf.Store(true)
+		c.Drop(0)
+		for what, call := range map[string]func(context.Context) error{
+			"ProduceSync": func(ctx context.Context) error { return sendOne(ctx, p) },
+			"Check":       p.Check,
+			"Poll":        func(ctx context.Context) error { _, err := con.Poll(ctx); return err },
+			"NewProducer": func(ctx context.Context) error { _, err := gracedb.NewProducer(ctx, cfg); return err },
+			"Close":       func(context.Context) error { p.Close(); return context.DeadlineExceeded },
+			"Consumer's":  func(context.Context) error { con.Close(); return context.DeadlineExceeded },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			start := time.Now()
+			err := call(ctx)
+			if took := time.Since(start); took > 2200*time.Millisecond {
+				t.Errorf("%s: after %v", what, took)
+			}
+			if err == nil {
+				t.Errorf("%s: no error", what)
+			}
+			cancel()
+		}
+	})
 }
