@@ -18,7 +18,9 @@ import (
 // the system's. It is safe for concurrent use.
 type authorities struct {
 	file string // "" for the system's
-	log  *slog.Logger
+	// given says that a http.Client of the caller's decides, whatever stands here.
+	given bool
+	log   *slog.Logger
 
 	mu   sync.Mutex
 	pool *x509.CertPool // nil for the system's
@@ -123,6 +125,8 @@ func (a *authorities) explain(err error, whatName string) error {
 	switch {
 	case !unknown && !none:
 		return err
+	case a.given:
+		return fmt.Errorf("the certificate's authority is not one that ClientConfig.HTTP trusts (it is for its Transport's TLSClientConfig.RootCAs): %w", err)
 	case a.file != "":
 		return fmt.Errorf("the certificate's authority is not in CAFile %s: %w", cleanText(a.file), err)
 	case none || hasNoAuthorities():

@@ -122,6 +122,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.trust, err = loadAuthorities(context.Background(), cfg.CAFile, c.log); err != nil {
 		return nil, err
 	}
+	c.trust.given = cfg.HTTP != nil
 	c.http = newHTTPClient(cfg, c.trust)
 	if c.token == nil {
 		c.token = ReloadToken(FindToken(tokenQueryFor(service.Hostname())), 5*time.Minute)

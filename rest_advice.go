@@ -66,6 +66,10 @@ func (c *Client) explain(a *answer, err error) error {
 	err = c.trust.explain(err, "a wrong ServiceURL")
 	dns, named := errors.AsType[*net.DNSError](err)
 	switch {
+	case a.away && c.trust.given && c.proxy(a.x.url) != "":
+		return fmt.Errorf("by way of %s, the proxy that ClientConfig.HTTP uses: %w", c.proxy(a.x.url), err)
+	case proxied && c.trust.given:
+		return fmt.Errorf("the proxy that ClientConfig.HTTP uses: %w", err)
 	case proxied:
 		return fmt.Errorf("the proxy of $HTTPS_PROXY cannot be used (set NO_PROXY if GraceDB can be reached without): %w", err)
 	case named && dns.IsNotFound:
@@ -74,6 +78,20 @@ func (c *Client) explain(a *answer, err error) error {
 		return fmt.Errorf("%w: GraceDB is away, or ServiceURL is wrong", err)
 	}
 	return err
+}
+
+// proxy returns the host and port of the proxy to u; "" if there is none, or none is known
+// of.
+func (c *Client) proxy(u *url.URL) string {
+	t, ok := c.http.Transport.(*http.Transport)
+	if !ok || t.Proxy == nil {
+		return ""
+	}
+	proxy, err := t.Proxy(&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: make(http.Header)})
+	if err != nil || proxy == nil {
+		return ""
+	}
+	return cleanText(proxy.Host)
 }
 
 // A proxyRefusal is what a proxy answers that does not let a connection through. It

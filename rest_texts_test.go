@@ -78,6 +78,13 @@ func TestTextsOfHTTP(t *testing.T) {
 			return errorWithCA(t, gracetest.Config{}, authority.PEM())
 		}, gracedb.ErrConnection, []string{"the certificate's authority is not in CAFile ", "ca.pem"}},
 		{
+			"authority, with HTTP", func(t *testing.T) error {
+				return errorThrough(t, newService(t, gracetest.Config{}, nil).URL(), &http.Transport{})
+			},
+			gracedb.ErrConnection,
+			[]string{"is not one that ClientConfig.HTTP trusts (it is for its Transport's TLSClientConfig.RootCAs): ", "x509: certificate signed by unknown authority"},
+		},
+		{
 			"another host", func(t *testing.T) error {
 				return errorWithCA(t, gracetest.Config{Hosts: []string{"elsewhere.test"}}, nil)
 			},
@@ -115,6 +122,16 @@ func TestTextsOfHTTP(t *testing.T) {
 		{
 			"proxy that is dead", func(t *testing.T) error { return throughProxy(t, closedPort(t)) }, gracedb.ErrConnection,
 			[]string{"the proxy of $HTTPS_PROXY cannot be used (set NO_PROXY if GraceDB can be reached without): proxyconnect tcp: dial tcp 127.0.0.1:", "connection refused"},
+		},
+		{
+			"proxy of HTTP refuses", proxyOfHTTPAnswers("407 Proxy Authentication Required"), gracedb.ErrConnection,
+			[]string{"by way of 127.0.0.1:", ", the proxy that ClientConfig.HTTP uses: Proxy Authentication Required"},
+		},
+		{
+			"proxy of HTTP that is dead", func(t *testing.T) error {
+				return errorThrough(t, "https://gracedb.nowhere.test/api/", proxiedBy(closedPort(t)))
+			},
+			gracedb.ErrConnection, []string{"by way of 127.0.0.1:", ", the proxy that ClientConfig.HTTP uses: proxyconnect tcp: dial tcp 127.0.0.1:", "connection refused"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -161,6 +178,19 @@ func errorWithCA(t *testing.T, cfg gracetest.Config, pem []byte) error {
 	return err
 }
 
+// errorThrough is errorAt with a transport of the caller's.
+func errorThrough(t *testing.T, serviceURL string, transport *http.Transport) error {
+	t.Helper()
+	c := newClient(t, gracedb.ClientConfig{ServiceURL: serviceURL, Token: tokenIs("t"), Retries: 1, HTTP: &http.Client{Transport: transport}})
+	defer transport.CloseIdleConnections()
+	_, err := c.ServiceInfo(t.Context())
+	return err
+}
+
+func proxiedBy(address string) *http.Transport {
+	return &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: address, User: url.UserPassword("user", "hunter2")})}
+}
+
 func dialFails(t *testing.T, err error) error {
 	t.Helper()
 	s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
@@ -184,24 +214,39 @@ func closedPort(t *testing.T) string {
 // that is asked a number of times.
 func proxyAnswers(status string, times int64) func(*testing.T) error {
 	return func(t *testing.T) error {
-		var asked atomic.Int64
-		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			asked.Add(1)
-			conn, _, err := http.NewResponseController(w).Hijack()
-			if err != nil || r.Method != http.MethodConnect {
-				t.Error(r.Method, err)
-				return
-			}
-			_, _ = conn.Write([]byte("HTTP/1.1 " + status + "\r\nContent-Length: 0\r\n\r\n"))
-			_ = conn.Close()
-		}))
-		t.Cleanup(proxy.Close)
-		err := throughProxy(t, proxy.Listener.Addr().String())
+		proxy, asked := newProxy(t, status)
+		err := throughProxy(t, proxy)
 		if n := asked.Load(); n != times {
 			t.Errorf("the proxy was asked %d times, want %d", n, times)
 		}
 		return err
 	}
+}
+
+// proxyOfHTTPAnswers is proxyAnswers for a proxy that the caller's own transport uses.
+func proxyOfHTTPAnswers(status string) func(*testing.T) error {
+	return func(t *testing.T) error {
+		proxy, _ := newProxy(t, status)
+		return errorThrough(t, "https://gracedb.nowhere.test/api/", proxiedBy(proxy))
+	}
+}
+
+// newProxy starts a proxy that answers so, and counts how often it is asked.
+func newProxy(t *testing.T, status string) (address string, asked *atomic.Int64) {
+	t.Helper()
+	asked = new(atomic.Int64)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil || r.Method != http.MethodConnect {
+			t.Error(r.Method, err)
+			return
+		}
+		_, _ = conn.Write([]byte("HTTP/1.1 " + status + "\r\nContent-Length: 0\r\n\r\n"))
+		_ = conn.Close()
+	}))
+	t.Cleanup(proxy.Close)
+	return proxy.Listener.Addr().String(), asked
 }
 
 // throughProxy is errorAt with a proxy.
