@@ -51,6 +51,7 @@ var sections = []section{
 // A bench is one run of this program.
 type bench struct {
 	charts    string                      // the directory
+	before    string                      // the commit that is measured beside ours; empty if none is
 	quick     bool                        // as few measurements as show that everything works
 	shared    *rig                        // once a section has needed it
 	meanwhile func(context.Context) error // runs what is light, once
@@ -61,7 +62,7 @@ func (b *bench) rig(ctx context.Context) (*rig, error) {
 	if b.shared != nil {
 		return b.shared, nil
 	}
-	r, err := startRig(ctx)
+	r, err := startRig(ctx, b.before)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +107,7 @@ func run(ctx context.Context, args []string) error {
 		list   = flags.Bool("list", false, "name the sections and end")
 		out    = flags.String("out", "../../BENCHMARKS.md", "the `file` to write; if empty, none")
 		charts = flags.String("charts", "charts", "the `directory` of the charts")
+		commit = flags.String("before", "a94b379", "the `commit` that is measured beside ours, in the sections that need a broker; empty: none")
 		guard  = flags.Bool("guard", false, "fail if ours has become twice as slow beside bare as guard.json says; nothing else is done")
 		record = flags.Bool("record", false, "with -guard: write guard.json")
 		kept   = flags.String("json", "results", "the `directory` where results are kept")
@@ -124,7 +126,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{quick: *quick, charts: *charts}
+	b := &bench{quick: *quick, charts: *charts, before: *commit}
 	if err := errors.Join(measure(ctx, b, chosen, *kept), b.close()); err != nil {
 		return err
 	}

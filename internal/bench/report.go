@@ -45,7 +45,8 @@ const head = `# Benchmarks
 This library (**ours**) beside the Python package that it replaces (**peer**: ligo-gracedb 2.16.1), beside what can be
 done by hand with the engine below it (**bare**: franz-go and net/http, compressing with zstd as the peer does; **bare,
 no codec**: the same without compression), and beside the **floor**: the round trips and copies that nobody can save.
-All do the same work in one run on one machine, in turn, so that whatever else the machine does meets all of them:
+Some sections hold ours against **before**, which is this library as another commit has it (-before): a94b379 wrote
+through franz-go's own producer. All do the same work in one run on one machine, in turn, so that whatever else the machine does meets all of them:
 **compare the ratios, not the times**. Where three numbers stand together they are the least, the **median** and the 99th
 percentile. The broker is Apache Kafka 4.3.1 over TLS with OAUTHBEARER, one node, the JVM with its defaults; GraceDB is a
 stand-in that speaks HTTPS and does nothing slowly; all on the loopback interface, which hides round trips, unless a

@@ -11,6 +11,7 @@ import (
 // Who is measured. The order is that of the columns.
 const (
 	ours     = "ours"
+	before   = "before"    // this library as it was at another commit
 	bare     = "bare"      // franz-go and net/http by hand, zstd as it comes
 	bareNone = "bare-none" // the same, not compressed
 	peer     = "peer"      // the Python package
@@ -18,7 +19,7 @@ const (
 )
 
 var columns = []struct{ who, title string }{
-	{ours, "ours"}, {bare, "bare"}, {bareNone, "bare, no codec"}, {peer, "peer"}, {floor, "floor"},
+	{ours, "ours"}, {before, "before"}, {bare, "bare"}, {bareNone, "bare, no codec"}, {peer, "peer"}, {floor, "floor"},
 }
 
 // A result is what a section has found out. It is kept as JSON, so that
@@ -156,7 +157,7 @@ func figureTable(figures []figure) table {
 			t.Head = append(t.Head, c.title)
 		}
 	}
-	compared := []string{bare, bareNone, peer, floor}
+	compared := []string{before, bare, bareNone, peer, floor}
 	compared = slices.DeleteFunc(compared, func(who string) bool { return !slices.Contains(used, who) })
 	for _, who := range compared {
 		t.Head = append(t.Head, who+" ÷ ours")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -29,6 +30,9 @@ type rig struct {
 	at    place
 	dir   string
 	child string // the program of all but the peer
+	// before is the same program with the library of another commit; empty if none is
+	// measured.
+	before string
 }
 
 // A place is what a child is told about the rig.
@@ -46,7 +50,8 @@ var pipelines = []string{"test", "gstlal", "bulk", "small", "large", "latency-ou
 // sizes are those of the sample files, in bytes.
 var sizes = []int{200, 50_000, 360_000, 800_000, 2_000_000}
 
-func startRig(ctx context.Context) (_ *rig, err error) {
+// startRig starts a rig. If commit is not empty, its library is measured, too.
+func startRig(ctx context.Context, commit string) (_ *rig, err error) {
 	r := &rig{}
 	defer func() {
 		if err != nil {
@@ -59,6 +64,11 @@ func startRig(ctx context.Context) (_ *rig, err error) {
 	r.child = filepath.Join(r.dir, "child")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", r.child, "./child").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	if commit != "" {
+		if r.before, err = buildBefore(ctx, commit, r.dir); err != nil {
+			return nil, err
+		}
 	}
 	if r.kafka, err = realkafka.Start(ctx, realkafka.Config{FullJIT: true}); err != nil {
 		return nil, err
@@ -160,10 +170,19 @@ func (r *rig) start(ctx context.Context, who string) (*child, error) {
 		return nil, err
 	}
 	cmd := r.box.Command(ctx, "-u", "-c", peerScript, string(at))
-	if who != peer {
+	switch who {
+	case peer:
+	case before:
+		cmd.Path, cmd.Args = r.before, []string{r.before, ours, string(at)}
+	default:
 		cmd.Path, cmd.Args = r.child, []string{r.child, who, string(at)}
 	}
 	return startChild(cmd, who)
+}
+
+// present returns those of whom that are measured in this run.
+func (r *rig) present(whom ...string) []string {
+	return slices.DeleteFunc(slices.Clone(whom), func(who string) bool { return who == before && r.before == "" })
 }
 
 // startAll starts one of each and opens a producer in it.
@@ -174,7 +193,7 @@ func (r *rig) startAll(ctx context.Context, whom ...string) (_ team, err error) 
 			t.end()
 		}
 	}()
-	for _, who := range whom {
+	for _, who := range r.present(whom...) {
 		c, err := r.start(ctx, who)
 		if err != nil {
 			return nil, err

@@ -9,7 +9,7 @@ func allocationsSection(ctx context.Context, b *bench) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
-	t, err := rig.startAll(ctx, ours, bareNone)
+	t, err := rig.startAll(ctx, ours, before, bareNone)
 	if err != nil {
 		return r, err
 	}
@@ -30,7 +30,7 @@ func allocationsSection(ctx context.Context, b *bench) (r result, err error) {
 	r.Text = "20,000 messages of 400 B queued and acknowledged, per message; the value is made beforehand, the engine's share is included. " +
 		"Both are uncompressed. A message of bare's is its `kgo.Record`."
 	f := newFigure("allocations", "a message", count)
-	f.atMost(3)
+	f.atMost(1.5)
 	r.Figures = append(r.Figures, f, newFigure("allocated", "bytes a message", bytes))
 	f = newFigure("time", "ns a message", times)
 	f.atMostTimes(bareNone, 2)

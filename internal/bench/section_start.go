@@ -17,7 +17,7 @@ func startSection(ctx context.Context, b *bench) (r result, err error) {
 		values[i] = make(map[string][]float64)
 	}
 	for round := range b.count(20, 2) {
-		if err := inTurn([]string{ours, bare, peer}, round, func(who string) error {
+		if err := inTurn(rig.present(ours, before, bare, peer), round, func(who string) error {
 			took, err := oneStart(ctx, rig, who)
 			if err != nil {
 				return err
@@ -37,7 +37,7 @@ func startSection(ctx context.Context, b *bench) (r result, err error) {
 	}
 	r.Figures[0].timesBetter(peer, 35)
 	r.Figures[0].atMostTimes(bare, 1.15)
-	r.Figures[2].timesBetter(peer, 1.8)
+	r.Figures[2].timesBetter(peer, 2)
 	for i := range r.Figures {
 		if err := explain(ctx, rig, &r, &r.Figures[i], func(c *child) error {
 			for range b.count(200, 20) {
