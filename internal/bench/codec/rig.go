@@ -63,7 +63,7 @@ func newRig(ctx context.Context) (_ *rig, err error) {
 	var own string // where the server listens, which its documents name
 	r.grace, err = gracetest.Start(gracetest.Config{
 		Authority: r.kafka.Authority, Issuer: r.kafka.Issuer,
-		EditRoot: func(doc map[string]any) { redirect(doc, own, r.web.Addr()) },
+		EditRoot: func(doc map[string]any) { shape.Redirect(doc, own, r.web.Addr()) },
 	})
 	if err != nil {
 		return nil, err
@@ -83,22 +83,6 @@ func newRig(ctx context.Context) (_ *rig, err error) {
 		errs = append(errs, r.kafka.CreateTopic(ctx, gracedb.MakeTopicName(instance, pipeline), 1, nil))
 	}
 	return r, errors.Join(errs...)
-}
-
-// redirect replaces the address in all the links of doc.
-func redirect(doc map[string]any, from, to string) {
-	for k, v := range doc {
-		switch v := v.(type) {
-		case string:
-			doc[k] = strings.Replace(v, from, to, 1)
-		case map[string]string:
-			for name, link := range v {
-				v[name] = strings.Replace(link, from, to, 1)
-			}
-		case map[string]any:
-			redirect(v, from, to)
-		}
-	}
 }
 
 func (r *rig) close() error {
