@@ -45,6 +45,7 @@ var sections = []section{
 	{"allocations", "Allocations of a message", allocationsSection, false},
 	{"growth", "Cost as work grows", growthSection, false},
 	{"sizes", "Size of programs and installations", sizesSection, true},
+	{"away", "Publishing from 40 ms away", awaySection, false},
 	{"codec", "Compression", codecSection, false},
 }
 
@@ -62,7 +63,7 @@ func (b *bench) rig(ctx context.Context) (*rig, error) {
 	if b.shared != nil {
 		return b.shared, nil
 	}
-	r, err := startRig(ctx, b.before)
+	r, err := startRig(ctx, b.before, false)
 	if err != nil {
 		return nil, err
 	}

@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/bench/shape"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 	"github.com/gracedb-go/gracedb/internal/interop"
 	"github.com/gracedb-go/gracedb/internal/realkafka"
@@ -24,12 +26,13 @@ import (
 // A rig is what everybody talks to: one broker, one GraceDB, and a directory in
 // which they find one token and the sample files.
 type rig struct {
-	kafka *realkafka.Cluster
-	grace *gracetest.Server
-	box   *interop.Sandbox
-	at    place
-	dir   string
-	child string // the program of all but the peer
+	kafka   *realkafka.Cluster
+	grace   *gracetest.Server
+	box     *interop.Sandbox
+	at      place
+	proxies []*shape.Proxy // in front of the broker and of GraceDB, if the rig is far away
+	dir     string
+	child   string // the program of all but the peer
 	// before is the same program with the library of another commit; empty if none is
 	// measured.
 	before string
@@ -50,8 +53,9 @@ var pipelines = []string{"test", "gstlal", "bulk", "small", "large", "latency-ou
 // sizes are those of the sample files, in bytes.
 var sizes = []int{200, 50_000, 360_000, 800_000, 2_000_000}
 
-// startRig starts a rig. If commit is not empty, its library is measured, too.
-func startRig(ctx context.Context, commit string) (_ *rig, err error) {
+// startRig starts a rig. If commit is not empty, its library is measured, too. If the rig
+// is far, its broker and GraceDB are behind proxies, whose links cost nothing yet.
+func startRig(ctx context.Context, commit string, far bool) (_ *rig, err error) {
 	r := &rig{}
 	defer func() {
 		if err != nil {
@@ -70,13 +74,10 @@ func startRig(ctx context.Context, commit string) (_ *rig, err error) {
 			return nil, err
 		}
 	}
-	if r.kafka, err = realkafka.Start(ctx, realkafka.Config{FullJIT: true}); err != nil {
+	if err := r.serve(ctx, far); err != nil {
 		return nil, err
 	}
-	if r.grace, err = gracetest.Start(gracetest.Config{Authority: r.kafka.Authority, Issuer: r.kafka.Issuer}); err != nil {
-		return nil, err
-	}
-	instance, err := gracedb.DeriveInstanceName(r.grace.URL())
+	instance, err := gracedb.DeriveInstanceName(r.at.ServiceURL)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func startRig(ctx context.Context, commit string) (_ *rig, err error) {
 	if r.box, err = interop.NewSandbox(ctx, home, r.kafka.Authority, r.kafka.Issuer); err != nil {
 		return nil, err
 	}
-	r.at = place{r.kafka.Addrs()[0], instance, r.box.CAFile, r.grace.URL()}
+	r.at.Instance, r.at.CAFile = instance, r.box.CAFile
 	if err := errors.Join(
 		r.box.SetToken(token),
 		// The last lets the library read the broker's limit.
@@ -123,6 +124,55 @@ func startRig(ctx context.Context, commit string) (_ *rig, err error) {
 	return r, nil
 }
 
+// serve starts the broker and GraceDB.
+func (r *rig) serve(ctx context.Context, far bool) (err error) {
+	kafka, web := realkafka.Config{FullJIT: true}, gracetest.Config{}
+	if far {
+		for range 2 {
+			p, err := shape.Listen(ctx, "")
+			if err != nil {
+				return err
+			}
+			r.proxies = append(r.proxies, p)
+		}
+		kafka.Advertise = r.proxies[0].Addr()
+		web.EditRoot = func(doc map[string]any) { shape.Redirect(doc, hostOf(r.grace), r.proxies[1].Addr()) }
+	}
+	if r.kafka, err = realkafka.Start(ctx, kafka); err != nil {
+		return err
+	}
+	web.Authority, web.Issuer = r.kafka.Authority, r.kafka.Issuer
+	if r.grace, err = gracetest.Start(web); err != nil {
+		return err
+	}
+	r.at.Brokers, r.at.ServiceURL = r.kafka.Addrs()[0], r.grace.URL()
+	if far {
+		r.proxies[0].Target(r.at.Brokers)
+		r.proxies[1].Target(hostOf(r.grace))
+		r.at.Brokers, r.at.ServiceURL = r.proxies[0].Addr(), "https://"+r.proxies[1].Addr()+"/api/"
+	}
+	return nil
+}
+
+// hostOf is where a server listens.
+func hostOf(s *gracetest.Server) string {
+	return strings.TrimSuffix(strings.TrimPrefix(s.URL(), "https://"), "/api/")
+}
+
+// set puts the links of a far rig.
+func (r *rig) set(l shape.Link) {
+	for _, p := range r.proxies {
+		p.Set(l)
+	}
+}
+
+// idle makes the windows of a far rig's connections as small as after a time of quiet.
+func (r *rig) idle() {
+	for _, p := range r.proxies {
+		p.Idle()
+	}
+}
+
 // topic makes a topic that does not exist yet.
 func (r *rig) topic(ctx context.Context, pipeline string, partitions int32) error {
 	return r.kafka.CreateTopic(ctx, gracedb.MakeTopicName(r.at.Instance, pipeline), partitions, nil)
@@ -135,6 +185,9 @@ func (r *rig) close() error {
 	var errs []error
 	if r.grace != nil {
 		r.grace.Close()
+	}
+	for _, p := range r.proxies {
+		errs = append(errs, p.Close())
 	}
 	if r.kafka != nil {
 		errs = append(errs, r.kafka.Close())
