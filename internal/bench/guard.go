@@ -13,11 +13,12 @@ import (
 // The guard compares ours with what stands beside it in the same benchmark, both on
 // the embedded broker and in the same run, so that a slow machine is slow for both.
 var guarded = map[string][2]string{ // by the name in guard.json: the benchmarks of ours and of the other
-	"produce small, beside franz-go": {"Produce/small/gracedb", "Produce/small/franz-go"},
-	"produce large, beside franz-go": {"Produce/large/gracedb", "Produce/large/franz-go"},
-	"stream, beside franz-go":        {"Stream/gracedb", "Stream/franz-go"},
-	"encode, beside encoding/json":   {"Encode/360kB/gracedb", "Encode/360kB/encoding_json"},
-	"decode, beside encoding/json":   {"Decode/360kB/Upload", "Decode/360kB/encoding_json_and_base64"},
+	"produce small, beside franz-go":   {"Produce/small/gracedb", "Produce/small/franz-go"},
+	"produce large, beside franz-go":   {"Produce/large/gracedb", "Produce/large/franz-go"},
+	"publish, beside post and produce": {"Publish/0kB/gracedb", "Publish/0kB/post_and_produce"},
+	"stream, beside franz-go":          {"Stream/gracedb", "Stream/franz-go"},
+	"encode, beside encoding/json":     {"Encode/360kB/gracedb", "Encode/360kB/encoding_json"},
+	"decode, beside encoding/json":     {"Decode/360kB/Upload", "Decode/360kB/encoding_json_and_base64"},
 }
 
 const (
@@ -86,7 +87,7 @@ func tooSlow(found, recorded map[string]float64) (bad []string) {
 func (g *goBench) ratios(ctx context.Context, rounds int) (map[string]float64, error) {
 	// On one processor: whoever allocates more has the collector run beside it, if
 	// nobody else needs the other.
-	all, err := g.run(ctx, "^Benchmark(Produce|Stream|Encode|Decode)$/^(small|large|gracedb|franz-go|360kB)$", rounds, "100ms", "-test.cpu=1")
+	all, err := g.run(ctx, "^Benchmark(Produce|Publish|Stream|Encode|Decode)$/^(small|large|gracedb|franz-go|0kB|360kB)$", rounds, "100ms", "-test.cpu=1")
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ type section struct {
 var sections = []section{
 	{"start", "From the start of a process to the first acknowledgement", startSection, false},
 	{"publish", "Publishing an event", publishSection, false},
+	{"near", "Publishing within one process", nearSection, false},
 	{"burst", "A burst of events", burstSection, false},
 	{"bulk", "Many messages, both ways", bulkSection, false},
 	{"latency", "One message at a time, from end to end", latencySection, false},
