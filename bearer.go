@@ -20,6 +20,12 @@ import (
 // broker said, are ErrAuthentication, and are temporary to kgo, so that messages
 // wait for a good token instead of failing; and a broker that refuses is asked at
 // most four times a second. It is safe for concurrent use.
+//
+// A mechanism sees only what a broker answers by SASL. An error that kgo makes of anything
+// else a broker says holds its text as it is, which may repeat the token that this broker
+// was just shown, above all SASL_AUTHENTICATION_FAILED with a text. ClientOpts, whose
+// connections are this package's own, takes tokens out of that; with other connections
+// look at errors.Is, and do not show the text.
 func OAuthBearer(src TokenSource) sasl.Mechanism {
 	return &bearer{src: src, watch: newAuthWatch(slog.New(slog.DiscardHandler), 0)}
 }

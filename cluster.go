@@ -78,6 +78,11 @@ type Cluster struct {
 // ClientOpts returns the options that c stands for, to build a kgo.Client of
 // your own that connects and authenticates as this package does. An error is
 // ErrConfig.
+//
+// What brokers say then reaches your program by way of kgo. The reason for a refused login
+// is cleaned of tokens before kgo has it, and so are errors of connecting. Other answers are
+// as the broker has sent them: a text in one, or a name, may repeat the token if the broker
+// means harm.
 func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	if _, err := c.instance(); err != nil {
 		return nil, err

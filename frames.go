@@ -90,6 +90,10 @@ func (c *framedConn) Write(b []byte) (int, error) {
 		return 0, connError{errSpent} // the engine makes another connection for it
 	}
 	if len(b) >= 12 {
+		if isRawLogin(b) {
+			c.mu.Unlock()
+			return 0, connError{errRawLogin}
+		}
 		if len(c.sent) >= maxSent {
 			c.sent = slices.Delete(c.sent, 0, maxSent/2)
 		}
@@ -166,6 +170,9 @@ func (c *framedConn) begin() error {
 	if limit := answerLimit(r.key); limit > 0 && length > limit {
 		c.pass, c.bad = nil, badAnswerf("invalid size: a broker's answer to %s is of %d bytes, and at most %d are read", r.key.Name(), length, limit)
 		return c.bad
+	}
+	if r.key == kmsg.SASLAuthenticate {
+		return c.login(r.version)
 	}
 	c.walk = newWalk(r)
 	return nil
