@@ -26,6 +26,8 @@ func newHistory() *history { return &history{judge.New()} }
 
 func (h *history) begin(key string) gracedb.Message { return h.shared.Begin(key) }
 
+func (h *history) beginUnkeyed(name string) gracedb.Message { return h.shared.BeginUnkeyed(name) }
+
 func (h *history) end(t testing.TB, sent, got gracedb.Message, err error) {
 	t.Helper()
 	if wrong := h.shared.End(sent, got, err); wrong != "" {
@@ -38,6 +40,8 @@ func (h *history) unordered(from, to time.Time) { h.shared.Unordered(from, to) }
 func (h *history) count() map[judge.Outcome]int { return h.shared.Count() }
 
 func (h *history) check(records []*kgo.Record) []string { return h.shared.Check(records) }
+
+func (h *history) checkLogs(logs ...judge.Log) []string { return h.shared.CheckLogs(logs...) }
 
 // sends returns every message by its value.
 func (h *history) sends() map[string]*judge.Sent { return h.shared.Sends() }

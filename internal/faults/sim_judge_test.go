@@ -242,27 +242,29 @@ func (s *simulation) leave(r *reader) {
 
 // settle ends what has been sent, which all has an outcome soon.
 func (s *simulation) settle() {
-	if s.plan.closeEarly {
-		return
-	}
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
-	if err := s.out.flush(ctx); err != nil {
-		s.breach("Flush: %v", err)
+	for i, out := range s.outs {
+		if s.plan.closeEarly && i == 0 {
+			continue
+		}
+		if err := out.flush(ctx); err != nil {
+			s.breach("Flush: %v", err)
+		}
+		s.close(i)
 	}
-	s.close()
 }
 
-// close closes the producer, within the bound.
-func (s *simulation) close() {
+// close closes a producer, within the bound.
+func (s *simulation) close(i int) {
 	start := time.Now()
-	err := s.out.close()
+	err := s.outs[i].close()
 	took := time.Since(start)
 	s.note("Close took %v: %v", took, err)
 	if took > flushTimeout+1200*time.Millisecond {
 		s.breach("Close took %v: %v", took, err)
 	}
-	if err != nil && !s.plan.closeEarly {
+	if err != nil && !(s.plan.closeEarly && i == 0) {
 		s.breach("Close: %v", err)
 	}
 }
@@ -355,9 +357,9 @@ func (s *simulation) judgeCommit(r *reader) {
 
 // judge holds what callers were told against the log, and looks for what is left.
 func (s *simulation) judge() {
-	records := slices.Concat(s.records(s.t), s.trimmed)
-	broken := s.check(records)
-	s.sum.history(s.history, records)
+	logs := append(s.gone, slices.Concat(s.records(s.t), s.trimmed))
+	broken := s.checkLogs(logs...)
+	s.sum.history(s.history, logs)
 	for i, b := range broken {
 		if i == 10 {
 			b = fmt.Sprintf("and %d more", len(broken)-i)

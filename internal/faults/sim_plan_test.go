@@ -27,7 +27,11 @@ type plan struct {
 	members            []member      // of a group; the first is there from the start
 	latency            time.Duration // of the network while a step says so; 0 if none does
 	episodes           []episode
-	closeEarly         bool // the producer is closed amid the last episode
+	closeEarly         bool // the first producer is closed amid the last episode
+
+	producers int           // at least one
+	rtt       time.Duration // of the network, always
+	remade    bool          // the topic may be made anew
 }
 
 // A sender sends messages of one key.
@@ -36,6 +40,11 @@ type sender struct {
 	sync       int           // of ten, how many wait for their acknowledgement
 	timeout    time.Duration // at most, of those that wait and of some that do not
 	large      int           // of a hundred, how many have up to 200 kB
+
+	producer int           // which it uses
+	burst    int           // how many messages it sends where others send one; 0 is one
+	gap      time.Duration // between those of a burst
+	unkeyed  int           // of ten bursts, how many have no keys
 }
 
 // A member consumes as one of the group.
@@ -71,7 +80,7 @@ func makePlan(seed uint64) *plan {
 	r := rand.New(rand.NewPCG(seed, 0x67726163656462))
 	p := &plan{
 		seed: seed, brokers: 1 + r.IntN(3), partitions: 1 + r.IntN(6),
-		acl: r.IntN(3) == 0, direct: r.IntN(3), closeEarly: r.IntN(6) == 0,
+		acl: r.IntN(3) == 0, direct: r.IntN(3), closeEarly: r.IntN(6) == 0, producers: 1,
 	}
 	if r.IntN(2) == 0 {
 		p.session = someTime(r, 2*time.Second, 10*time.Minute)
@@ -100,7 +109,7 @@ func makePlan(seed uint64) *plan {
 			}
 		}
 		for range 1 + r.IntN(3) {
-			e.steps = append(e.steps, makeStep(r, p))
+			e.steps = append(e.steps, makeStep(r, p, kinds))
 		}
 		p.episodes = append(p.episodes, e)
 	}
@@ -112,7 +121,7 @@ func makePlan(seed uint64) *plan {
 	return p
 }
 
-func makeStep(r *rand.Rand, p *plan) step {
+func makeStep(r *rand.Rand, p *plan, kinds []kind) step {
 	for {
 		k := kinds[r.IntN(len(kinds))]
 		s := step{
@@ -194,10 +203,14 @@ func (e episode) has(names ...string) bool {
 // String returns the whole plan, one line for each thing.
 func (p *plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %d broker(s), %d partition(s), sessions %v, tokens %v, ACL %v, grace %v, %d direct consumer(s), close early %v, %v in all\n",
-		p.seed, p.brokers, p.partitions, p.session, p.tokenLife, p.acl, p.grace, p.direct, p.closeEarly, p.length())
+	fmt.Fprintf(&b, "seed %d: %d broker(s) %v away, %d partition(s), %d producer(s), sessions %v, tokens %v, ACL %v, grace %v, %d direct consumer(s), close early %v, %v in all\n",
+		p.seed, p.brokers, p.rtt, p.partitions, p.producers, p.session, p.tokenLife, p.acl, p.grace, p.direct, p.closeEarly, p.length())
 	for i, s := range p.senders {
-		fmt.Fprintf(&b, "  sender %d: every %v, in quiet %v, %d of 10 wait, at most %v, %d%% large\n", i, s.fast, s.slow, s.sync, s.timeout, s.large)
+		fmt.Fprintf(&b, "  sender %d: producer %d, every %v, in quiet %v, %d of 10 wait, at most %v, %d%% large", i, s.producer, s.fast, s.slow, s.sync, s.timeout, s.large)
+		if s.burst > 0 {
+			fmt.Fprintf(&b, ", %d at once, %v apart, %d of 10 without keys", s.burst, s.gap, s.unkeyed)
+		}
+		b.WriteByte('\n')
 	}
 	for i, m := range p.members {
 		fmt.Fprintf(&b, "  member %d: from %v for %v, %v a message, crashes %v\n", i, m.at, m.life, m.pause, m.crash)

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 
 	"github.com/gracedb-go/gracedb"
+	judge "github.com/gracedb-go/gracedb/internal/history"
 )
 
 // An outlet is what a simulation publishes with.
@@ -28,18 +29,20 @@ type outlet struct {
 	close func() error
 }
 
-// open connects the outlet.
-func (s *simulation) open() {
+// open connects an outlet.
+func (s *simulation) open() outlet {
+	if s.outlet != nil {
+		return s.outlet(s)
+	}
 	if *simBare {
-		s.out = s.bare()
-		return
+		return s.bare()
 	}
 	cfg := gracedb.ProducerConfig{Cluster: s.cluster("alice"), Topic: "test", AuthGrace: s.plan.grace, FlushTimeout: flushTimeout}
 	p, err := gracedb.NewProducer(s.t.Context(), cfg)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.out = outlet{p.ProduceSync, p.Produce, p.Flush, p.Close}
+	return outlet{p.ProduceSync, p.Produce, p.Flush, p.Close}
 }
 
 // bare publishes as a program does that uses franz-go as it comes: an error says
@@ -145,11 +148,15 @@ func (y *tally) recovered(bound, took time.Duration) {
 }
 
 // history counts what became of the messages of one seed.
-func (y *tally) history(h *history, records []*kgo.Record) {
-	seen := make(map[string]int)
-	for _, r := range records {
-		value, _, _ := strings.Cut(string(r.Value), " ")
-		seen[value]++
+func (y *tally) history(h *history, logs []judge.Log) {
+	seen := make(map[string]int) // most often in one log
+	for _, log := range logs {
+		here := make(map[string]int)
+		for _, r := range log {
+			value, _, _ := strings.Cut(string(r.Value), " ")
+			here[value]++
+			seen[value] = max(seen[value], here[value])
+		}
 	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
@@ -158,7 +165,7 @@ func (y *tally) history(h *history, records []*kgo.Record) {
 		switch n := seen[value]; {
 		case n > 1:
 			y.doubled++
-		case n == 1 && s.Outcome == failed:
+		case n > 0 && s.Outcome == failed:
 			y.untrue++
 		case n == 0 && s.Outcome == delivered:
 			y.lost++

@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb"
+	judge "github.com/gracedb-go/gracedb/internal/history"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
 
@@ -78,11 +79,14 @@ func TestSimulation(t *testing.T) {
 }
 
 func simulateSeed(t *testing.T, seed uint64, sum *tally) {
-	p := makePlan(seed)
+	simulatePlan(t, planOf(seed), sum)
+}
+
+func simulatePlan(t *testing.T, p *plan, sum *tally) {
 	var s *simulation
 	defer func() {
 		if t.Failed() || *simSeed != 0 {
-			t.Logf("to run it again: -sim.seed %d\n%s%s", seed, p, strings.Join(s.notes, "\n"))
+			t.Logf("to run it again: -sim.seed %d\n%s%s", p.seed, p, strings.Join(s.notes, "\n"))
 		}
 	}()
 	start := time.Now()
@@ -90,16 +94,17 @@ func simulateSeed(t *testing.T, seed uint64, sum *tally) {
 		s = newSimulation(t, p, sum)
 		s.run()
 	})
-	sum.took(seed, time.Since(start))
+	sum.took(p.seed, time.Since(start))
 }
 
 // A simulation is a plan that is carried out.
 type simulation struct {
 	*rig
-	t    *testing.T
-	plan *plan
-	out  outlet
-	sum  *tally
+	t      *testing.T
+	plan   *plan
+	outs   []outlet                 // of producers
+	outlet func(*simulation) outlet // if not nil, what to publish with
+	sum    *tally
 
 	began      time.Time
 	other      atomic.Bool  // tokens are another principal's
@@ -110,6 +115,7 @@ type simulation struct {
 	silent     time.Time    // until when a connection may be that nobody has noticed
 
 	mu        sync.Mutex
+	gone      []judge.Log // of topics that were deleted
 	trimmed   []*kgo.Record
 	trimmedTo map[int32]int64
 	later     []func() error
@@ -131,8 +137,10 @@ func newSimulation(t *testing.T, p *plan, sum *tally) *simulation {
 }
 
 func (s *simulation) run() {
-	s.open()
 	p := s.plan
+	for range p.producers {
+		s.outs = append(s.outs, s.open())
+	}
 	ctx, stop := context.WithCancel(s.t.Context())
 	var consuming sync.WaitGroup
 	s.consume(ctx, &consuming)
@@ -176,8 +184,8 @@ func (s *simulation) cluster(subject string) gracedb.Cluster {
 		}
 		return near{conn}, nil
 	}
-	if s.plan.latency > 0 {
-		half := func() time.Duration { return time.Duration(s.latency.Load() / 2) }
+	if s.plan.rtt+s.plan.latency > 0 {
+		half := func() time.Duration { return (s.plan.rtt + time.Duration(s.latency.Load())) / 2 }
 		c.Dial = (&shape{dial: c.Dial, latency: half}).Dial
 	}
 	alice, carol := s.source(subject), s.source("carol")
@@ -236,7 +244,7 @@ func (s *simulation) episode(e episode, closeAmid bool) {
 	}
 	if closeAmid {
 		time.Sleep(e.lasting() / 2)
-		s.close()
+		s.close(0)
 		time.Sleep(e.lasting() / 2)
 		close(amid)
 	}
@@ -247,8 +255,12 @@ func (s *simulation) episode(e episode, closeAmid bool) {
 	if bound == silence {
 		s.silent = time.Now().Add(silence)
 	}
-	if !closeAmid {
-		took := s.recovered(allowed)
+	outs := s.outs
+	if closeAmid {
+		outs = outs[1:]
+	}
+	if len(outs) > 0 {
+		took := s.recovered(outs, allowed)
 		s.note("all works again after %v", took)
 		if allowed > bound {
 			bound = silence
@@ -288,38 +300,45 @@ func (s *simulation) restore() {
 }
 
 // recovered returns how long it takes until a message of each of several keys that
-// is sent now is acknowledged, or something longer than bound.
-func (s *simulation) recovered(bound time.Duration) time.Duration {
+// is sent now by each producer is acknowledged, or something longer than bound.
+func (s *simulation) recovered(outs []outlet, bound time.Duration) time.Duration {
 	start := time.Now()
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithTimeout(s.t.Context(), bound+time.Minute)
 	defer cancel()
-	for i := range s.partitions.Load() {
-		wg.Go(func() {
-			acked := make(chan struct{})
-			var once sync.Once
-			for {
-				s.queue(ctx, s.begin(fmt.Sprint("probe", i)), func(err error) {
-					if err == nil {
-						once.Do(func() { close(acked) })
-					}
-				})
-				select {
-				case <-acked:
-					return
-				case <-ctx.Done():
-					return
-				case <-time.After(50*time.Millisecond + time.Since(start)/10):
-				}
-			}
-		})
+	for n, out := range outs {
+		for i := range s.partitions.Load() {
+			wg.Go(func() { s.probe(ctx, out, fmt.Sprintf("probe%d-%d", n, i)) })
+		}
 	}
 	wg.Wait()
 	return time.Since(start)
 }
 
+// probe sends messages of a key until one is acknowledged.
+func (s *simulation) probe(ctx context.Context, out outlet, key string) {
+	start := time.Now()
+	acked := make(chan struct{})
+	var once sync.Once
+	for {
+		s.queue(ctx, out, s.begin(key), func(err error) {
+			if err == nil {
+				once.Do(func() { close(acked) })
+			}
+		})
+		select {
+		case <-acked:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(50*time.Millisecond + time.Since(start)/10):
+		}
+	}
+}
+
 // send sends messages until ctx is done.
 func (s *simulation) send(ctx context.Context, i int, load sender) {
+	out := s.outs[load.producer]
 	r := rand.New(rand.NewPCG(s.plan.seed, uint64(i)))
 	for {
 		pause := load.slow
@@ -331,32 +350,59 @@ func (s *simulation) send(ctx context.Context, i int, load sender) {
 			return
 		case <-time.After(pause/2 + time.Duration(r.Int64N(int64(pause)))):
 		}
-		m := s.begin(fmt.Sprint("sender", i))
-		m.Value = append(m.Value, ' ')
-		size := r.IntN(500)
-		if r.IntN(100) < load.large {
-			size = r.IntN(200_000)
+		if load.burst > 0 {
+			s.burst(r, out, i, load)
+			continue
 		}
-		m.Value = append(m.Value, bytes.Repeat([]byte{'.'}, size)...)
+		m := s.padded(r, s.begin(fmt.Sprint("sender", i)), load)
 		timeout := time.Duration(1 + r.Int64N(int64(load.timeout)))
 		switch {
 		case r.IntN(10) < load.sync:
-			s.wait(m, timeout)
+			s.wait(out, m, timeout)
 		case r.IntN(3) == 0:
 			ctx, cancel := context.WithTimeout(context.Background(), timeout)
-			s.queue(ctx, m, func(error) { cancel() })
+			s.queue(ctx, out, m, func(error) { cancel() })
 		default:
-			s.queue(context.Background(), m, nil)
+			s.queue(context.Background(), out, m, nil)
 		}
 	}
 }
 
+// burst sends several messages, most of which outlast any fault.
+func (s *simulation) burst(r *rand.Rand, out outlet, i int, load sender) {
+	keyed := r.IntN(10) >= load.unkeyed
+	for n := range load.burst {
+		if n > 0 {
+			time.Sleep(load.gap)
+		}
+		begin := s.begin
+		if !keyed {
+			begin = func(name string) gracedb.Message { return s.beginUnkeyed("unkeyed-" + name) }
+		}
+		m := begin(fmt.Sprint("sender", i))
+		ctx, cancel := context.Background(), func() {}
+		if r.IntN(5) == 0 {
+			ctx, cancel = context.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(load.timeout))))
+		}
+		s.queue(ctx, out, s.padded(r, m, load), func(error) { cancel() })
+	}
+}
+
+func (s *simulation) padded(r *rand.Rand, m gracedb.Message, load sender) gracedb.Message {
+	size := r.IntN(500)
+	if r.IntN(100) < load.large {
+		size = r.IntN(200_000)
+	}
+	m.Value = append(append(m.Value, ' '), bytes.Repeat([]byte{'.'}, size)...)
+	return m
+}
+
 // wait sends m and waits for its outcome.
-func (s *simulation) wait(m gracedb.Message, timeout time.Duration) {
+func (s *simulation) wait(out outlet, m gracedb.Message, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	start := time.Now()
-	got, err := s.out.sync(ctx, m)
+	got, err := out.sync(ctx, m)
 	s.end(s.t, m, got, err)
 	if over := time.Since(start) - timeout; over > 100*time.Millisecond {
 		s.breach("ProduceSync has outlasted its ctx by %v: %v", over, err)
@@ -364,12 +410,12 @@ func (s *simulation) wait(m gracedb.Message, timeout time.Duration) {
 }
 
 // queue sends m without waiting; told, if not nil, is called with its outcome.
-func (s *simulation) queue(ctx context.Context, m gracedb.Message, told func(error)) {
+func (s *simulation) queue(ctx context.Context, out outlet, m gracedb.Message, told func(error)) {
 	if told == nil {
 		told = func(error) {}
 	}
 	start := time.Now()
-	err := s.out.async(ctx, m, func(got gracedb.Message, err error) {
+	err := out.async(ctx, m, func(got gracedb.Message, err error) {
 		s.end(s.t, m, got, err)
 		told(err)
 	})

@@ -26,13 +26,18 @@ type History struct {
 	loose  []span           // when messages were under way whose order is not promised
 }
 
+// A Log is what a topic holds, or held until it was deleted.
+type Log []*kgo.Record
+
 // A span is a time from one moment to another.
 type span struct{ from, to time.Time }
 
 // A Sent is one message.
 type Sent struct {
 	Key       string
-	Number    int // among those of its key, in the order of the calls
+	Number    int  // among those of its key, in the order of the calls
+	Unkeyed   bool // it was sent without a key, so that its order is not promised
+	Refused   bool // brokers take it in no company
 	Outcome   Outcome
 	Partition int32 // where it was acknowledged
 	Offset    int64
@@ -67,13 +72,33 @@ func New() *History {
 // one goroutine, in the order of the sends. A sender may append a space and
 // anything to the value, such as Noise.
 func (h *History) Begin(key string) gracedb.Message {
+	m := h.begin(Sent{Key: key})
+	m.Key = []byte(key)
+	return m
+}
+
+// BeginUnkeyed is Begin for a message without a key. Its name takes the place of one in
+// what is reported.
+func (h *History) BeginUnkeyed(name string) gracedb.Message {
+	return h.begin(Sent{Key: name, Unkeyed: true})
+}
+
+// Refuse notes of a message that was begun that brokers must refuse it, whatever else is
+// sent with it: it must end failed, or unknown where the refusal is lost.
+func (h *History) Refuse(m gracedb.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := h.keys[key]
-	h.keys[key]++
-	value := fmt.Sprintf("%s/%d", key, n)
-	h.sends[value] = &Sent{Key: key, Number: n, Began: time.Now()}
-	return gracedb.Message{Key: []byte(key), Value: []byte(value)}
+	h.sends[name(m.Value)].Refused = true
+}
+
+func (h *History) begin(s Sent) gracedb.Message {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.Number, s.Began = h.keys[s.Key], time.Now()
+	h.keys[s.Key]++
+	value := fmt.Sprintf("%s/%d", s.Key, s.Number)
+	h.sends[value] = &s
+	return gracedb.Message{Value: []byte(value)}
 }
 
 // Noise returns a space, and n bytes that no codec shrinks.
@@ -158,53 +183,85 @@ func (h *History) Count() map[Outcome]int {
 // once, where it was said to be, and in the order of its key; what failed is not
 // there; what is unknown is there at most once; nothing else is. The order is that in
 // each partition by itself: where partitions are added a key moves to another.
-func (h *History) Check(records []*kgo.Record) []string {
+func (h *History) Check(records []*kgo.Record) []string { return h.CheckLogs(records) }
+
+// A place is where a record was found.
+type place struct {
+	*kgo.Record
+	log int
+}
+
+// CheckLogs is Check for a topic that was deleted and made anew: each time it had
+// another log. What was acknowledged is in one of them, and nothing is twice in the
+// same. It may be in two of them: whoever has lost an acknowledgement together with the
+// log cannot know.
+func (h *History) CheckLogs(logs ...Log) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	broken := slices.Clone(h.broken)
 	say := func(format string, args ...any) { broken = append(broken, fmt.Sprintf(format, args...)) }
-	seen := make(map[string][]*kgo.Record)
-	for _, r := range records {
-		value := name(r.Value)
-		seen[value] = append(seen[value], r)
-		if h.sends[value] == nil {
-			say("%.40q at %s/%d/%d was never sent", value, r.Topic, r.Partition, r.Offset)
+	seen := make(map[string][]place)
+	for i, log := range logs {
+		for _, r := range log {
+			value := name(r.Value)
+			seen[value] = append(seen[value], place{r, i})
+			if h.sends[value] == nil {
+				say("%.40q at %s/%d/%d was never sent", value, r.Topic, r.Partition, r.Offset)
+			}
 		}
 	}
-	var inOrder []*Sent
+	lines := make(map[line][]*Sent)
 	for value, s := range h.sends {
 		found := seen[value]
+		at := slices.IndexFunc(found, func(f place) bool { return f.Offset == s.Offset && f.Partition == s.Partition })
 		switch {
 		case s.Outcome == Pending:
 			say("%s has no outcome", value)
-		case s.Outcome == Delivered && len(found) != 1, s.Outcome == Failed && len(found) != 0, len(found) > 1:
+		case s.Outcome == Delivered && len(found) == 0, s.Outcome == Failed && len(found) != 0, twiceInOne(found):
 			say("%s is %s (%v), and %d times in the log%s", value, s.Outcome, s.Err, len(found), places(found))
-		case s.Outcome == Delivered && (found[0].Offset != s.Offset || found[0].Partition != s.Partition):
-			say("%s was acknowledged at %d/%d and is at %d/%d", value, s.Partition, s.Offset, found[0].Partition, found[0].Offset)
-		case s.Outcome == Delivered && h.ordered(s):
-			inOrder = append(inOrder, s)
+		case s.Refused && len(found) > 0:
+			say("%s is %s, and in the log%s, where brokers should have refused it", value, s.Outcome, places(found))
+		case s.Outcome == Delivered && at < 0:
+			say("%s was acknowledged at %d/%d and is elsewhere%s", value, s.Partition, s.Offset, places(found))
+		case s.Outcome == Delivered && !s.Unkeyed && h.ordered(s):
+			l := line{s.Key, s.Partition, found[at].log}
+			lines[l] = append(lines[l], s)
 		}
 	}
-	slices.SortFunc(inOrder, func(a, b *Sent) int { return a.Number - b.Number })
-	type line struct {
-		key       string
-		partition int32
-	}
-	last := make(map[line]*Sent)
-	for _, s := range inOrder {
-		at := line{s.Key, s.Partition}
-		if before := last[at]; before != nil && before.Offset > s.Offset {
-			say("%s/%d is at %d, behind %s/%d at %d", s.Key, s.Number, s.Offset, s.Key, before.Number, before.Offset)
+	for _, sent := range lines {
+		slices.SortFunc(sent, func(a, b *Sent) int { return a.Number - b.Number })
+		for i, s := range sent[1:] {
+			if before := sent[i]; before.Offset > s.Offset {
+				say("%s/%d is at %d, behind %s/%d at %d", s.Key, s.Number, s.Offset, s.Key, before.Number, before.Offset)
+			}
 		}
-		last[at] = s
 	}
 	return broken
 }
 
-func places(found []*kgo.Record) string {
+// A line is messages whose order is promised.
+type line struct {
+	key       string
+	partition int32
+	log       int
+}
+
+func twiceInOne(found []place) bool {
+	for i, f := range found {
+		if slices.ContainsFunc(found[:i], func(o place) bool { return o.log == f.log }) {
+			return true
+		}
+	}
+	return false
+}
+
+func places(found []place) string {
 	var b strings.Builder
-	for _, r := range found {
-		fmt.Fprintf(&b, ", at %d/%d by producer %d epoch %d", r.Partition, r.Offset, r.ProducerID, r.ProducerEpoch)
+	for _, f := range found {
+		fmt.Fprintf(&b, ", at %d/%d by producer %d epoch %d", f.Partition, f.Offset, f.ProducerID, f.ProducerEpoch)
+		if f.log > 0 {
+			fmt.Fprintf(&b, " in log %d", f.log)
+		}
 	}
 	return b.String()
 }

@@ -78,6 +78,75 @@ func TestHistoryToldTwice(t *testing.T) {
 	}
 }
 
+// A topic that was made anew has several logs.
+func TestHistoryLogs(t *testing.T) {
+	record := func(value string, offset int64) *kgo.Record { return &kgo.Record{Value: []byte(value), Offset: offset} }
+	at := func(offset int64) gracedb.Message { return gracedb.Message{Offset: offset} }
+	for _, tt := range []struct {
+		name string
+		ends []any
+		logs []Log
+		want int
+	}{
+		{"in either", []any{at(0), at(0)}, []Log{{record("k/0", 0)}, {record("k/1", 0)}}, 0},
+		{"in both", []any{at(0)}, []Log{{record("k/0", 0)}, {record("k/0", 1)}}, 0},
+		{"unknown in both", []any{gracedb.ErrOutcomeUnknown}, []Log{{record("k/0", 0)}, {record("k/0", 1)}}, 0},
+		{"in none", []any{at(0)}, []Log{{}, {}}, 1},
+		{"twice in one", []any{at(0)}, []Log{{record("k/0", 0), record("k/0", 1)}, {}}, 1},
+		{"failed, and in the first", []any{gracedb.ErrDelivery}, []Log{{record("k/0", 0)}, {}}, 1},
+		{"elsewhere in both", []any{at(5)}, []Log{{record("k/0", 0)}, {record("k/0", 1)}}, 1},
+		{"out of order in one", []any{at(1), at(0)}, []Log{{}, {record("k/1", 0), record("k/0", 1)}}, 1},
+		{"order begins anew", []any{at(1), at(0)}, []Log{{record("k/0", 1)}, {record("k/1", 0)}}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := New()
+			for _, end := range tt.ends {
+				m := h.Begin("k")
+				switch end := end.(type) {
+				case gracedb.Message:
+					h.End(m, end, nil)
+				case error:
+					h.End(m, gracedb.Message{}, end)
+				}
+			}
+			if broken := h.CheckLogs(tt.logs...); len(broken) != tt.want {
+				t.Errorf("%q", broken)
+			}
+		})
+	}
+}
+
+// Without a key there is no order.
+func TestHistoryUnkeyed(t *testing.T) {
+	h := New()
+	for i := range 2 {
+		m := h.BeginUnkeyed("n")
+		if m.Key != nil {
+			t.Errorf("key %q", m.Key)
+		}
+		h.End(m, gracedb.Message{Offset: int64(1 - i)}, nil)
+	}
+	if broken := h.Check([]*kgo.Record{{Value: []byte("n/1")}, {Value: []byte("n/0"), Offset: 1}}); len(broken) != 0 {
+		t.Errorf("%q", broken)
+	}
+}
+
+// What brokers must refuse is not in the log, whatever its sender was told.
+func TestHistoryRefused(t *testing.T) {
+	for _, err := range []error{nil, gracedb.ErrDelivery, gracedb.ErrOutcomeUnknown} {
+		h := New()
+		m := h.Begin("k")
+		h.Refuse(m)
+		h.End(m, m, err)
+		if broken := h.Check([]*kgo.Record{{Value: m.Value}}); len(broken) != 1 {
+			t.Errorf("%v: %q", err, broken)
+		}
+		if broken := h.Check(nil); (len(broken) != 0) != (err == nil) {
+			t.Errorf("%v, not in the log: %q", err, broken)
+		}
+	}
+}
+
 // Only what was under way in a span has no order.
 func TestHistoryUnordered(t *testing.T) {
 	start := time.Now()
