@@ -102,16 +102,25 @@ func disguises(token string) map[string]string {
 
 func (l *leak) check() {
 	l.t.Helper()
+	length, before, leaked := l.leaked()
+	if leaked {
+		l.t.Fatalf("a piece of the token is shown after …%q", before)
+	}
+	l.t.Logf("%d bytes looked at", length)
+}
+
+// leaked reports whether a piece of the token is shown, what stands before it, and how much
+// is shown.
+func (l *leak) leaked() (length int, before string, leaked bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	text := unseen.Replace(l.shown.String())
 	for i := 0; i+12 <= len(text); i++ {
 		if l.pieces[text[i:i+12]] {
-			start := max(0, i-200)
-			l.t.Fatalf("a piece of the token is shown after …%q", text[start:i])
+			return len(text), text[max(0, i-200):i], true
 		}
 	}
-	l.t.Logf("%d bytes looked at", len(text))
+	return len(text), "", false
 }
 
 // One token goes through every way that this package talks: errors, logs at every
