@@ -24,6 +24,11 @@ func (p *payload) size() (n int64) {
 }
 
 func (p *payload) open() (io.ReadCloser, error) {
+	if len(p.pieces) == 1 {
+		// net/http sends what it knows to be in memory together with the head of the
+		// request, else in a write of its own.
+		return io.NopCloser(bytes.NewReader(p.pieces[0])), nil
+	}
 	readers := make([]io.Reader, len(p.pieces))
 	for i, b := range p.pieces {
 		readers[i] = bytes.NewReader(b)

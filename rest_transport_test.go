@@ -3,9 +3,11 @@ package gracedb_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/gracetest"
 )
 
 // What another package has made of http.DefaultTransport does not decide to whom the
@@ -120,4 +123,36 @@ func TestAnswersAreBoundedOnTheWire(t *testing.T) {
 			t.Errorf("%s: %d bytes were read", tt.path, got)
 		}
 	}
+}
+
+// A request that has a short body goes out in one write: in two the server would begin with
+// the first and wait for the other.
+func TestReservationIsOneWrite(t *testing.T) {
+	s := newService(t, gracetest.Config{Plain: true}, nil)
+	var writes atomic.Int32
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return countedWrites{conn, &writes}, err
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	c := newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: &http.Client{Transport: transport}, Token: tokenIs(s.token)})
+	for range 2 { // the first fetches the root document, too
+		writes.Store(0)
+		if _, err := c.Reserve(t.Context(), event()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := writes.Load(); n != 1 {
+		t.Errorf("a reservation was sent in %d writes, want 1", n)
+	}
+}
+
+type countedWrites struct {
+	net.Conn
+	n *atomic.Int32
+}
+
+func (c countedWrites) Write(b []byte) (int, error) {
+	c.n.Add(1)
+	return c.Conn.Write(b)
 }
