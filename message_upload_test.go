@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/segmentio/asm/base64"
+
+	"github.com/gracedb-go/gracedb/internal/samples"
 )
 
 // fullUpload has every field set, and bytes that need escapes.
@@ -304,6 +306,23 @@ func TestBase64(t *testing.T) {
 			bad[i] = '*'
 			if _, ok := fromBase64(bad); ok {
 				t.Fatalf("%q decodes", bad)
+			}
+		}
+	}
+}
+
+// A value that was begun before the graceid was known has the bytes of one made at once,
+// whatever turns out to be longer or shorter than there is room for.
+func TestDraftHasSameBytes(t *testing.T) {
+	for _, submitter := range []string{"", "alice@ligo.org", strings.Repeat("s", 200), strings.Repeat("s", 300), strings.Repeat("\x01", 100)} {
+		for _, size := range []int{1, 2, 3, 1000} {
+			u := fullUpload()
+			u.Data = samples.Coinc(2000, 1)[:size]
+			u.ContentID = contentID(u.Data)
+			d := draftUpload(u)
+			u.GraceID, u.Submitter, u.Time = "G1234567890", submitter, u.Time.Add(time.Hour)
+			if got, want := d.complete(u), encodeUpload(u); !bytes.Equal(got, want) {
+				t.Errorf("submitter %q, %d bytes:\n%s\nwant\n%s", submitter, size, got, want)
 			}
 		}
 	}

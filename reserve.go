@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -107,9 +108,11 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		return Receipt{}, reservedError(opts.Reservation, kafka)
 	}
 	reservation := opts.Reservation
+	var d draft
 	if reservation == nil && !opts.PublishOnly {
 		start := time.Now()
-		made, err := c.reserve(ctx, ce)
+		var made Reservation
+		made, d, err = c.reserveAndDraft(ctx, ce, u, kafka == nil)
 		receipt.Timing.Reserve = time.Since(start)
 		switch {
 		case err == nil:
@@ -125,7 +128,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		receipt.GraceID, receipt.Submitter = reservation.GraceID, reservation.Submitter
 	}
 	if kafka == nil {
-		receipt.Message, kafka = publish(ctx, p, opts, u, &receipt.Timing)
+		receipt.Message, kafka = publish(ctx, p, opts, u, &d, &receipt.Timing)
 	}
 	switch {
 	case kafka == nil:
@@ -199,14 +202,29 @@ func (c *Client) preflight(ctx context.Context, p *Producer, topic string, u Upl
 	return err
 }
 
-// publish encodes u and publishes it.
-func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, t *Timing) (Message, error) {
+// draftFrom is how many bytes of data are worth a goroutine.
+const draftFrom = 16 << 10
+
+// reserveAndDraft reserves a graceid. While that is under way it begins the value of u, if
+// that will be wanted and takes long enough.
+func (c *Client) reserveAndDraft(ctx context.Context, e checked, u Upload, wanted bool) (r Reservation, d draft, err error) {
+	var drafting sync.WaitGroup
+	if wanted && len(u.Data) >= draftFrom {
+		drafting.Go(func() { d = draftUpload(u) })
+	}
+	r, err = c.reserve(ctx, e)
+	drafting.Wait() // it reads the caller's data
+	return r, d, err
+}
+
+// publish completes the value of u, of which d may be a beginning, and publishes it.
+func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, d *draft, t *Timing) (Message, error) {
 	if err := ctx.Err(); err != nil {
 		return Message{}, fail([]error{ErrDelivery, err}, "not published: %s", reason(err))
 	}
 	start := time.Now()
 	u.Time = start
-	m := Message{Topic: topicOf(p, opts.Topic, u), Value: encodeUpload(u)}
+	m := Message{Topic: topicOf(p, opts.Topic, u), Value: d.complete(u)}
 	if u.GraceID != "" {
 		m.Key = []byte(u.GraceID)
 	}

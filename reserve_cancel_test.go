@@ -103,7 +103,9 @@ func TestPublishCancelled(t *testing.T) {
 					time.AfterFunc(pause/2, cancel)
 				}
 				start := time.Now()
-				receipt, err := r.client.PublishEvent(ctx, r.p, event(), opts)
+				e := event()
+				e.Data = append(e.Data, strings.Repeat("\n", 100_000)...) // large enough to be encoded beside the reservation
+				receipt, err := r.client.PublishEvent(ctx, r.p, e, opts)
 				if d := time.Since(start); d > 1100*time.Millisecond {
 					t.Errorf("returned after %v", d)
 				}

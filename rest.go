@@ -193,7 +193,8 @@ type Receipt struct {
 	Timing   Timing
 }
 
-// A Timing says how long each step took; a step that was not taken took none.
+// A Timing says how long each step took; a step that was not taken took none. What
+// PublishEvent encodes beside Reserve is part of that, and not of Encode.
 type Timing struct{ Reserve, Encode, Publish, Upload time.Duration }
 
 // CreateEvent uploads e in one HTTP request, and returns once the server has

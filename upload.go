@@ -87,16 +87,51 @@ func appendContentID(dst, data []byte) []byte {
 // members in its order, then those that this package adds. u.Filename loses its
 // directories, an empty u.ContentID is computed, a zero u.Time is now, and
 // u.Extra, which only exists to be read, is left out.
-func encodeUpload(u Upload) []byte {
+func encodeUpload(u Upload) []byte { return new(draft).complete(u) }
+
+// A draft is a message's value that has its payload, and room for what comes before and
+// after that: both are known only once a graceid is reserved.
+type draft struct {
+	value          []byte
+	payload, after int // where they begin
+}
+
+func newDraft(data []byte, head, tail int) draft {
+	d := draft{payload: head, after: head + base64.StdEncoding.EncodedLen(len(data))}
+	d.value = make([]byte, d.after+tail)
+	base64.StdEncoding.Encode(d.value[d.payload:d.after], data)
+	return d
+}
+
+// takes reports whether there is room for head and tail.
+func (d *draft) takes(head, tail []byte) bool {
+	return len(head) <= d.payload && len(tail) <= len(d.value)-d.after
+}
+
+// with returns the value with head and tail, which it takes.
+func (d *draft) with(head, tail []byte) []byte {
+	first := d.payload - len(head)
+	copy(d.value[first:], head)
+	end := d.after + copy(d.value[d.after:], tail)
+	return d.value[first:end]
+}
+
+// draftUpload begins the value of u, whose graceid, submitter and time will be others.
+func draftUpload(u Upload) draft {
+	const spare = 256 // a graceid and a submitter, commonly
 	var scratch [1024]byte
 	head, tail := appendUpload(scratch[:0], u)
-	payload := base64.StdEncoding.EncodedLen(len(u.Data))
+	return newDraft(u.Data, len(head)+spare, len(tail))
+}
 
-	value := make([]byte, len(head)+payload+len(tail))
-	n := copy(value, head)
-	base64.StdEncoding.Encode(value[n:n+payload], u.Data)
-	copy(value[n+payload:], tail)
-	return value
+// complete returns encodeUpload's result, made of d if u fits into it.
+func (d *draft) complete(u Upload) []byte {
+	var scratch [1024]byte
+	head, tail := appendUpload(scratch[:0], u)
+	if !d.takes(head, tail) {
+		*d = newDraft(u.Data, len(head), len(tail))
+	}
+	return d.with(head, tail)
 }
 
 // uploadSize returns the exact length of encodeUpload's result.
