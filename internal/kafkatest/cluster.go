@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -86,13 +85,12 @@ type Cluster struct {
 	faults     faults
 	counts     counts
 	leaderless leaderless
+	appends    appends
 	closed     sync.Once
 
 	askingMu sync.Mutex
 	asking   sync.WaitGroup // of groupInfo
 	closing  bool           // nobody may ask any more
-
-	forgotten atomic.Uint32 // how often all producers were
 }
 
 // The names under which kfake, which wants its users listed beforehand, knows
@@ -108,6 +106,10 @@ const (
 // Start starts a cluster, which is ready when Start returns.
 func Start(cfg Config) (*Cluster, error) {
 	c := &Cluster{cfg: cfg}
+	c.appends = appends{
+		lock: make(chan struct{}, 1), doors: map[door]net.Conn{}, configs: map[[16]byte]map[string]string{},
+		producers: producers{states: map[writer]*producerState{}, start: time.Now()},
+	}
 	if err := c.prepare(); err != nil {
 		return nil, fmt.Errorf("kafkatest: %w", err)
 	}
@@ -134,6 +136,11 @@ func (c *Cluster) prepare() error {
 	}
 	if c.cfg.Brokers == 0 {
 		c.cfg.Brokers = max(1, len(c.cfg.Ports))
+	}
+	if c.cfg.DataDir != "" {
+		if err := c.appends.producers.load(c.cfg.DataDir); err != nil {
+			return err
+		}
 	}
 	if n := len(c.cfg.Ports); n > 0 && n != c.cfg.Brokers {
 		return fmt.Errorf("%d ports for %d brokers", n, c.cfg.Brokers)
@@ -230,6 +237,7 @@ func (c *Cluster) Close() {
 			c.closing = true
 			c.askingMu.Unlock()
 			c.asking.Wait()
+			c.appends.close(c.cfg.DataDir)
 			c.kfake.Close()
 		}
 		for _, n := range c.nodes {

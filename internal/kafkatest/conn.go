@@ -251,7 +251,6 @@ func (c *conn) request(frame []byte) error {
 	if r.namesNoBatch() {
 		return c.lose() // as Kafka 4.3.1, which answers nothing more on the connection
 	}
-	r.ownProducers(c.n.c.forgotten.Load())
 	r.ends = c.n.c.epochEnds(r)
 	if err := c.awaitLeader(r); err != nil {
 		return err
@@ -260,15 +259,17 @@ func (c *conn) request(frame []byte) error {
 	if err != nil {
 		return err
 	}
+	if forward != nil && kmsg.Key(r.key) == kmsg.Produce {
+		if err := c.produce(r); err != nil {
+			return err
+		}
+		forward = nil
+	}
 	if forward == nil {
 		c.free <- struct{}{}
 		return nil
 	}
-	if c.in = forward; r.acksNone() {
-		c.free <- struct{}{}
-	} else {
-		c.current = r
-	}
+	c.in, c.current = forward, r
 	if c.joining {
 		go c.mindJoin(r)
 	}

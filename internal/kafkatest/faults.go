@@ -30,7 +30,7 @@ const (
 	HalfResponse                       // send half of the response, then tear the connection down
 	HoldResponse                       // send the response Delay later
 	ThrottleResponse                   // say ThrottleMillis of Delay, and read nothing more for that long
-	ErrorResponse                      // answer Err although the work is done
+	ErrorResponse                      // answer Err although the work is done; NOT_ENOUGH_REPLICAS, which no broker says after an append, without it
 	RewriteResponse                    // let Rewrite change the response
 	HugeResponse                       // announce a frame of Length bytes, and send the little that there is
 	GarbageResponse                    // send random bytes
@@ -152,6 +152,15 @@ func (i *Injection) action() Action {
 	return i.fault.Do
 }
 
+// before returns the error that the broker answers without doing a Produce request's
+// work, or nil.
+func (i *Injection) before() *kerr.Error {
+	if i.action() == ErrorResponse && i.fault.Err == kerr.NotEnoughReplicas {
+		return i.fault.Err
+	}
+	return nil
+}
+
 // spoil does to the response in frame what r's fault wants, and returns what is
 // to be sent instead: nothing, if nil.
 func (c *conn) spoil(r *request, frame []byte) ([]byte, error) {
@@ -256,6 +265,17 @@ func (c *Cluster) LoseAcks(n int, do Action) *Injection {
 // CutRequest or by DropRequest.
 func (c *Cluster) LoseProduces(n int, do Action) *Injection {
 	return c.Inject(Fault{Do: do, Keys: []kmsg.Key{kmsg.Produce}, Count: n})
+}
+
+// ShrinkISR leaves partitions of a topic, or all, with fewer in-sync replicas than
+// min.insync.replicas until the handle is removed: NOT_ENOUGH_REPLICAS is what is
+// answered to acks=all, before anything else is looked at and with nothing appended.
+// It says nothing of what was appended before.
+func (c *Cluster) ShrinkISR(topic string, partitions ...int32) *kfake.FaultHandle {
+	return c.Fail(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Partitions: partitions, Err: kerr.NotEnoughReplicas, Count: -1,
+		When: func(r kmsg.Request) bool { return r.(*kmsg.ProduceRequest).Acks == -1 },
+	})
 }
 
 // Fail makes kfake itself answer requests with an error, before their work is done

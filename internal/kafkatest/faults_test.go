@@ -25,12 +25,13 @@ var produces = []kmsg.Key{kmsg.Produce}
 
 // bubble runs f with a cluster on a virtual network and a client that has produced
 // the record "first".
-func bubble(t *testing.T, cfg Config, f func(t *testing.T, c *Cluster, cl *kgo.Client)) {
+func bubble(t *testing.T, cfg Config, f func(t *testing.T, c *Cluster, cl *kgo.Client), opts ...kgo.Opt) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cfg.Virtual = true
 		c := start(t, cfg)
-		cl := client(t, c, as(c, testauth.Claims{}), kgo.DialTimeout(5*time.Second), kgo.RequestTimeoutOverhead(5*time.Second), kgo.ProduceRequestTimeout(5*time.Second))
+		opts = append([]kgo.Opt{kgo.DialTimeout(5 * time.Second), kgo.RequestTimeoutOverhead(5 * time.Second), kgo.ProduceRequestTimeout(5 * time.Second)}, opts...)
+		cl := client(t, c, as(c, testauth.Claims{}), opts...)
 		produce(t, cl, "first")
 		f(t, c, cl)
 		cl.Close()

@@ -61,20 +61,6 @@ func (r *request) replace(req kmsg.Request) []byte {
 	return sized(req.AppendTo(b))
 }
 
-// acksNone reports whether r is a Produce that wants no answer.
-func (r *request) acksNone() bool {
-	if r.key != int16(kmsg.Produce) {
-		return false
-	}
-	b := kbin.Reader{Src: r.body}
-	if r.version >= 9 {
-		b.CompactNullableString()
-	} else if r.version >= 3 {
-		b.NullableString()
-	}
-	return b.Int16() == 0 && b.Ok()
-}
-
 // respond returns the frame of a response to r.
 func (r *request) respond(resp kmsg.Response) []byte {
 	resp.SetVersion(r.version)

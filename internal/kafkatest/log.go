@@ -25,8 +25,21 @@ func (c *Cluster) CreateTopic(topic string, partitions int, configs map[string]s
 	// Kafka's default.
 	all := map[string]string{"max.message.bytes": strconv.Itoa(c.cfg.MaxMessageBytes)}
 	maps.Copy(all, configs)
+	own := map[string]string{}
+	for _, name := range ownConfigs {
+		if v, ok := all[name]; ok {
+			own[name] = v
+			delete(all, name)
+		}
+	}
 	if err := c.kfake.CreateTopic(topic, int32(partitions), all); err != nil {
 		return fmt.Errorf("kafkatest: create topic %s: %w", topic, err)
+	}
+	if len(own) > 0 {
+		id := c.kfake.TopicInfo(topic).TopicID
+		c.appends.take()
+		c.appends.configs[id] = own
+		c.appends.give()
 	}
 	return nil
 }
@@ -208,17 +221,24 @@ func (c *Cluster) ask(n *node, req kmsg.Request) (kmsg.Response, error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
+	if err := login(conn, internal); err != nil {
+		return nil, err
+	}
+	return exchange(conn, req, 2)
+}
+
+// login makes a connection inside the process a user's.
+func login(conn net.Conn, user string) error {
 	handshake := kmsg.NewPtrSASLHandshakeRequest()
 	handshake.Mechanism, handshake.Version = "PLAIN", 1
 	auth := kmsg.NewPtrSASLAuthenticateRequest()
-	auth.SASLAuthBytes, auth.Version = []byte("\x00"+internal+"\x00"+password), 1
-	var resp kmsg.Response
-	for id, req := range []kmsg.Request{handshake, auth, req} {
-		if resp, err = exchange(conn, req, int32(id)); err != nil {
-			return nil, err
+	auth.SASLAuthBytes, auth.Version = []byte("\x00"+user+"\x00"+password), 1
+	for id, req := range []kmsg.Request{handshake, auth} {
+		if _, err := exchange(conn, req, int32(id)); err != nil {
+			return err
 		}
 	}
-	return resp, nil
+	return nil
 }
 
 func exchange(conn net.Conn, req kmsg.Request, id int32) (kmsg.Response, error) {

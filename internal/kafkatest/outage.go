@@ -116,6 +116,9 @@ func (c *Cluster) Kill(id int32) error {
 	}
 	n.shut()
 	n.drop(RST)
+	c.appends.take()
+	defer c.appends.give()
+	c.appends.shutDoors(func(at door) bool { return at.node == id })
 	if err := c.kfake.RemoveNode(id); err != nil {
 		n.mu.Lock()
 		n.removed = false // it is the last

@@ -254,7 +254,8 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 			c.update(func(s *session) { s.versions = true })
 		}
 		return frame, nil
-	case kmsg.SASLHandshake, kmsg.SASLAuthenticate, kmsg.Heartbeat, kmsg.Metadata, kmsg.OffsetForLeaderEpoch:
+	case kmsg.SASLHandshake, kmsg.SASLAuthenticate, kmsg.Heartbeat, kmsg.Metadata,
+		kmsg.OffsetForLeaderEpoch, kmsg.InitProducerID:
 	}
 	resp, err := r.response(frame)
 	if err != nil {
@@ -265,6 +266,10 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 		c.n.c.leaderless.tell(resp)
 	case *kmsg.OffsetForLeaderEpochResponse:
 		if err := r.endEpochs(resp); err != nil {
+			return nil, err
+		}
+	case *kmsg.InitProducerIDResponse:
+		if err := c.giveProducer(r, resp); err != nil {
 			return nil, err
 		}
 	case *kmsg.HeartbeatResponse: // a group without members is none to kfake
