@@ -18,7 +18,7 @@ import (
 //
 // Whatever a broker sends, its answers take little: one is refused, and the connection
 // made anew, if it is of more than 256 KiB before login, of 2 MiB but for a Fetch, and of
-// 32 MiB for that; if it counts more than it can hold; if it names more than 1,000 brokers
+// 24 MiB for that (8 MiB that a Consumer asks for, and a batch of 15 MiB behind it); if it counts more than it can hold; if it names more than 1,000 brokers
 // or 100,000 partitions; or if it would take more than 32 MiB beside its own bytes and its
 // messages. A Producer reads no answer of more than 2 MiB. A broker's throttle is kept for
 // at most 2 minutes; then another connection is made.
@@ -145,7 +145,7 @@ func (c Cluster) clientOpts(ctx context.Context, auth *bearer, wrap func(net.Con
 		// A frame or a batch that claims more is hostile: GraceDB's brokers take
 		// 10 MiB, its Python package puts no more into a batch before it is
 		// compressed, and one fetch holds at most fetchMaxBytes beside it. What is
-		// no Fetch is bounded by framedConn.
+		// no Fetch is bounded by framedConn. A Consumer fetches less.
 		kgo.FetchMaxBytes(fetchMaxBytes),
 		kgo.BrokerMaxReadBytes(maxFrameBytes),
 		kgo.MaxDecompressBatchBytes(maxBatchBytes),

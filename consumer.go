@@ -15,11 +15,11 @@ import (
 //
 // Whatever brokers send, a Consumer holds at most 64 MiB beyond the largest message that it
 // accepts, for all its partitions together. It accepts batches that inflate to 15 MiB and,
-// with what their messages take once they are decoded, to 32 MiB. One that is larger is told
-// with its place and passed over. Beside that each broker may return one batch that is not
-// compressed, of the topic's max.message.bytes; and such messages of a few bytes each take
-// up to 30 times their size. Where they do, fetches become smaller, so that it is one fetch
-// of 8 MiB or one batch that takes so much, and those that follow soon less than 32 MiB.
+// with what their messages take once they are decoded (some 200 bytes each, and 40 for each
+// header), to 32 MiB, whether they are compressed or not: a batch of 15 MiB, or of 180,000
+// messages. One that is larger is told with its place and passed over. What does not fit yet
+// is fetched again when there is room. Beside that each broker may have an answer on its way,
+// which is of 8 MiB, or of one batch if that is larger, and never of more than 24 MiB.
 //
 // Messages of a transaction are read once it is committed, as by the Python package, and not at
 // all if it is aborted. One that hangs, neither committed nor aborted, holds back all that is
@@ -170,7 +170,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 		)
 	}
 	var err error
-	if c.link, err = newLink(ctx, cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, nil, opts...); err != nil {
+	if c.link, err = newLink(ctx, cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, fitting, opts...); err != nil {
 		return nil, nil, err
 	}
 	c.budget.serve(c.client)

@@ -22,6 +22,9 @@ const (
 	// broker returns the first batch also if it is larger.
 	budgetFetch = 8 << 20
 	leastFetch  = 64 << 10
+	// largestFetch is what an answer may be of: what a fetch asks for, behind it the largest
+	// batch that is read, since not all brokers end before it, and the heads of partitions.
+	largestFetch = budgetFetch + maxBatchBytes + 1<<20
 	// heaviestBatch is what one batch may take with what kgo makes of its messages, and
 	// maxBatchBytes what it may inflate to.
 	heaviestBatch = 32 << 20
@@ -51,7 +54,6 @@ type budget struct {
 	brokers map[int32]bool // that were fetched from
 	fetch   int32          // what fetches ask for
 	refused bool           // something, since the last fetch came
-	plain   int            // what the batches of the last fetch take that were not compressed
 	silent  map[string]map[int32]silence
 	suspect func(topic string, part int32) // is called where a silence lasts
 	own     int                            // fetches of ours, not kgo's, that are on their way
@@ -89,7 +91,7 @@ func (s silence) lasts() bool {
 func (b *budget) opts() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.WithDecompressor(b), kgo.WithHooks(b),
-		kgo.FetchMaxBytes(budgetFetch), kgo.FetchMaxPartitionBytes(budgetFetch),
+		kgo.FetchMaxBytes(budgetFetch), kgo.FetchMaxPartitionBytes(budgetFetch), kgo.BrokerMaxReadBytes(largestFetch),
 	}
 }
 
@@ -138,7 +140,7 @@ func (b *budget) open(src []byte, codec kgo.CompressionCodecType, room int) (out
 	if err != nil {
 		return nil, 0, err
 	}
-	if cost, _, err = weigh(out); err == nil && cost > room {
+	if cost, _, err = weigh(out, room); err == nil && cost > room {
 		err = errTooLarge
 	}
 	return out, cost, err
@@ -188,26 +190,11 @@ func (b *budget) OnFetchBatchRead(meta kgo.BrokerMetadata, topic string, part in
 		go b.suspect(topic, part)
 	}
 	set(b.silent, topic, part, s)
-	if m.CompressionType == uint8(kgo.CodecNone) {
-		b.weighPlain(m)
-		return
-	}
 	for _, i := range slices.Backward(b.held) {
 		if !i.known && i.packed == m.CompressedBytes {
 			i.known, i.from = true, meta.NodeID
 			return
 		}
-	}
-}
-
-// weighPlain makes fetches smaller that bring more messages than there should be room for,
-// in batches that are not compressed: kgo asks nobody before it decodes these. It is called
-// with the lock held.
-func (b *budget) weighPlain(m kgo.FetchBatchMetrics) {
-	b.plain += m.UncompressedBytes + m.NumRecords*decodedRecord
-	if b.plain > budgetBytes && !b.refused {
-		b.refused = true
-		b.ask(b.fetch / 4)
 	}
 }
 
@@ -232,7 +219,7 @@ func (b *budget) OnBrokerRead(meta kgo.BrokerMetadata, key int16, _ int, _, _ ti
 	if !b.refused {
 		b.ask(b.fetch + b.fetch/8)
 	}
-	b.refused, b.plain = false, 0
+	b.refused = false
 }
 
 func (b *budget) drop(gone func(*inflated) bool) {
@@ -267,15 +254,16 @@ func (b *budget) polled(records []*kgo.Record) {
 	if len(b.held) == 0 {
 		return
 	}
-	var last *inflated
+	last := 0 // they come in the order in which they are held
 	for _, r := range records {
 		at := contents(r)
-		if at == 0 || last != nil && last.has(at) {
+		if at == 0 {
 			continue
 		}
-		for _, i := range b.held {
-			if i.has(at) {
-				last, i.polled = i, true
+		for n := range b.held {
+			n = (last + n) % len(b.held)
+			if i := b.held[n]; i.has(at) {
+				last, i.polled = n, true
 				break
 			}
 		}

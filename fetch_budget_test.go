@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/metrics"
 	"testing"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
@@ -17,6 +19,7 @@ import (
 
 var codecs = map[string]kgo.CompressionCodec{
 	"zstd": kgo.ZstdCompression(), "gzip": kgo.GzipCompression(), "lz4": kgo.Lz4Compression(), "snappy": kgo.SnappyCompression(),
+	"none": kgo.NoCompression(),
 }
 
 // A repeated compresses the first batch, and takes all others for the same.
@@ -28,6 +31,9 @@ type repeated struct {
 
 // Compress is kgo's Compressor.
 func (r *repeated) Compress(dst *bytes.Buffer, src []byte, flags ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
+	if r.codec == kgo.NoCompression() {
+		return src, kgo.CodecNone
+	}
 	if r.packed == nil {
 		c, err := kgo.DefaultCompressor(r.codec)
 		if err != nil {
@@ -66,6 +72,9 @@ func TestConsumerMemory(t *testing.T) {
 		batches = 7 // still more than may be held; each takes seconds to inflate
 	}
 	for name, codec := range codecs {
+		if codec == kgo.NoCompression() {
+			batches = min(batches, 7) // each is 14 MiB on its way, too
+		}
 		for partitions, group := range map[int]string{1: "", 100: "g"} {
 			t.Run(fmt.Sprintf("%s, %d partitions, group=%s", name, partitions, group), func(t *testing.T) {
 				cl := startCluster(t, kafkatest.Config{MaxMessageBytes: 15 << 20, Topics: map[string]int{testTopic: partitions}})
@@ -104,12 +113,12 @@ func bombard(t testing.TB, cl *kafkatest.Cluster, codec kgo.CompressionCodec, ba
 
 // liveHeap waits until fetches that are on their way have come, and returns what is in use.
 func liveHeap() int64 {
-	var m runtime.MemStats
 	time.Sleep(5 * time.Millisecond)
 	runtime.GC()
-	runtime.GC() // what pools hold
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	runtime.GC()                                            // what pools hold
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}} // without what became garbage since
+	metrics.Read(live)
+	return int64(live[0].Value.Uint64())
 }
 
 // A window compresses as zstd streams of the levels 20 to 22 are: with a window of that
@@ -196,6 +205,34 @@ func TestConsumerManySmallMessages(t *testing.T) {
 	wantErr(t, err, kinds(gracedb.ErrConsumer), nil, testTopic, "partition 0 offset 0", "decoded")
 	if m := poll(t, c); string(m.Value) != "after" {
 		t.Errorf("%q", m.Value)
+	}
+	if n := liveHeap() - before; n > largest {
+		t.Errorf("%d MiB are held", n>>20)
+	}
+}
+
+// So is one that is not compressed.
+func TestConsumerManySmallPlainMessages(t *testing.T) {
+	const n = 200_000 // 36 MiB when they are decoded
+	cl := startCluster(t, kafkatest.Config{MaxMessageBytes: 15 << 20})
+	produceRaw(t, cl, record(testTopic, 0, "before"))
+	var many []byte
+	for i := range int32(n) {
+		r := kmsg.Record{OffsetDelta: i}
+		r.Length = int32(len(r.AppendTo(nil)) - 1)
+		many = r.AppendTo(many)
+	}
+	produceBatch(t, cl, n, many)
+	produceRaw(t, cl, record(testTopic, 0, "after"))
+	before := liveHeap()
+	c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, FromBeginning: true})
+	if m := poll(t, c); string(m.Value) != "before" {
+		t.Errorf("%q", m.Value)
+	}
+	_, err := c.Poll(t.Context())
+	wantErr(t, err, kinds(gracedb.ErrConsumer), nil, testTopic, "partition 0 offset 1", "decoded")
+	if m := poll(t, c); string(m.Value) != "after" || m.Offset != n+1 {
+		t.Errorf("%q at %d", m.Value, m.Offset)
 	}
 	if n := liveHeap() - before; n > largest {
 		t.Errorf("%d MiB are held", n>>20)

@@ -53,6 +53,7 @@ type framedConn struct {
 	in *bufio.Reader // of Conn: heads are short
 	// throttled is called with what a broker asked for, if that is over maxThrottle.
 	throttled func(asked time.Duration)
+	fits      bool // answers to Fetch are made to fit
 
 	mu    sync.Mutex
 	sent  []sentHead // requests without an answer, oldest first
@@ -61,7 +62,7 @@ type framedConn struct {
 	// Of the goroutine that reads.
 	head [8]byte // of the frame: its length, and the number of the request
 	have int     // bytes of head that have come
-	pass []byte  // what of head the engine has not read
+	pass []byte  // what of head, or of an answer that was read whole, the engine has not read
 	left int64   // bytes of the frame behind head that are still to come
 	deaf bool    // the engine refuses what comes, by its length
 	walk walk
@@ -137,11 +138,22 @@ func (c *framedConn) Read(b []byte) (int, error) {
 		c.pass = c.pass[n:]
 		return n, nil
 	}
+	if c.walk.fit != nil {
+		return c.whole(b)
+	}
 	n, err := c.in.Read(b[:min(int64(len(b)), c.left)])
 	c.left -= int64(n)
-	if bad := c.walk.feed(b[:n], c.left); bad != nil {
+	if bad := c.judge(b[:n]); bad != nil {
+		return 0, bad
+	}
+	return n, err
+}
+
+// judge goes through what has come of an answer.
+func (c *framedConn) judge(b []byte) error {
+	if bad := c.walk.feed(b, c.left); bad != nil {
 		c.bad = badAnswer{bad}
-		return 0, c.bad
+		return c.bad
 	}
 	if asked, over := c.walk.asked(); over && c.left == 0 {
 		c.throttled(asked)
@@ -149,7 +161,32 @@ func (c *framedConn) Read(b []byte) (int, error) {
 		c.spent = time.Now().Add(maxThrottle)
 		c.mu.Unlock()
 	}
-	return n, err
+	return nil
+}
+
+// whole reads all that is left of an answer before the engine has any of it. The engine asks
+// for all of it at once, with room for it.
+func (c *framedConn) whole(b []byte) (int, error) {
+	to := b
+	if int64(len(b)) < c.left {
+		to = make([]byte, c.left)
+	}
+	to = to[:c.left]
+	if n, err := io.ReadFull(c.in, to); err != nil {
+		c.left -= int64(n)
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		c.bad = err
+		return 0, err
+	}
+	c.left = 0
+	if bad := c.judge(to); bad != nil {
+		return 0, bad
+	}
+	n := copy(b, to)
+	c.pass = to[n:]
+	return n, nil
 }
 
 // begin reads the head of a frame, and judges it.
@@ -175,6 +212,9 @@ func (c *framedConn) begin() error {
 		return c.login(r.version)
 	}
 	c.walk = newWalk(r)
+	if c.fits && r.key == kmsg.Fetch {
+		c.walk.fit = new(fit)
+	}
 	return nil
 }
 

@@ -99,7 +99,13 @@ func (p *pieces) Write(b []byte) (int, error) { return len(b), nil }
 
 // judged returns what the engine gets of the answer stream to a request of this version.
 func judged(key, version int16, stream, sizes []byte) (got []byte, asked time.Duration, err error) {
+	return judgedFor(false, key, version, stream, sizes)
+}
+
+// judgedFor is judged; of a Consumer's connection, answers to Fetch are made to fit.
+func judgedFor(consumer bool, key, version int16, stream, sizes []byte) (got []byte, asked time.Duration, err error) {
 	c := newFramedConn(&pieces{stream: slices.Clone(stream), sizes: sizes}, func(d time.Duration) { asked = d })
+	c.fits = consumer
 	request := binary.BigEndian.AppendUint16(make([]byte, 4), uint16(key))
 	request = binary.BigEndian.AppendUint16(request, uint16(version))
 	_, _ = c.Write(binary.BigEndian.AppendUint32(request, 7))
@@ -289,6 +295,10 @@ func FuzzFrames(f *testing.F) {
 		}
 		if asked == 0 && !bytes.HasPrefix(stream, whole) {
 			t.Errorf("%x of %x", whole, stream)
+		}
+		fitted, askedFitted, errFitted := judgedFor(true, key, version, stream, sizes)
+		if (err == nil) != (errFitted == nil) || err == nil && (len(fitted) != len(whole) || asked != askedFitted) {
+			t.Errorf("%x after %v, %v, for a Consumer %x after %v, %v", whole, asked, err, fitted, askedFitted, errFitted)
 		}
 	})
 }

@@ -38,7 +38,10 @@ const largestWindow = 1 << 30
 // limit bytes.
 func (f *inflater) inflate(src []byte, codec kgo.CompressionCodecType, limit int) ([]byte, error) {
 	switch codec {
-	case kgo.CodecNone:
+	case kgo.CodecNone, codecPlain:
+		if len(src) > limit {
+			return nil, errTooLarge
+		}
 		return src, nil
 	case kgo.CodecSnappy:
 		return inflateSnappy(src, limit)
@@ -185,8 +188,9 @@ func appendSnappy(out, block []byte, limit int) ([]byte, error) {
 	return out[:len(out)+n], nil
 }
 
-// What kgo makes of each message and of each header, beside their contents.
+// What is made of each batch, message and header, beside their contents.
 const (
+	decodedBatch  = 256
 	decodedRecord = 184
 	decodedHeader = 40
 )
@@ -196,31 +200,33 @@ const (
 var errNoRecords = errors.New("its messages do not decode")
 
 // weigh returns how much memory the records of a batch take once kgo has decoded them, and
-// how many there are.
-func weigh(in []byte) (cost, n int, err error) {
+// how many there are. It looks no further where that is more than limit.
+func weigh(in []byte, limit int) (cost, n int, err error) {
 	if len(in) > 16 && in[0] == 0 && in[16] <= 1 {
 		cost, n = weighOld(in)
 		return cost, n, nil
 	}
-	cost = len(in)
+	cost = decodedBatch + len(in)
 	for len(in) > 0 {
 		length, head := binary.Varint(in)
 		if head <= 0 || head > longestVarint || length < 0 || length > int64(len(in)-head) {
 			return 0, 0, errNoRecords
 		}
-		headers, ok := countHeaders(in[head : head+int(length)])
+		headers, ok := countHeaders(in[head:head+int(length)], (limit-cost)/decodedHeader)
 		if !ok {
 			return 0, 0, errNoRecords
 		}
 		n++
-		cost += decodedRecord + headers*decodedHeader
+		if cost += decodedRecord + headers*decodedHeader; cost > limit {
+			return 0, 0, errTooLarge
+		}
 		in = in[head+int(length):]
 	}
 	return cost, n, nil
 }
 
-// countHeaders walks a record as kgo does, to its end.
-func countHeaders(in []byte) (n int, ok bool) {
+// countHeaders walks a record as kgo does, to its end, unless it has more headers than limit.
+func countHeaders(in []byte, limit int) (n int, ok bool) {
 	if len(in) == 0 {
 		return 0, false
 	}
@@ -251,6 +257,9 @@ func countHeaders(in []byte) (n int, ok bool) {
 	headers := number(longestVarint)
 	if !ok || headers < 0 || headers > int64(len(in)/2) {
 		return 0, false
+	}
+	if headers > int64(limit) {
+		return int(headers), true
 	}
 	for range headers {
 		text()

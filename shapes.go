@@ -20,7 +20,7 @@ const (
 	fixed    partKind = iota
 	throttle          // 4 bytes, in ms
 	text              // a string
-	blob              // bytes
+	batches           // bytes: what a Fetch brings of a partition
 	array
 	tags  // the tagged fields of a flexible version
 	tag   // the number of one
@@ -104,7 +104,7 @@ func fetchShape(v int16) []part {
 		when(v >= 4, part{size: 8}), when(v >= 5, part{size: 8}),
 		when(v >= 4, aborted),
 		when(v >= 11, part{size: 4}),
-		when(true, part{is: blob}),
+		when(true, part{is: batches}),
 		when(flexible, part{is: tags}),
 	)
 	topic := parts(

@@ -328,7 +328,7 @@ func (c *Consumer) judge(b []byte) (d *damage, length int) {
 			return nil, len(b)
 		}
 		d.heals, d.why = true, errChecksum
-	case len(b) < batchHead, crc32.Checksum(b[21:], castagnoli) != binary.BigEndian.Uint32(b[17:]):
+	case len(b) < batchHead, !isIntact(b):
 		d.heals, d.why = true, errChecksum
 	default:
 		if d.why = c.decodes(b); d.why == nil {
@@ -343,20 +343,21 @@ var errChecksum = errors.New("its checksum is wrong")
 // decodes returns why a batch, whose checksum is right, cannot be read. One that is only
 // too large kgo passes over.
 func (c *Consumer) decodes(b []byte) error {
-	claimed := int32(binary.BigEndian.Uint32(b[57:]))
-	codec := kgo.CompressionCodecType(binary.BigEndian.Uint16(b[21:]) & 7)
 	c.budget.turn.Lock()
 	defer c.budget.turn.Unlock()
-	out, err := c.budget.inflater.inflate(b[batchHead:], codec, maxBatchBytes)
+	out, err := c.budget.inflater.inflate(b[batchHead:], codecOf(b), maxBatchBytes)
 	if errors.Is(err, errTooLarge) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	_, n, err := weigh(out)
-	if err == nil && (claimed < 0 || int(claimed) > n) {
-		err = fmt.Errorf("it claims %d messages and holds %d", claimed, n)
+	_, n, err := weigh(out, heaviestBatch)
+	if errors.Is(err, errTooLarge) {
+		return nil
+	}
+	if err == nil && (claim(b) < 0 || int(claim(b)) > n) {
+		err = fmt.Errorf("it claims more messages than the %d that it holds", n)
 	}
 	return err
 }

@@ -23,6 +23,7 @@ type walk struct {
 	throttle int32 // what the broker asked for
 	over     bool  // it is more than maxThrottle
 	under    bool
+	fit      *fit // what becomes of batches, if the answer is fed at once; or nil
 }
 
 // A level is an array whose elements are being read, or the answer.
@@ -47,7 +48,7 @@ func (w *walk) asked() (time.Duration, bool) {
 }
 
 // feed goes through b, of which left bytes follow in the answer. It changes no byte but
-// those of a throttle time over maxThrottle.
+// those of a throttle time over maxThrottle, and what w.fit does.
 func (w *walk) feed(b []byte, left int64) error {
 	for len(b) > 0 && len(w.stack) > 0 {
 		if w.skip > 0 {
@@ -83,6 +84,9 @@ func (w *walk) feed(b []byte, left int64) error {
 		top.next++
 		if err := w.enter(f, n, int64(len(b))+left); err != nil {
 			return err
+		}
+		if f.is == batches && w.fit != nil {
+			w.fit.part(b[:w.skip])
 		}
 	}
 	return nil
@@ -136,7 +140,7 @@ func (w *walk) read(is partKind, c byte) (n int64, whole bool) {
 // enter begins what the number n announces, which left bytes are to hold.
 func (w *walk) enter(f *part, n, left int64) error {
 	switch f.is {
-	case text, blob, value:
+	case text, batches, value:
 		w.skip = max(n, 0)
 		if n > left {
 			return fmt.Errorf("invalid answer to %s: a field of %d bytes in the last %d", w.key.Name(), n, left)
