@@ -3,6 +3,7 @@ package gracedb_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,6 +70,51 @@ func TestAbsentTopicsAreForgotten(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	})
+}
+
+// At rest a Producer does what it did before it was asked for thousands of topics that do not
+// exist: as many requests, of as many bytes, and no goroutine more.
+func TestAbsentTopicsLeaveNoWork(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+		rest := func() (requests int, bytes int64, goroutines int) {
+			time.Sleep(time.Minute)
+			was, before := requestsOf(c.Requests()), written(c)
+			time.Sleep(10 * time.Minute)
+			return requestsOf(c.Requests()) - was, written(c) - before, runtime.NumGoroutine()
+		}
+		requests, bytes, goroutines := rest()
+		var unsettled atomic.Int64
+		for i := range 3000 {
+			unsettled.Add(1)
+			m := gracedb.Message{Topic: fmt.Sprintf("pipeline-%d", i), Value: []byte("x")}
+			if err := p.Produce(t.Context(), m, func(gracedb.Message, error) { unsettled.Add(-1) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Flush(t.Context()); err != nil || unsettled.Load() != 0 {
+			t.Fatalf("%d are not settled: %v", unsettled.Load(), err)
+		}
+		requestsAfter, bytesAfter, goroutinesAfter := rest()
+		t.Logf("in 10 minutes %d requests, then %d; %d bytes, then %d; %d goroutines, then %d", requests, requestsAfter, bytes, bytesAfter, goroutines, goroutinesAfter)
+		if requestsAfter > requests+5 || bytesAfter > bytes+bytes/10 || goroutinesAfter > goroutines+2 {
+			t.Errorf("in 10 minutes %d requests, were %d; %d bytes, were %d; %d goroutines, were %d",
+				requestsAfter, requests, bytesAfter, bytes, goroutinesAfter, goroutines)
+		}
+	})
+}
+
+func requestsOf(requests map[kmsg.Key]int) (n int) {
+	for _, of := range requests {
+		n += of
+	}
+	return n
+}
+
+// written returns how many bytes clients have written.
+func written(c *kafkatest.Cluster) int64 {
+	in, _ := c.Bytes()
+	return in
 }
 
 // Messages that are sent to a topic while it is being forgotten have their outcome, and
