@@ -2,6 +2,7 @@ package gracedb_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // A message that waits for a leader outlasts Metadata answers that are refused: the next
 // one, or another broker's, may be good.
 func TestBadMetadataFailsNoMessage(t *testing.T) {
-	for name, fault := range map[string]kafkatest.Fault{
+	faults := map[string]kafkatest.Fault{
 		"too long": {Do: kafkatest.HugeResponse, Length: 3 << 20, Keys: []kmsg.Key{kmsg.Metadata}, Count: 6},
 		"too many brokers": {Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: 6, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
 			m := resp.(*kmsg.MetadataResponse)
@@ -24,7 +25,11 @@ func TestBadMetadataFailsNoMessage(t *testing.T) {
 				m.Brokers = append(m.Brokers, b)
 			}
 		}},
-	} {
+	}
+	for length := int32(10); length < 130; length += 6 {
+		faults[fmt.Sprint("cut short after ", length)] = kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Metadata}, Count: 6}
+	}
+	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
 			virtually(t, kafkatest.Config{Brokers: 2, Topics: map[string]int{testTopic: 1}}, func(t *testing.T, c *kafkatest.Cluster) {
 				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})

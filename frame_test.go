@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,4 +114,30 @@ func TestProduceFrameLength(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An answer to Produce that ends early leaves each message once in the log, and acknowledged
+// or unknown.
+func TestProduceAnswerEndsEarly(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+		var sent []string
+		for length := int32(4); length < 70; length += 3 {
+			i := c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Produce}})
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			value := fmt.Sprint(length)
+			_, err := p.ProduceSync(ctx, gracedb.Message{Key: []byte("k"), Value: []byte(value)})
+			cancel()
+			if err != nil {
+				wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), kinds(gracedb.ErrDelivery))
+			}
+			if i.Hits() != 1 {
+				t.Errorf("%d: %d hits", length, i.Hits())
+			}
+			sent = append(sent, value)
+		}
+		if got := values(t, c, testTopic); !slices.Equal(got, sent) {
+			t.Errorf("in the log are %q, want %q", got, sent)
+		}
+	})
 }

@@ -215,7 +215,10 @@ func (c *framedConn) begin() error {
 	if c.fits && r.key == kmsg.Fetch {
 		c.walk.fit = new(fit)
 	}
-	return nil
+	if bad := c.walk.feed(nil, c.left); bad != nil {
+		c.pass, c.bad = nil, badAnswer{bad}
+	}
+	return c.bad
 }
 
 // maxAnyAnswer is more than any client reads: the first bytes of a peer that is no broker

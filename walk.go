@@ -89,7 +89,20 @@ func (w *walk) feed(b []byte, left int64) error {
 			w.fit.part(b[:w.skip])
 		}
 	}
+	if left == 0 && !w.ended() {
+		return fmt.Errorf("invalid answer to %s: it ends early", w.key.Name())
+	}
 	return nil
+}
+
+// ended reports whether all that is of interest has come.
+func (w *walk) ended() bool {
+	for _, at := range w.stack {
+		if at.next < len(at.of) || at.repeat > 0 {
+			return false
+		}
+	}
+	return w.skip == 0 && w.have == 0
 }
 
 // lower makes the first byte of b, a byte of the throttle time, no larger than it is in
