@@ -67,6 +67,12 @@ func (s *simulation) breach(format string, args ...any) {
 		s.sum.breach()
 		return
 	}
+	if s.broken != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		*s.broken = append(*s.broken, fmt.Sprintf("%v: %s", time.Since(s.began), fmt.Sprintf(format, args...)))
+		return
+	}
 	s.t.Helper()
 	s.t.Errorf("%v: %s", time.Since(s.began), fmt.Sprintf(format, args...))
 }

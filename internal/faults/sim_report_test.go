@@ -48,31 +48,7 @@ func (s *simulation) open() outlet {
 // bare publishes as a program does that uses franz-go as it comes: an error says
 // that a message was not delivered.
 func (s *simulation) bare() outlet {
-	cluster := s.cluster("alice")
-	conf := &tls.Config{ServerName: "localhost", RootCAs: s.Authority().Pool(), MinVersion: tls.VersionTLS12}
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(cluster.Brokers...),
-		kgo.DefaultProduceTopic(topic),
-		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := cluster.Dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			secure := tls.Client(conn, conf)
-			if err := secure.HandshakeContext(ctx); err != nil {
-				_ = conn.Close()
-				return nil, err
-			}
-			return secure, nil
-		}),
-		kgo.SASL(oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
-			token, err := cluster.Token(ctx)
-			return oauth.Auth{Token: token}, err
-		})),
-	)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	client := s.kgoClient()
 	async := func(ctx context.Context, m gracedb.Message, done func(gracedb.Message, error)) error {
 		client.Produce(ctx, &kgo.Record{Key: m.Key, Value: m.Value}, func(r *kgo.Record, err error) {
 			if err != nil {
@@ -99,6 +75,36 @@ func (s *simulation) bare() outlet {
 			return err
 		},
 	}
+}
+
+// kgoClient returns a client of franz-go, which connects as the library does.
+func (s *simulation) kgoClient(opts ...kgo.Opt) *kgo.Client {
+	cluster := s.cluster("alice")
+	conf := &tls.Config{ServerName: "localhost", RootCAs: s.Authority().Pool(), MinVersion: tls.VersionTLS12}
+	client, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(cluster.Brokers...),
+		kgo.DefaultProduceTopic(topic),
+		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := cluster.Dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			secure := tls.Client(conn, conf)
+			if err := secure.HandshakeContext(ctx); err != nil {
+				_ = conn.Close()
+				return nil, err
+			}
+			return secure, nil
+		}),
+		kgo.SASL(oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
+			token, err := cluster.Token(ctx)
+			return oauth.Auth{Token: token}, err
+		})),
+	}, opts...)...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return client
 }
 
 // A tally is what all simulations of a run have seen.

@@ -82,7 +82,7 @@ func simulateSeed(t *testing.T, seed uint64, sum *tally) {
 	simulatePlan(t, planOf(seed), sum)
 }
 
-func simulatePlan(t *testing.T, p *plan, sum *tally) {
+func simulatePlan(t *testing.T, p *plan, sum *tally, edit ...func(*simulation)) {
 	var s *simulation
 	defer func() {
 		if t.Failed() || *simSeed != 0 {
@@ -92,6 +92,9 @@ func simulatePlan(t *testing.T, p *plan, sum *tally) {
 	start := time.Now()
 	synctest.Test(t, func(t *testing.T) {
 		s = newSimulation(t, p, sum)
+		for _, f := range edit {
+			f(s)
+		}
 		s.run()
 	})
 	sum.took(p.seed, time.Since(start))
@@ -104,6 +107,7 @@ type simulation struct {
 	plan   *plan
 	outs   []outlet                 // of producers
 	outlet func(*simulation) outlet // if not nil, what to publish with
+	broken *[]string                // if not nil, where promises that are broken are noted; they fail nothing
 	sum    *tally
 
 	began      time.Time
@@ -163,6 +167,13 @@ func (s *simulation) run() {
 	stop()
 	consuming.Wait()
 	s.judge()
+}
+
+// end notes the outcome of a message.
+func (s *simulation) end(sent, got gracedb.Message, err error) {
+	if wrong := s.shared.End(sent, got, err); wrong != "" {
+		s.breach("%s", wrong)
+	}
 }
 
 func (s *simulation) note(format string, args ...any) {
@@ -403,7 +414,7 @@ func (s *simulation) wait(out outlet, m gracedb.Message, timeout time.Duration) 
 	defer cancel()
 	start := time.Now()
 	got, err := out.sync(ctx, m)
-	s.end(s.t, m, got, err)
+	s.end(m, got, err)
 	if over := time.Since(start) - timeout; over > 100*time.Millisecond {
 		s.breach("ProduceSync has outlasted its ctx by %v: %v", over, err)
 	}
@@ -416,11 +427,11 @@ func (s *simulation) queue(ctx context.Context, out outlet, m gracedb.Message, t
 	}
 	start := time.Now()
 	err := out.async(ctx, m, func(got gracedb.Message, err error) {
-		s.end(s.t, m, got, err)
+		s.end(m, got, err)
 		told(err)
 	})
 	if err != nil {
-		s.end(s.t, m, gracedb.Message{}, err)
+		s.end(m, gracedb.Message{}, err)
 		told(err)
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Now().After(deadline.Add(100*time.Millisecond)) || time.Since(start) > time.Minute {
