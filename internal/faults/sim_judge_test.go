@@ -365,7 +365,8 @@ func (s *simulation) judgeCommit(r *reader) {
 func (s *simulation) judge() {
 	logs := append(s.gone, slices.Concat(s.records(s.t), s.trimmed))
 	broken := s.checkLogs(logs...)
-	s.sum.history(s.history, logs)
+	s.sum.history(s.history, logs, s.spans)
+	broken = append(broken, s.unfounded()...)
 	for i, b := range broken {
 		if i == 10 {
 			b = fmt.Sprintf("and %d more", len(broken)-i)
@@ -382,6 +383,20 @@ func (s *simulation) judge() {
 		s.breach("a connection is left: %+v", c)
 	}
 	s.sum.lasted(time.Since(s.began))
+}
+
+// unfounded lists what has failed for no reason of its own.
+func (s *simulation) unfounded() (broken []string) {
+	if !*simStrict {
+		return nil
+	}
+	for value, sent := range s.sends() {
+		why := whyFailed(sent)
+		if why == ofNeighbour || why == otherReason || why == ofTopic && !s.plan.has("no right", "other principal") {
+			broken = append(broken, fmt.Sprintf("%s failed for no fault of its own: %v", value, sent.Err))
+		}
+	}
+	return broken
 }
 
 const flushTimeout = 10 * time.Second

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -32,9 +33,14 @@ func (p *plan) amend(r *rand.Rand) {
 	if p.remade = r.IntN(6) == 0; p.remade {
 		p.direct, p.members = 0, nil // what consumers make of that has tests of its own
 	}
+	// The embedded broker compacts its logs every hour, and the judge counts all.
+	p.compacted = r.IntN(8) == 0 && p.length() < 40*time.Minute
 	for i := range p.senders {
 		s := &p.senders[i]
 		s.producer = i % p.producers
+		if r.IntN(4) == 0 {
+			s.spoiled = 1 + r.IntN(5)
+		}
 		if r.IntN(3) == 0 {
 			s.burst, s.unkeyed = 2+r.IntN(30), r.IntN(11)
 			// A window of several batches fills only with time between the messages.
@@ -48,6 +54,11 @@ func (p *plan) amend(r *rand.Rand) {
 			}
 		}
 	}
+	if e := &p.episodes[r.IntN(len(p.episodes))]; p.remade {
+		st := &e.steps[r.IntN(len(e.steps))]
+		for *st = makeStep(r, p, laterKinds); st.kind != "topic made anew"; *st = makeStep(r, p, laterKinds) {
+		}
+	}
 	for i := range p.senders {
 		// A burst is many messages, and comes so much more seldom.
 		s := &p.senders[i]
@@ -58,7 +69,7 @@ func (p *plan) amend(r *rand.Rand) {
 
 // laterKinds are faults that matter to who numbers batches.
 var laterKinds = []kind{
-	// Answers are lost first, n of them: the refusal is then of what is in the log.
+	// The answers to n requests are lost first: what is refused then is in the log.
 	{"no replicas", func(r *rand.Rand, _ *plan, s *step) bool {
 		s.n = max(0, r.IntN(5)-2)
 		return true
@@ -72,9 +83,11 @@ var laterKinds = []kind{
 		}).Remove
 		return func() { end(); time.Sleep(st.delay) } // the last is over, too
 	}, soon},
+	// In a row, so that numbers begin anew before they are large.
 	{"topic made anew", func(r *rand.Rand, p *plan, s *step) bool {
-		s.delay = max(0, someTime(r, 100*time.Millisecond, 5*time.Second)-time.Second)
-		return p.remade && instant(s)
+		s.n, s.delay = 1+r.IntN(5), someTime(r, 20*time.Millisecond, 2*time.Second)
+		s.lasting = time.Duration(s.n) * s.delay
+		return p.remade
 	}, (*simulation).remake, brokersBack},
 	{"no leader", nil, (*simulation).loseLeader, soon},
 	{"leaders come and go", func(r *rand.Rand, p *plan, s *step) bool {
@@ -91,12 +104,22 @@ var laterKinds = []kind{
 // loseReplicas makes brokers refuse what asks for all replicas, before they append.
 func (s *simulation) loseReplicas(st step) func() {
 	if st.n > 0 {
-		defer s.LoseAcks(st.n, kafkatest.CutResponse)
+		lost := s.Inject(kafkatest.Fault{Do: kafkatest.CutResponse, Keys: produces, Count: st.n, Match: toPartition(st.part)})
+		ctx, cancel := context.WithTimeout(s.t.Context(), st.lasting/2)
+		defer cancel()
+		_ = lost.Wait(ctx, st.n)
+		lost.Remove()
 	}
-	return s.Fail(kfake.Fault{
-		Keys: produces, Topic: topic, Partitions: []int32{st.part}, Err: kerr.NotEnoughReplicas, Count: -1,
-		When: func(kmsg.Request) bool { return true },
-	}).Remove
+	return s.ShrinkISR(topic, st.part).Remove
+}
+
+// toPartition matches Produce requests with a batch for a partition.
+func toPartition(part int32) func(kmsg.Request) bool {
+	return func(r kmsg.Request) bool {
+		return slices.ContainsFunc(r.(*kmsg.ProduceRequest).Topics, func(t kmsg.ProduceRequestTopic) bool {
+			return slices.ContainsFunc(t.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool { return p.Partition == part })
+		})
+	}
 }
 
 func (s *simulation) loseLeader(st step) func() {
@@ -147,31 +170,61 @@ func (s *simulation) mislead(st step) func() {
 	}).Remove
 }
 
-// remake deletes the topic and makes another of the same name. What has been in the log
-// is kept for the judge: nothing is appended between the look at it and the deletion.
+// remake deletes the topic and makes another of the same name, n times. Each is away for
+// half of the delay; brokers do not all know it at once.
 func (s *simulation) remake(st step) func() {
+	for i := range st.n {
+		if !s.deleteTopic() {
+			return nil
+		}
+		time.Sleep(st.delay / 2)
+		var new *kfake.FaultHandle
+		if i%2 == 0 {
+			new = s.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: 1 + i})
+		}
+		s.createTopic(int(s.partitions.Load()))
+		time.Sleep(st.delay - st.delay/2)
+		if new != nil {
+			new.Remove()
+		}
+	}
+	return nil
+}
+
+func (s *simulation) createTopic(partitions int) {
+	configs := map[string]string{"message.timestamp.after.max.ms": "3600000"}
+	if s.plan.compacted {
+		configs["cleanup.policy"] = "compact"
+	}
+	if err := s.CreateTopic(topic, partitions, configs); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// look lets nobody else change the log outside of the brokers, until done is called. It
+// is no mutex: virtual time has to go on meanwhile.
+func (s *simulation) look() (done func()) {
+	s.looking <- struct{}{}
+	return func() { <-s.looking }
+}
+
+// deleteTopic keeps what has been in the log for the judge: nothing is appended between
+// the look at it and the deletion.
+func (s *simulation) deleteTopic() bool {
+	defer s.look()()
 	shut := s.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.NotLeaderForPartition, Count: -1})
+	defer shut.Remove()
 	records, err := s.Records(topic)
 	if err == nil {
 		err = s.DeleteTopic(topic)
 	}
-	shut.Remove()
 	if err != nil {
 		s.skip(err)
-		return nil
+		return false
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.gone = append(s.gone, slices.Concat(records, s.trimmed))
 	s.trimmed, s.trimmedTo = nil, make(map[int32]int64)
-	s.mu.Unlock()
-	time.Sleep(st.delay)
-	n := s.plan.partitions
-	if st.n%2 == 0 {
-		n = int(s.partitions.Load())
-	}
-	if err := s.CreateTopic(topic, n, nil); err != nil {
-		s.t.Error(err)
-	}
-	s.partitions.Store(int32(n))
-	return nil
+	return true
 }

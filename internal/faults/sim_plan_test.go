@@ -31,7 +31,8 @@ type plan struct {
 
 	producers int           // at least one
 	rtt       time.Duration // of the network, always
-	remade    bool          // the topic may be made anew
+	remade    bool          // the topic is made anew
+	compacted bool          // the topic takes nothing without a key
 }
 
 // A sender sends messages of one key.
@@ -45,6 +46,7 @@ type sender struct {
 	burst    int           // how many messages it sends where others send one; 0 is one
 	gap      time.Duration // between those of a burst
 	unkeyed  int           // of ten bursts, how many have no keys
+	spoiled  int           // of a hundred, how many brokers must refuse
 }
 
 // A member consumes as one of the group.
@@ -203,12 +205,15 @@ func (e episode) has(names ...string) bool {
 // String returns the whole plan, one line for each thing.
 func (p *plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %d broker(s) %v away, %d partition(s), %d producer(s), sessions %v, tokens %v, ACL %v, grace %v, %d direct consumer(s), close early %v, %v in all\n",
-		p.seed, p.brokers, p.rtt, p.partitions, p.producers, p.session, p.tokenLife, p.acl, p.grace, p.direct, p.closeEarly, p.length())
+	fmt.Fprintf(&b, "seed %d: %d broker(s) %v away, %d partition(s), %d producer(s), sessions %v, tokens %v, ACL %v, grace %v, %d direct consumer(s), close early %v, made anew %v, compacted %v, %v in all\n",
+		p.seed, p.brokers, p.rtt, p.partitions, p.producers, p.session, p.tokenLife, p.acl, p.grace, p.direct, p.closeEarly, p.remade, p.compacted, p.length())
 	for i, s := range p.senders {
 		fmt.Fprintf(&b, "  sender %d: producer %d, every %v, in quiet %v, %d of 10 wait, at most %v, %d%% large", i, s.producer, s.fast, s.slow, s.sync, s.timeout, s.large)
 		if s.burst > 0 {
 			fmt.Fprintf(&b, ", %d at once, %v apart, %d of 10 without keys", s.burst, s.gap, s.unkeyed)
+		}
+		if s.spoiled > 0 {
+			fmt.Fprintf(&b, ", %d%% to be refused", s.spoiled)
 		}
 		b.WriteByte('\n')
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 
@@ -112,7 +114,10 @@ type tally struct {
 	mu       sync.Mutex
 	faults   map[string]int
 	outcomes map[outcome]int
-	lost     int // acknowledged, and not in the log
+	failures map[string]int // by reason
+	unknowns map[string]int // by the faults that were on
+	overdue  time.Duration  // the longest that a call has outlasted its ctx
+	lost     int            // acknowledged, and not in the log
 	doubled  int
 	untrue   int                             // failed, and in the log
 	others   int                             // other promises broken: bounds, order, consumers
@@ -126,7 +131,7 @@ type tally struct {
 
 func newTally() *tally {
 	return &tally{
-		faults: make(map[string]int), outcomes: make(map[outcome]int), worst: make(map[time.Duration]time.Duration), seeds: make(map[uint64]time.Duration),
+		faults: make(map[string]int), failures: make(map[string]int), unknowns: make(map[string]int), outcomes: make(map[outcome]int), worst: make(map[time.Duration]time.Duration), seeds: make(map[uint64]time.Duration),
 	}
 }
 
@@ -144,6 +149,8 @@ func (y *tally) took(seed uint64, d time.Duration) { y.add(func() { y.seeds[seed
 func (y *tally) lasted(d time.Duration)            { y.add(func() { y.virtual += d }) }
 func (y *tally) caughtUp(d time.Duration)          { y.add(func() { y.behind = max(y.behind, d) }) }
 
+func (y *tally) outlasted(d time.Duration) { y.add(func() { y.overdue = max(y.overdue, d) }) }
+
 func (y *tally) recovered(bound, took time.Duration) {
 	y.add(func() {
 		y.worst[bound] = max(y.worst[bound], took)
@@ -154,7 +161,7 @@ func (y *tally) recovered(bound, took time.Duration) {
 }
 
 // history counts what became of the messages of one seed.
-func (y *tally) history(h *history, logs []judge.Log) {
+func (y *tally) history(h *history, logs []judge.Log, faults []span) {
 	seen := make(map[string]int) // most often in one log
 	for _, log := range logs {
 		here := make(map[string]int)
@@ -168,6 +175,14 @@ func (y *tally) history(h *history, logs []judge.Log) {
 	defer y.mu.Unlock()
 	for value, s := range h.sends() {
 		y.outcomes[s.Outcome]++
+		if s.Outcome == failed {
+			y.failures[whyFailed(s)]++
+		}
+		if s.Outcome == unknown {
+			for kind := range during(s, faults) {
+				y.unknowns[kind]++
+			}
+		}
 		switch n := seen[value]; {
 		case n > 1:
 			y.doubled++
@@ -177,6 +192,64 @@ func (y *tally) history(h *history, logs []judge.Log) {
 			y.lost++
 		}
 	}
+}
+
+// during returns the kinds of faults that were on while a message was under way.
+func during(s *judge.Sent, faults []span) map[string]bool {
+	kinds := make(map[string]bool)
+	for _, f := range faults {
+		if !f.to.Before(s.Began) && !f.from.After(s.Ended) {
+			kinds[f.kind] = true
+		}
+	}
+	if len(kinds) == 0 {
+		kinds["none"] = true
+	}
+	return kinds
+}
+
+// Why messages fail.
+const (
+	ofItself    = "refused as it must be"
+	ofNeighbour = "refused for another in its batch"
+	ofCtx       = "its ctx ended"
+	ofClose     = "closed"
+	ofToken     = "no token, or it was refused"
+	ofTopic     = "the topic"
+	otherReason = "other"
+)
+
+// whyFailed says why a message failed, or "" if it did not.
+func whyFailed(s *judge.Sent) string {
+	is := func(err error) bool { return errors.Is(s.Err, err) }
+	switch {
+	case s.Outcome != failed:
+		return ""
+	case s.Refused:
+		return ofItself
+	case is(kerr.InvalidRecord), is(kerr.InvalidTimestamp):
+		return ofNeighbour
+	case is(gracedb.ErrClosed):
+		return ofClose
+	case is(context.DeadlineExceeded), is(context.Canceled):
+		return ofCtx
+	case is(gracedb.ErrAuthentication):
+		return ofToken
+	case is(gracedb.ErrTopic):
+		return ofTopic
+	}
+	return otherReason
+}
+
+// sorted returns how often what was counted, the most frequent first.
+func sorted(counts map[string]int) string {
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s %d", name, counts[name])
+	}
+	return strings.Join(names, ", ")
 }
 
 // report prints the sum, as a table.
@@ -189,21 +262,19 @@ func (y *tally) report(t *testing.T, seeds int, took time.Duration) {
 	for _, n := range y.outcomes {
 		sent += n
 	}
-	var faults []string
-	for _, name := range slices.Sorted(maps.Keys(y.faults)) {
-		all += y.faults[name]
-		faults = append(faults, fmt.Sprintf("%s %d", name, y.faults[name]))
+	for _, n := range y.faults {
+		all += n
 	}
 	ran := fmt.Sprint(seeds)
 	if len(y.seeds) < seeds {
 		ran = fmt.Sprintf("no time for more than %d of %d", len(y.seeds), seeds)
 	}
 	row("simulated", "%s seeds, %.1f virtual hours in %v", ran, y.virtual.Hours(), took.Round(time.Second))
-	row("faults", "%d: %s", all, strings.Join(faults, ", "))
+	row("faults", "%d: %s", all, sorted(y.faults))
 	row("messages sent", "%d", sent)
 	row("delivered", "%d", y.outcomes[delivered])
-	row("failed", "%d", y.outcomes[failed])
-	row("unknown", "%d", y.outcomes[unknown])
+	row("failed", "%d: %s", y.outcomes[failed], sorted(y.failures))
+	row("unknown", "%d; with faults that were on meanwhile: %s", y.outcomes[unknown], sorted(y.unknowns))
 	row("without an outcome", "%d", y.outcomes[pending])
 	row("acknowledged and lost", "%d", y.lost)
 	row("twice in the log", "%d", y.doubled)
@@ -212,6 +283,7 @@ func (y *tally) report(t *testing.T, seeds int, took time.Duration) {
 		row(fmt.Sprintf("after faults, until all partitions work; bound %v", bound), "worst %v", y.worst[bound])
 	}
 	row("recoveries past their bound", "%d", y.late)
+	row("calls after the end of their ctx, worst", "%v", y.overdue)
 	row("consumers at the end of the log, worst", "%v", y.behind)
 	if *simBare {
 		row("promises broken, of all kinds", "%d", y.others)

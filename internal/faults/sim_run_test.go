@@ -32,6 +32,7 @@ var (
 	simFirst  = flag.Uint64("sim.first", 1, "the first of them")
 	simSeed   = flag.Uint64("sim.seed", 0, "run this one alone, and print its plan")
 	simReport = flag.String("sim.report", "", "write the summary to this file, too, as a Markdown table")
+	simStrict = flag.Bool("sim.strict", false, "fail if messages fail for others in their batch, or because their topic was made anew")
 	simBare   = flag.Bool("sim.bare", false, "publish with franz-go alone; what goes wrong is counted, and fails nothing")
 )
 
@@ -118,7 +119,10 @@ type simulation struct {
 	healthy    atomic.Int64 // since when no fault is on, nor what it has begun; negative if one is
 	silent     time.Time    // until when a connection may be that nobody has noticed
 
+	looking chan struct{} // has something in it while the log is looked at and then changed
+
 	mu        sync.Mutex
+	spans     []span      // of faults
 	gone      []judge.Log // of topics that were deleted
 	trimmed   []*kgo.Record
 	trimmedTo map[int32]int64
@@ -129,14 +133,15 @@ type simulation struct {
 
 func newSimulation(t *testing.T, p *plan, sum *tally) *simulation {
 	cfg := kafkatest.Config{
-		Brokers: p.brokers, Topics: map[string]int{topic: p.partitions}, MaxSession: p.session, Virtual: true,
+		Brokers: p.brokers, Topics: map[string]int{}, MaxSession: p.session, Virtual: true,
 	}
 	if p.acl {
 		cfg.Subjects = map[string][]kfake.ACL{"alice": writeRights(), "carol": writeRights(), "bob": readRights()}
 	}
-	s := &simulation{rig: newRig(t, cfg), t: t, plan: p, sum: sum, began: time.Now(), trimmedTo: make(map[int32]int64)}
+	s := &simulation{rig: newRig(t, cfg), t: t, plan: p, sum: sum, began: time.Now(), looking: make(chan struct{}, 1), trimmedTo: make(map[int32]int64)}
 	s.tokens.life = p.tokenLife
 	s.partitions.Store(int32(p.partitions))
+	s.createTopic(p.partitions)
 	return s
 }
 
@@ -240,6 +245,7 @@ func (s *simulation) episode(e episode, closeAmid bool) {
 			time.Sleep(st.at)
 			s.note("%s", st)
 			start := time.Now()
+			defer func() { s.spent(st.kind, start) }()
 			lift := kindOf(st.kind).begin(s, st)
 			if lift == nil {
 				return
@@ -290,6 +296,18 @@ func (s *simulation) episode(e episode, closeAmid bool) {
 	}
 	s.busy.Store(false)
 	s.healthy.Store(int64(time.Since(s.began)))
+}
+
+// A span is when a fault was on.
+type span struct {
+	kind     string
+	from, to time.Time
+}
+
+func (s *simulation) spent(kind string, from time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spans = append(s.spans, span{kind, from, time.Now()})
 }
 
 // atEnd makes f be called when the faults are over.
@@ -381,8 +399,12 @@ func (s *simulation) send(ctx context.Context, i int, load sender) {
 
 // burst sends several messages, most of which outlast any fault.
 func (s *simulation) burst(r *rand.Rand, out outlet, i int, load sender) {
-	keyed := r.IntN(10) >= load.unkeyed
+	all := r.IntN(10) >= load.unkeyed
 	for n := range load.burst {
+		keyed := all
+		if s.plan.compacted {
+			keyed = r.IntN(10) > 0
+		}
 		if n > 0 {
 			time.Sleep(load.gap)
 		}
@@ -391,6 +413,9 @@ func (s *simulation) burst(r *rand.Rand, out outlet, i int, load sender) {
 			begin = func(name string) gracedb.Message { return s.beginUnkeyed("unkeyed-" + name) }
 		}
 		m := begin(fmt.Sprint("sender", i))
+		if !keyed && s.plan.compacted {
+			s.shared.Refuse(m)
+		}
 		ctx, cancel := context.Background(), func() {}
 		if r.IntN(5) == 0 {
 			ctx, cancel = context.WithTimeout(ctx, time.Duration(1+r.Int64N(int64(load.timeout))))
@@ -405,6 +430,12 @@ func (s *simulation) padded(r *rand.Rand, m gracedb.Message, load sender) graced
 		size = r.IntN(200_000)
 	}
 	m.Value = append(append(m.Value, ' '), bytes.Repeat([]byte{'.'}, size)...)
+	if load.spoiled > 0 && r.IntN(100) < load.spoiled {
+		if m.Time = time.Now().Add(2 * time.Hour); s.plan.compacted && r.IntN(2) == 0 {
+			m.Time, m.Key = time.Time{}, nil
+		}
+		s.shared.Refuse(m)
+	}
 	return m
 }
 
@@ -415,7 +446,9 @@ func (s *simulation) wait(out outlet, m gracedb.Message, timeout time.Duration) 
 	start := time.Now()
 	got, err := out.sync(ctx, m)
 	s.end(m, got, err)
-	if over := time.Since(start) - timeout; over > 100*time.Millisecond {
+	over := time.Since(start) - timeout
+	s.sum.outlasted(over)
+	if over > 100*time.Millisecond {
 		s.breach("ProduceSync has outlasted its ctx by %v: %v", over, err)
 	}
 }

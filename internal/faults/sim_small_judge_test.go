@@ -83,10 +83,13 @@ func (p *smallPart) decide(tell *[]func()) (again bool) {
 			}
 		}
 		p.unseal()
-		p.bump(first)
+		if p.bump(); p.wrong == sameEpoch {
+			p.epoch--
+			p.recount(first)
+		}
 	case doubt && p.wrong == doubling:
 		p.unseal()
-		p.bump(first)
+		p.bump()
 	case doubt: // the same again, of those that have a number
 		keep := len(p.flight)
 		for ; p.wrong != windowLoss && !p.flight[keep-1].doubt && !p.flight[keep-1].written; keep-- {
@@ -102,9 +105,15 @@ func (p *smallPart) decide(tell *[]func()) (again bool) {
 			b.doubt = true
 		}
 	case first.answered && !kerr.IsRetriable(first.err) && !outOfPlace(first.err):
-		p.end1(first, fmt.Errorf("%w: %w", gracedb.ErrDelivery, first.err), tell)
+		// It fails whole, unless the broker names the records that are to blame.
+		for _, r := range first.refused {
+			p.end1(&smallBatch{records: first.records[r.RelativeOffset : r.RelativeOffset+1]}, fmt.Errorf("%w: %w", gracedb.ErrDelivery, first.err), tell)
+		}
+		if first.refused == nil {
+			p.end1(first, fmt.Errorf("%w: %w", gracedb.ErrDelivery, first.err), tell)
+		}
 		p.unseal()
-		p.bump(first)
+		p.bump()
 		return true
 	case p.wrong == falseProof || p.wrong == deposedProof:
 		p.unseal()
@@ -114,12 +123,12 @@ func (p *smallPart) decide(tell *[]func()) (again bool) {
 		p.unseal()
 		p.recount(first)
 		if written {
-			p.bump(first)
+			p.bump()
 		}
 	}
 	if moved {
 		p.topicID = p.small.topicID
-		p.bump(first)
+		p.bump()
 	}
 	return false
 }
@@ -181,11 +190,7 @@ func (p *smallPart) recount(b *smallBatch) {
 }
 
 // bump makes brokers refuse what is still on its way, and count anew.
-func (p *smallPart) bump(first *smallBatch) {
-	if p.wrong == sameEpoch {
-		p.recount(first)
-		return
-	}
+func (p *smallPart) bump() {
 	p.epoch++
 	p.sequence, p.begun = 0, p.wrong == eagerStart
 }

@@ -73,6 +73,7 @@ type smallBatch struct {
 	over      chan struct{}
 	offset    int64
 	err       error // what came of this try
+	refused   []kmsg.ProduceResponseTopicPartitionErrorRecord
 	answered  bool
 }
 
@@ -351,7 +352,7 @@ func (p *smallPart) try(b *smallBatch) error {
 	}
 	for _, t := range resp.(*kmsg.ProduceResponse).Topics {
 		for _, part := range t.Partitions {
-			b.answered, b.offset = true, part.BaseOffset
+			b.answered, b.offset, b.refused = true, part.BaseOffset, part.ErrorRecords
 			return kerr.ErrorForCode(part.ErrorCode)
 		}
 	}
@@ -403,7 +404,11 @@ func (b *smallBatch) encode(producer int64) []byte {
 	var records []byte
 	for i, r := range b.records {
 		body := []byte{0}
-		body = kbin.AppendVarlong(body, 0)
+		if at := r.Time; at.IsZero() {
+			body = kbin.AppendVarlong(body, 0)
+		} else {
+			body = kbin.AppendVarlong(body, at.UnixMilli()-now)
+		}
 		body = kbin.AppendVarint(body, int32(i))
 		body = kbin.AppendVarintBytes(body, r.Key)
 		body = kbin.AppendVarintBytes(body, r.Value)

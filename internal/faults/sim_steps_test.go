@@ -145,6 +145,7 @@ var kinds = []kind{
 		return func() { s.latency.Add(-int64(st.delay)) }
 	}, soon + 3*time.Second},
 	{"partition added", func(_ *rand.Rand, p *plan, s *step) bool { return instant(s) }, func(s *simulation, _ step) func() {
+		defer s.look()()
 		s.partitions.Add(1)
 		if err := s.AddPartitions(topic, int(s.partitions.Load())); err != nil {
 			s.partitions.Add(-1)
@@ -279,6 +280,7 @@ func readRights() []kfake.ACL {
 
 // trim deletes n tenths of what a partition holds.
 func (s *simulation) trim(st step) func() {
+	defer s.look()()
 	for _, info := range s.Kfake().PartitionInfos(topic) {
 		if info.Partition != st.part || info.HighWatermark == info.LogStartOffset {
 			continue
