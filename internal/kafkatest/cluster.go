@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -86,6 +87,9 @@ type Cluster struct {
 	counts     counts
 	leaderless leaderless
 	appends    appends
+	hints      atomic.Int32 // Hints
+	lag        lag
+	stop       chan struct{} // closed by Close
 	closed     sync.Once
 
 	askingMu sync.Mutex
@@ -105,7 +109,7 @@ const (
 
 // Start starts a cluster, which is ready when Start returns.
 func Start(cfg Config) (*Cluster, error) {
-	c := &Cluster{cfg: cfg}
+	c := &Cluster{cfg: cfg, stop: make(chan struct{})}
 	c.appends = appends{
 		lock: make(chan struct{}, 1), doors: map[door]net.Conn{}, configs: map[[16]byte]map[string]string{},
 		producers: producers{states: map[writer]*producerState{}, start: time.Now()},
@@ -231,6 +235,7 @@ func (c *Cluster) options(ports []int) []kfake.Opt {
 // Close cuts all connections and frees everything. Closing again is harmless.
 func (c *Cluster) Close() {
 	c.closed.Do(func() {
+		close(c.stop)
 		c.Thaw()
 		if c.kfake != nil {
 			c.askingMu.Lock()

@@ -259,6 +259,11 @@ func (c *conn) request(frame []byte) error {
 	if err != nil {
 		return err
 	}
+	if forward != nil && r.fault.action() == HoldRequest {
+		if err := c.n.c.pause(r.fault.fault.Delay); err != nil {
+			return err
+		}
+	}
 	if forward != nil && kmsg.Key(r.key) == kmsg.Produce {
 		if err := c.produce(r); err != nil {
 			return err
@@ -329,6 +334,18 @@ func (c *conn) send(r *request, frame []byte) error {
 	}
 	_, err := c.Conn.Write(frame)
 	return err
+}
+
+// pause waits for d, or until the cluster is closed.
+func (c *Cluster) pause(d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.stop:
+		return net.ErrClosed
+	}
 }
 
 // wait waits for d, or until the connection ends.

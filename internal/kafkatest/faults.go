@@ -25,6 +25,8 @@ type Action int
 const (
 	CutRequest       Action = iota + 1 // tear the connection down
 	DropRequest                        // swallow the request
+	HoldRequest                        // let a request that was read lie for Delay, whatever becomes of its connection, and then do its work
+	AwaitReplicas                      // answer a Produce request with acks=all Delay after the append; if its partition has another leader before, or its own time is over, with that error
 	CutResponse                        // tear the connection down instead of answering
 	DropResponse                       // swallow the response
 	HalfResponse                       // send half of the response, then tear the connection down
@@ -47,7 +49,7 @@ type Fault struct {
 	Match   func(kmsg.Request) bool           // chooses further; it must not call the Cluster; if nil, all
 	Count   int                               // requests; if zero, one; if negative, all until Remove
 	How     Cut                               // for Cut… and HalfResponse
-	Delay   time.Duration                     // for HoldResponse and ThrottleResponse
+	Delay   time.Duration                     // for HoldRequest, AwaitReplicas, HoldResponse and ThrottleResponse
 	Length  int32                             // for HugeResponse
 	Err     *kerr.Error                       // for ErrorResponse; if nil, UNKNOWN_SERVER_ERROR
 	Rewrite func(kmsg.Request, kmsg.Response) // for RewriteResponse
@@ -224,6 +226,9 @@ func (c *conn) rewrite(r *request, frame []byte) ([]byte, error) {
 			e = kerr.UnknownServerError
 		}
 		setErrors(resp, e.Code)
+		if produced, ok := resp.(*kmsg.ProduceResponse); ok {
+			c.n.hint(produced)
+		}
 	case RewriteResponse:
 		req, err := r.decode()
 		if err != nil {

@@ -67,6 +67,19 @@ func (c *Cluster) ElectLeader(topic string, partition, node int32) error {
 	return nil
 }
 
+// forget ends what is said of a topic that is no more.
+func (l *leaderless) forget(topic string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for at, f := range l.fault {
+		if at.topic == topic {
+			f.Remove()
+			delete(l.fault, at)
+			delete(l.epochs, at)
+		}
+	}
+}
+
 // tell puts into metadata which partitions have no leader.
 func (l *leaderless) tell(resp *kmsg.MetadataResponse) {
 	l.mu.Lock()

@@ -49,6 +49,7 @@ func (c *Cluster) DeleteTopic(topic string) error {
 	if err := c.kfake.DeleteTopic(topic); err != nil {
 		return fmt.Errorf("kafkatest: delete topic %s: %w", topic, err)
 	}
+	c.leaderless.forget(topic)
 	return nil
 }
 

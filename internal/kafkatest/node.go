@@ -69,6 +69,13 @@ func (l *listener) Addr() net.Addr {
 	return address(localhost(l.n.port))
 }
 
+// hostport is what it advertises, in two.
+func (l *listener) hostport() (string, int32) {
+	host, text, _ := net.SplitHostPort(l.Addr().String())
+	port, _ := strconv.Atoi(text)
+	return host, int32(port)
+}
+
 // hand gives a connection to the broker.
 func (l *listener) hand(ctx context.Context, conn net.Conn) error {
 	select {

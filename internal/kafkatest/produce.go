@@ -54,6 +54,11 @@ func (c *conn) produce(r *request) error {
 		return err
 	}
 	if acks != 0 {
+		if r.fault.action() == AwaitReplicas && acks == -1 {
+			if err := c.awaitReplicas(req, resp, r.fault.fault.Delay); err != nil {
+				return err
+			}
+		}
 		return c.answer(r, resp)
 	}
 	for _, t := range resp.Topics {
@@ -129,6 +134,7 @@ func (n *node) append(user string, req *kmsg.ProduceRequest, before *kerr.Error)
 			}
 		}
 	}
+	n.hint(resp)
 	return resp, nil
 }
 

@@ -264,6 +264,9 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 	switch resp := resp.(type) {
 	case *kmsg.MetadataResponse:
 		c.n.c.leaderless.tell(resp)
+		if err := c.n.c.lag.tell(c.n.id, r, resp); err != nil {
+			return nil, err
+		}
 	case *kmsg.OffsetForLeaderEpochResponse:
 		if err := r.endEpochs(resp); err != nil {
 			return nil, err
