@@ -85,18 +85,15 @@ type limits struct {
 // it: ProduceRequest.validateRecords, UnifiedLog.analyzeAndValidateRecords,
 // LogValidator.
 func readBatch(raw []byte, l *limits) (*batch, *rejection) {
-	if len(raw) < batchLeast {
-		return nil, reject(kerr.CorruptMessage)
-	}
-	if raw[batchMagic] != 2 {
+	if len(raw) < batchLeast || raw[batchMagic] != 2 {
 		return nil, reject(kerr.InvalidRecord)
 	}
 	length := int64(int32(binary.BigEndian.Uint32(raw[batchLength:]))) + 12
 	switch {
-	case length < batchLeast || length > int64(len(raw)):
+	case length < batchLeast:
 		return nil, reject(kerr.CorruptMessage)
-	case length < int64(len(raw)):
-		return nil, reject(kerr.InvalidRecord) // more than one batch
+	case length != int64(len(raw)):
+		return nil, reject(kerr.InvalidRecord) // no whole batch, or more than one
 	case binary.BigEndian.Uint64(raw) != 0:
 		return nil, reject(kerr.InvalidRecord) // first offset
 	case len(raw) > l.bytes:

@@ -89,6 +89,7 @@ type Cluster struct {
 	appends    appends
 	hints      atomic.Int32 // Hints
 	lag        lag
+	quota      quota
 	stop       chan struct{} // closed by Close
 	closed     sync.Once
 

@@ -217,9 +217,7 @@ func (c *conn) rewrite(r *request, frame []byte) ([]byte, error) {
 	switch f.Do {
 	case ThrottleResponse:
 		setThrottle(resp, f.Delay)
-		c.mu.Lock()
-		c.throttled = time.Now().Add(f.Delay)
-		c.mu.Unlock()
+		c.quiet(f.Delay)
 	case ErrorResponse:
 		e := f.Err
 		if e == nil {

@@ -37,8 +37,8 @@ func (n *node) hint(resp *kmsg.ProduceResponse) {
 				continue
 			}
 			leader, epoch, ok := n.c.leader(t.Topic, t.TopicID, p.Partition)
-			if !ok {
-				continue
+			if !ok || leader == n.id {
+				continue // an injected error: whom should it name?
 			}
 			if hints == StaleHints {
 				leader, epoch = n.id, epoch-1

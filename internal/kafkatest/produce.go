@@ -53,6 +53,10 @@ func (c *conn) produce(r *request) error {
 	if err != nil {
 		return err
 	}
+	if d := c.n.c.quota.throttle(c.state().subject, len(r.frame)-4); d > 0 {
+		resp.ThrottleMillis = int32(d.Milliseconds())
+		c.quiet(d)
+	}
 	if acks != 0 {
 		if r.fault.action() == AwaitReplicas && acks == -1 {
 			if err := c.awaitReplicas(req, resp, r.fault.fault.Delay); err != nil {
