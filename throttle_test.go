@@ -122,3 +122,33 @@ func TestThrottledConsumer(t *testing.T) {
 		}
 	})
 }
+
+// A pause that is kept whole is told by the log once a minute, with how long it is, and by
+// what waits for it.
+func TestShortThrottle(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		var log lockedBuffer
+		cluster := clusterFor(t, c, "alice")
+		cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		throttle(c, 20*time.Second, kmsg.Produce)
+		send(t, p, "first")
+		time.Sleep(time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("second")})
+		wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), nil, "throttled by "+c.Addrs()[0]+" for another 1", "has not been sent")
+		start := time.Now()
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("third")}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took < 16*time.Second || took > 18*time.Second {
+			t.Errorf("after %v", took)
+		}
+		if n := strings.Count(log.String(), "throttles this client (its quota): nothing is sent to it meanwhile"); n != 1 || !strings.Contains(log.String(), "for=20s") {
+			t.Errorf("said %d times: %s", n, log.String())
+		}
+	})
+}

@@ -151,8 +151,8 @@ func topicsAtHand(all map[string]topicState, instance string) string {
 	var own, instances []string
 	for name := range all {
 		prefix, pipeline, err := ParseTopicName(name)
-		if err != nil || strings.HasPrefix(name, "__") {
-			continue
+		if err != nil || strings.HasPrefix(name, "__") || checkTopicName(name) != nil {
+			continue // a name that no topic can have is not repeated
 		}
 		if prefix == instance {
 			own = append(own, pipeline)
