@@ -18,7 +18,7 @@ import (
 // An answer to a constructor whose length is impossible is told at once, with whose
 // it is.
 func TestConstructorFrameLength(t *testing.T) {
-	for _, length := range []int32{90 << 20, -1} {
+	for _, length := range []int32{90 << 20, 3 << 20, -1} {
 		for _, make := range constructors {
 			t.Run(fmt.Sprint(length, "/", make.name), func(t *testing.T) {
 				virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
@@ -108,6 +108,9 @@ func TestProduceFrameLength(t *testing.T) {
 				wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), kinds(gracedb.ErrDelivery))
 				if took := time.Since(start); took > 3100*time.Millisecond {
 					t.Errorf("after %v", took)
+				}
+				if i.Hits() < 2 {
+					t.Error("the rest of the answer was waited for")
 				}
 				i.Remove()
 				send(t, p, "y")

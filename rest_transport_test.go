@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
@@ -68,6 +69,33 @@ func TestOwnTransportSpeaksHTTP1(t *testing.T) {
 		}
 	default:
 		t.Errorf("no request: %v", err)
+	}
+}
+
+// A call that ends by its ctx ends the connection, however much the server has to say.
+func TestEndedCallEndsItsConnection(t *testing.T) {
+	ended := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		defer close(ended)
+		w.WriteHeader(http.StatusOK)
+		for http.NewResponseController(w).Flush() == nil {
+			if _, err := w.Write([]byte(" ")); err != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	c := newClient(t, gracedb.ClientConfig{ServiceURL: srv.URL + "/api/", Token: tokenIs("a.b.c"), Retries: -1})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := c.ServiceInfo(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("not the ctx's: %v", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the connection works on")
 	}
 }
 

@@ -2,7 +2,10 @@ package gracedb_test
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -145,4 +148,44 @@ func showKafka(t *testing.T, l *leak, c *kafkatest.Cluster, cluster gracedb.Clus
 	l.show("Commit", con.Commit(ctx))
 	l.show("Close", p.Close())
 	l.show("Close", con.Close())
+}
+
+// A broker that was shown the token may put it into the certificate that it shows next.
+func TestCanaryInCertificate(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		token := mint(t, c, testauth.Claims{Subject: "alice"})
+		signature := token[strings.LastIndexByte(token, '.')+1:]
+		cluster := clusterFor(t, c, "alice")
+		cluster.Token = gracedb.StaticToken(token)
+		p, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = p.Close()
+		authority, err := testauth.NewAuthority()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, trusted := range map[string]bool{"of another name": true, "of another authority": false} {
+			l := newLeak(t, token)
+			l.causes = true
+			certificate, err := authority.Certificate(signature[:40]+".example", signature)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad := startCluster(t, kafkatest.Config{Virtual: true, TLS: &tls.Config{Certificates: []tls.Certificate{certificate}}})
+			cluster := cluster
+			cluster.Brokers, cluster.Dial = bad.Addrs(), bad.Dial
+			cluster.Logger = slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug - 8}))
+			if trusted {
+				cluster.CAFile = filepath.Join(t.TempDir(), "ca.pem")
+				if err := os.WriteFile(cluster.CAFile, authority.PEM(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			showKafka(t, l, bad, cluster)
+			l.show(name, pingWithOpts(t, cluster, l))
+			l.check()
+		}
+	})
 }
