@@ -19,7 +19,7 @@ import (
 // header), to 32 MiB, whether they are compressed or not: a batch of 15 MiB, or of 180,000
 // messages. One that is larger is told with its place and passed over. What does not fit yet
 // is fetched again when there is room. Beside that each broker may have an answer on its way,
-// which is of 8 MiB, or of one batch if that is larger, and never of more than 24 MiB.
+// which is of 5 MiB, or of one batch if that is larger, and never of more than 21 MiB.
 //
 // Messages of a transaction are read once it is committed, as by the Python package, and not at
 // all if it is aborted. One that hangs, neither committed nor aborted, holds back all that is

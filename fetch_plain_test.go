@@ -142,9 +142,9 @@ func TestConsumerBatchesThatClaimMore(t *testing.T) {
 func TestConsumerLargestFetch(t *testing.T) {
 	cl := startCluster(t, kafkatest.Config{MaxMessageBytes: 15 << 20})
 	produceWith(t, cl, []kgo.Opt{kgo.ProducerBatchMaxBytes(15 << 20), kgo.ProducerBatchCompression(kgo.NoCompression())},
-		record(testTopic, 0, string(make([]byte, 7<<20))), record(testTopic, 0, string(make([]byte, 15<<20-200))), record(testTopic, 0, "after"))
+		record(testTopic, 0, string(make([]byte, 5<<20-200))), record(testTopic, 0, string(make([]byte, 15<<20-200))), record(testTopic, 0, "after"))
 	c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, FromBeginning: true})
-	for i, size := range []int{7 << 20, 15<<20 - 200, 5} {
+	for i, size := range []int{5<<20 - 200, 15<<20 - 200, 5} {
 		if m := poll(t, c); m.Offset != int64(i) || len(m.Value) != size {
 			t.Errorf("%d bytes at %d, want %d at %d", len(m.Value), m.Offset, size, i)
 		}
@@ -154,7 +154,7 @@ func TestConsumerLargestFetch(t *testing.T) {
 // A larger answer is refused by its head.
 func TestConsumerFetchTooLarge(t *testing.T) {
 	virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
-		const length = 24<<20 + 1
+		const length = 21<<20 + 1
 		cl.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Fetch}, Count: -1})
 		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}})
 		_, err := c.Poll(t.Context())
