@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kbin"
@@ -194,14 +195,12 @@ func (l *limits) refuses(b *batch, timestamp, offset int64, keyless bool) (text 
 // rejectedRecords is the text about a batch with records that are not taken, as
 // Kafka prints its objects.
 func rejectedRecords(refused []kmsg.ProduceResponseTopicPartitionErrorRecord) string {
-	text := ""
-	for i, r := range refused[:min(3, len(refused))] {
-		if i > 0 {
-			text += ", "
-		}
-		text += fmt.Sprintf("RecordError(batchIndex=%d, message='%s')", r.RelativeOffset, *r.ErrorMessage)
+	var texts []string
+	for _, r := range refused[:min(3, len(refused))] {
+		texts = append(texts, fmt.Sprintf("RecordError(batchIndex=%d, message='%s')", r.RelativeOffset, *r.ErrorMessage))
 	}
-	return fmt.Sprintf("One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: [%s]", len(refused), text)
+	return fmt.Sprintf("One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: [%s]",
+		len(refused), strings.Join(texts, ", "))
 }
 
 // forLog returns the batch as kfake is to see it. Its producer is not named: kfake keeps

@@ -58,12 +58,14 @@ func TestRecordErrors(t *testing.T) {
 		{
 			"a second ahead", "message.timestamp.after.max.ms", "999",
 			func(now int64) sent { return sent{producer: 7, records: 1, times: []int64{now + 1000}} },
-			kerr.InvalidTimestamp, nil, map[int32]func(int64) string{0: nil},
+			kerr.InvalidTimestamp, nil,
+			map[int32]func(int64) string{0: nil},
 		},
 		{
 			"a second behind", "message.timestamp.before.max.ms", "999",
 			func(now int64) sent { return sent{producer: 7, records: 1, times: []int64{now - 1000}} },
-			kerr.InvalidTimestamp, nil, map[int32]func(int64) string{0: nil},
+			kerr.InvalidTimestamp, nil,
+			map[int32]func(int64) string{0: nil},
 		},
 		{"ahead, by the broker's time", "message.timestamp.type", "LogAppendTime", func(now int64) sent { return sent{producer: 7, records: 1, times: []int64{now * 2}} }, nil, nil, nil},
 	} {
@@ -78,15 +80,15 @@ func TestRecordErrors(t *testing.T) {
 				}
 				wantCode(t, "refused", got, tt.want, -1)
 				if got.ErrorMessage == nil || tt.message != nil && *got.ErrorMessage != tt.message(now) {
-					t.Errorf("message %v", *got.ErrorMessage)
+					t.Errorf("message %s", text(got.ErrorMessage))
 				}
 				if len(got.ErrorRecords) != len(tt.records) {
 					t.Errorf("%d records are named", len(got.ErrorRecords))
 				}
 				for _, r := range got.ErrorRecords {
-					text, ok := tt.records[r.RelativeOffset]
-					if !ok || r.ErrorMessage == nil || text != nil && *r.ErrorMessage != text(now) {
-						t.Errorf("record %d: %v", r.RelativeOffset, *r.ErrorMessage)
+					want, ok := tt.records[r.RelativeOffset]
+					if !ok || r.ErrorMessage == nil || want != nil && *r.ErrorMessage != want(now) {
+						t.Errorf("record %d: %s", r.RelativeOffset, text(r.ErrorMessage))
 					}
 				}
 				if n := len(values(t, c, topic)); n != 0 {
@@ -100,6 +102,13 @@ func TestRecordErrors(t *testing.T) {
 
 func keyless(int64) string {
 	return "Compacted topic cannot accept message without key in topic partition gracedb-test.test-0"
+}
+
+func text(s *string) string {
+	if s == nil {
+		return "missing"
+	}
+	return *s
 }
 
 // remake makes the topic anew with one more setting.

@@ -21,14 +21,16 @@ func TestHoldRequest(t *testing.T) {
 		meanwhile []sent
 		want      int // records in the log
 		moved     bool
+		cut       bool // at the broker's end, too
 	}{
-		{"alone", nil, 2, false},
-		{"sent again", []sent{one(7, 0, 0)}, 2, false},
-		{"sent again, and more", []sent{one(7, 0, 0), one(7, 0, 1)}, 3, false},
-		{"given up under a new epoch", []sent{one(7, 1, 0)}, 2, false},
-		{"given up, the same numbers", []sent{{producer: 7, records: 2}}, 3, false},
-		{"given up, nobody remembers", []sent{one(8, 0, 0)}, 3, false},
-		{"moved meanwhile", nil, 1, true},
+		{"alone", nil, 2, false, false},
+		{"alone, cut off", nil, 2, false, true},
+		{"sent again", []sent{one(7, 0, 0)}, 2, false, false},
+		{"sent again, and more", []sent{one(7, 0, 0), one(7, 0, 1)}, 3, false, false},
+		{"given up under a new epoch", []sent{one(7, 1, 0)}, 2, false, false},
+		{"given up, the same numbers", []sent{{producer: 7, records: 2}}, 3, false, false},
+		{"given up, nobody remembers", []sent{one(8, 0, 0)}, 3, false, false},
+		{"moved meanwhile", nil, 1, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, Config{Brokers: 2}, func(t *testing.T, c *Cluster, cl *kgo.Client) {
@@ -41,6 +43,10 @@ func TestHoldRequest(t *testing.T) {
 					t.Fatal("answered")
 				}
 				other.Close()
+				if tt.cut {
+					c.Drop(RST)
+					time.Sleep(time.Second)
+				}
 				if i.Hits() != 1 {
 					t.Fatal("not held")
 				}

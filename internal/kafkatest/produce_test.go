@@ -3,6 +3,7 @@ package kafkatest
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"math"
 	"testing"
@@ -116,7 +117,7 @@ type asItIs struct{ *kmsg.ProduceRequest }
 // wantCode checks what is answered.
 func wantCode(t testing.TB, what string, p kmsg.ProduceResponseTopicPartition, want *kerr.Error, offset int64) {
 	t.Helper()
-	if err := kerr.ErrorForCode(p.ErrorCode); want != err && (want != nil || err != nil) {
+	if err := kerr.ErrorForCode(p.ErrorCode); !errors.Is(err, want) && (want != nil || err != nil) {
 		t.Errorf("%s: %v, want %v", what, err, want)
 	}
 	if p.BaseOffset != offset {
@@ -271,16 +272,24 @@ func TestProducerState(t *testing.T) {
 	refused := func(what string, s sent, want *kerr.Error) step { return step{what, s, want, -1} }
 	for name, steps := range map[string][]step{
 		"in sequence": {
-			{"first", one(7, 0, 0), nil, 1}, {"second", three(1), nil, 2}, {"third", one(7, 0, 4), nil, 5},
-			{"second again", three(1), nil, 2}, {"first again", one(7, 0, 0), nil, 1},
+			{"first", one(7, 0, 0), nil, 1},
+			{"second", three(1), nil, 2},
+			{"third", one(7, 0, 4), nil, 5},
+			{"second again", three(1), nil, 2},
+			{"first again", one(7, 0, 0), nil, 1},
 			refused("gap", one(7, 0, 6), kerr.OutOfOrderSequenceNumber),
 			refused("part of the second", one(7, 0, 1), kerr.OutOfOrderSequenceNumber),
 			{"fourth", one(7, 0, 5), nil, 6},
 		},
 		"the last five are remembered": {
-			{"0", one(7, 0, 0), nil, 1}, {"1", one(7, 0, 1), nil, 2}, {"2", one(7, 0, 2), nil, 3},
-			{"3", one(7, 0, 3), nil, 4}, {"4", one(7, 0, 4), nil, 5}, {"0 again", one(7, 0, 0), nil, 1},
-			{"5", one(7, 0, 5), nil, 6}, {"1 again", one(7, 0, 1), nil, 2},
+			{"0", one(7, 0, 0), nil, 1},
+			{"1", one(7, 0, 1), nil, 2},
+			{"2", one(7, 0, 2), nil, 3},
+			{"3", one(7, 0, 3), nil, 4},
+			{"4", one(7, 0, 4), nil, 5},
+			{"0 again", one(7, 0, 0), nil, 1},
+			{"5", one(7, 0, 5), nil, 6},
+			{"1 again", one(7, 0, 1), nil, 2},
 			refused("0 once more", one(7, 0, 0), kerr.OutOfOrderSequenceNumber),
 		},
 		"nothing known": {{"any number", one(7, 3, 40), nil, 1}, {"the next", one(7, 3, 41), nil, 2}},
@@ -298,7 +307,10 @@ func TestProducerState(t *testing.T) {
 			{"unset", one(0, 0, 0), nil, 0}, // the batch "first" of the client that has id 0
 		},
 		"other producers, other partitions": {
-			{"7", one(7, 0, 0), nil, 1}, {"8", one(8, 0, 0), nil, 2}, {"9", one(9, 5, 0), nil, 3}, {"7 again", one(7, 0, 0), nil, 1},
+			{"7", one(7, 0, 0), nil, 1},
+			{"8", one(8, 0, 0), nil, 2},
+			{"9", one(9, 5, 0), nil, 3},
+			{"7 again", one(7, 0, 0), nil, 1},
 			{"partition 1, epoch 1", sent{producer: 7, epoch: 1, records: 1, partition: 1}, nil, 0},
 			{"partition 0, epoch 0", one(7, 0, 1), nil, 4},
 		},
@@ -306,7 +318,8 @@ func TestProducerState(t *testing.T) {
 			{"last", one(7, 0, last), nil, 1}, {"0", one(7, 0, 0), nil, 2}, {"last again", one(7, 0, last), nil, 1},
 		},
 		"a batch over the end": {
-			{"two before, two after", sent{producer: 7, sequence: last - 1, records: 4}, nil, 1}, {"2", one(7, 0, 2), nil, 5},
+			{"two before, two after", sent{producer: 7, sequence: last - 1, records: 4}, nil, 1},
+			{"2", one(7, 0, 2), nil, 5},
 			{"again", sent{producer: 7, sequence: last - 1, records: 4}, nil, 1},
 		},
 		"no producer": {{"first", one(-1, -1, -1), nil, 1}, {"second", one(-1, -1, -1), nil, 2}},

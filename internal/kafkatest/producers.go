@@ -120,8 +120,7 @@ func (p *producers) append(w writer, b *batch, offset int64) {
 	if now := time.Now(); due.Before(now) {
 		due = now
 	}
-	looks := due.Sub(p.start)/expirationInterval + 1
-	s.Expires = p.start.Add(looks * expirationInterval)
+	s.Expires = p.start.Add(due.Sub(p.start).Truncate(expirationInterval) + expirationInterval)
 }
 
 // addSequence returns the sequence number n after s: 0 follows math.MaxInt32.

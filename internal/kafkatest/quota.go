@@ -57,8 +57,8 @@ func (q *quota) throttle(subject string, bytes int) time.Duration {
 		sum += s.bytes
 	}
 	elapsed := now.Sub(all[0].begin)
-	if full := elapsed / quotaWindow; full < quotaWindows-1 {
-		elapsed += (quotaWindows - 1 - full) * quotaWindow
+	if least := (quotaWindows - 1) * quotaWindow; elapsed < least {
+		elapsed = least + elapsed%quotaWindow // the windows before count as empty ones
 	}
 	excess := float64(sum)/elapsed.Seconds() - q.rate
 	return max(0, time.Duration(excess/q.rate*float64(elapsed))).Round(time.Millisecond)

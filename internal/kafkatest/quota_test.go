@@ -61,7 +61,7 @@ func impatient(t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // a pipe
+	defer conn.Close()
 	token, err := c.Issuer().Token(testauth.Claims{})
 	if err != nil {
 		t.Fatal(err)
