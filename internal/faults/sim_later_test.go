@@ -30,6 +30,7 @@ func (p *plan) amend(r *rand.Rand) {
 		p.rtt = someTime(r, 10*time.Millisecond, 50*time.Millisecond)
 	}
 	p.producers = []int{1, 1, 2, 3}[r.IntN(4)]
+	p.others = r.IntN(3)
 	if p.remade = r.IntN(6) == 0; p.remade {
 		p.direct, p.members = 0, nil // what consumers make of that has tests of its own
 	}
@@ -71,7 +72,7 @@ func (p *plan) amend(r *rand.Rand) {
 var laterKinds = []kind{
 	// The answers to n requests are lost first: what is refused then is in the log.
 	{"no replicas", func(r *rand.Rand, _ *plan, s *step) bool {
-		s.n = max(0, r.IntN(5)-2)
+		s.n = r.IntN(4)
 		return true
 	}, (*simulation).loseReplicas, soon},
 	{"throttled for long", func(r *rand.Rand, _ *plan, s *step) bool {
@@ -103,14 +104,18 @@ var laterKinds = []kind{
 
 // loseReplicas makes brokers refuse what asks for all replicas, before they append.
 func (s *simulation) loseReplicas(st step) func() {
+	parts, match := []int32{st.part}, toPartition(st.part)
+	if st.node < 0 {
+		parts, match = nil, nil
+	}
 	if st.n > 0 {
-		lost := s.Inject(kafkatest.Fault{Do: kafkatest.CutResponse, Keys: produces, Count: st.n, Match: toPartition(st.part)})
+		lost := s.Inject(kafkatest.Fault{Do: kafkatest.CutResponse, Keys: produces, Count: st.n, Match: match})
 		ctx, cancel := context.WithTimeout(s.t.Context(), st.lasting/2)
 		defer cancel()
 		_ = lost.Wait(ctx, st.n)
 		lost.Remove()
 	}
-	return s.ShrinkISR(topic, st.part).Remove
+	return s.ShrinkISR(topic, parts...).Remove
 }
 
 // toPartition matches Produce requests with a batch for a partition.
@@ -189,6 +194,17 @@ func (s *simulation) remake(st step) func() {
 		}
 	}
 	return nil
+}
+
+// takeIDs takes producer ids, which brokers count from 0.
+func (s *simulation) takeIDs(n int) {
+	client := s.kgoClient()
+	defer client.Close()
+	for range n {
+		if _, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(s.t.Context(), client); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 func (s *simulation) createTopic(partitions int) {

@@ -30,6 +30,7 @@ type plan struct {
 	closeEarly         bool // the first producer is closed amid the last episode
 
 	producers int           // at least one
+	others    int           // producer ids that are another's, who sends nothing here
 	rtt       time.Duration // of the network, always
 	remade    bool          // the topic is made anew
 	compacted bool          // the topic takes nothing without a key
@@ -205,8 +206,8 @@ func (e episode) has(names ...string) bool {
 // String returns the whole plan, one line for each thing.
 func (p *plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %d broker(s) %v away, %d partition(s), %d producer(s), sessions %v, tokens %v, ACL %v, grace %v, %d direct consumer(s), close early %v, made anew %v, compacted %v, %v in all\n",
-		p.seed, p.brokers, p.rtt, p.partitions, p.producers, p.session, p.tokenLife, p.acl, p.grace, p.direct, p.closeEarly, p.remade, p.compacted, p.length())
+	fmt.Fprintf(&b, "seed %d: %d broker(s) %v away, %d partition(s), %d producer(s) after %d, sessions %v, tokens %v, ACL %v, grace %v, %d direct consumer(s), close early %v, made anew %v, compacted %v, %v in all\n",
+		p.seed, p.brokers, p.rtt, p.partitions, p.producers, p.others, p.session, p.tokenLife, p.acl, p.grace, p.direct, p.closeEarly, p.remade, p.compacted, p.length())
 	for i, s := range p.senders {
 		fmt.Fprintf(&b, "  sender %d: producer %d, every %v, in quiet %v, %d of 10 wait, at most %v, %d%% large", i, s.producer, s.fast, s.slow, s.sync, s.timeout, s.large)
 		if s.burst > 0 {

@@ -142,6 +142,9 @@ func newSimulation(t *testing.T, p *plan, sum *tally) *simulation {
 	s.tokens.life = p.tokenLife
 	s.partitions.Store(int32(p.partitions))
 	s.createTopic(p.partitions)
+	if p.others > 0 {
+		s.takeIDs(p.others)
+	}
 	return s
 }
 

@@ -73,7 +73,8 @@ func (p *smallPart) decide(tell *[]func()) (again bool) {
 	first := p.flight[0]
 	moved := p.topicID != p.small.topicID
 	if moved && p.wrong == oldBatch {
-		p.topicID, p.sequence, moved = p.small.topicID, 0, false
+		p.topicID, p.sequence = p.small.topicID, 0
+		return false
 	}
 	switch {
 	case doubt && (moved || !wanted || first.answered && !kerr.IsRetriable(first.err) || first.answered && outOfPlace(first.err)):
@@ -115,7 +116,7 @@ func (p *smallPart) decide(tell *[]func()) (again bool) {
 		p.unseal()
 		p.bump()
 		return true
-	case p.wrong == falseProof || p.wrong == deposedProof:
+	case (p.wrong == falseProof || p.wrong == deposedProof) && !outOfPlace(first.err):
 		p.unseal()
 		p.recount(first)
 	default:
