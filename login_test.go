@@ -74,6 +74,49 @@ func pingWithOpts(t *testing.T, cluster gracedb.Cluster, l *leak) error {
 	return client.Ping(ctx)
 }
 
+// Nor does its error for a broker that another calls like the token.
+func TestCanaryOfClientOptsAddress(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		token := mint(t, c, testauth.Claims{Subject: "alice"})
+		cluster := clusterFor(t, c, "alice")
+		cluster.Token = gracedb.StaticToken(token)
+		for name, said := range disguises(token) {
+			i := c.Inject(kafkatest.Fault{
+				Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1,
+				Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+					r := resp.(*kmsg.MetadataResponse)
+					b := kmsg.NewMetadataResponseBroker()
+					b.NodeID, b.Host, b.Port = 7, said, 9092
+					r.Brokers = append(r.Brokers, b)
+				},
+			})
+			opts, err := cluster.ClientOpts()
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := kgo.NewClient(opts...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			if _, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, client); err != nil {
+				t.Error(err)
+			}
+			_, err = client.Broker(7).Request(ctx, kmsg.NewPtrMetadataRequest())
+			cancel()
+			client.Close()
+			i.Remove()
+			if err == nil || !strings.Contains(err.Error(), "dial") {
+				t.Errorf("%s: %v", name, err)
+			}
+			l := newLeak(t, token)
+			l.causes = true
+			l.show(name, err)
+			l.check()
+		}
+	})
+}
+
 // A broker that claims to be older than SaslAuthenticate is not sent the token, since none of
 // its answers could be judged.
 func TestNoRawLogin(t *testing.T) {
