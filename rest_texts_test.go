@@ -131,7 +131,8 @@ func TestTextsOfHTTP(t *testing.T) {
 			"proxy of HTTP that is dead", func(t *testing.T) error {
 				return errorThrough(t, "https://gracedb.nowhere.test/api/", proxiedBy(closedPort(t)))
 			},
-			gracedb.ErrConnection, []string{"by way of 127.0.0.1:", ", the proxy that ClientConfig.HTTP uses: proxyconnect tcp: dial tcp 127.0.0.1:", "connection refused"},
+			gracedb.ErrConnection,
+			[]string{"by way of 127.0.0.1:", ", the proxy that ClientConfig.HTTP uses: proxyconnect tcp: dial tcp 127.0.0.1:", "connection refused"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
