@@ -21,6 +21,14 @@ import (
 func planOf(seed uint64) *plan {
 	p := makePlan(seed)
 	p.amend(rand.New(rand.NewPCG(seed, 0x73657175656e6365)))
+	r := rand.New(rand.NewPCG(seed, 0x6c617465))
+	for i := range p.episodes {
+		for j, st := range p.episodes[i].steps {
+			if r.IntN(8) == 0 && st.kind != "topic made anew" {
+				p.episodes[i].steps[j] = makeStep(r, p, lateKinds)
+			}
+		}
+	}
 	return p
 }
 
@@ -102,6 +110,38 @@ var laterKinds = []kind{
 	}, (*simulation).mislead, soon},
 }
 
+// lateKinds are about what comes late: an append, its acknowledgement, and the news of it.
+var lateKinds = []kind{
+	// The same is sent again meanwhile, on another connection, and appended first.
+	{"request lies in the broker", func(r *rand.Rand, _ *plan, s *step) bool {
+		s.n, s.delay = 1+r.IntN(3), someTime(r, 50*time.Millisecond, 20*time.Second)
+		return true
+	}, func(s *simulation, st step) func() {
+		held := s.Inject(kafkatest.Fault{Do: kafkatest.HoldRequest, Keys: produces, Nodes: st.nodes(), Count: st.n, Delay: st.delay})
+		ctx, cancel := context.WithTimeout(s.t.Context(), st.lasting)
+		defer cancel()
+		if held.Wait(ctx, 1) == nil {
+			time.Sleep(st.delay / 4)
+			s.Drop(kafkatest.RST, st.nodes()...)
+		}
+		return func() { held.Remove(); time.Sleep(st.delay) }
+	}, soon},
+	{"replicas are slow", func(r *rand.Rand, _ *plan, s *step) bool {
+		s.n, s.delay = 1+r.IntN(5), someTime(r, 10*time.Millisecond, 5*time.Second)
+		return true
+	}, func(s *simulation, st step) func() {
+		slow := s.Inject(kafkatest.Fault{Do: kafkatest.AwaitReplicas, Keys: produces, Nodes: st.nodes(), Count: st.n, Delay: st.delay})
+		return func() { slow.Remove(); time.Sleep(st.delay) }
+	}, soon},
+	{"metadata lag", func(_ *rand.Rand, p *plan, s *step) bool {
+		return several(p) && !p.remade && s.node >= 0
+	}, func(s *simulation, st step) func() {
+		s.skip(s.LagMetadata(topic, st.node))
+		s.skip(s.MoveLeader(topic, st.part, st.node))
+		return func() { s.CatchUp(st.node) }
+	}, soon},
+}
+
 // loseReplicas makes brokers refuse what asks for all replicas, before they append.
 func (s *simulation) loseReplicas(st step) func() {
 	parts, match := []int32{st.part}, toPartition(st.part)
@@ -156,23 +196,11 @@ func (s *simulation) shuffle(st step) func() {
 	return nil
 }
 
-// mislead moves a leader, and makes brokers that do not lead say that another does who
-// does not either, in an earlier epoch.
+// mislead moves a leader, and makes brokers that do not lead say that they still do.
 func (s *simulation) mislead(st step) func() {
 	s.skip(s.MoveLeader(topic, st.part, st.node))
-	wrong := (st.node + 1) % int32(s.plan.brokers)
-	return s.Inject(kafkatest.Fault{
-		Do: kafkatest.RewriteResponse, Keys: produces, Count: -1,
-		Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
-			for _, t := range resp.(*kmsg.ProduceResponse).Topics {
-				for i := range t.Partitions {
-					if l := &t.Partitions[i].CurrentLeader; l.LeaderEpoch > 0 {
-						l.LeaderID, l.LeaderEpoch = wrong, l.LeaderEpoch-1
-					}
-				}
-			}
-		},
-	}).Remove
+	s.HintLeaders(kafkatest.StaleHints)
+	return func() { s.HintLeaders(kafkatest.TrueHints) }
 }
 
 // remake deletes the topic and makes another of the same name, n times. Each is away for

@@ -124,6 +124,7 @@ type tally struct {
 	reports  int                             // errors that consumers told of
 	worst    map[time.Duration]time.Duration // until all works again, by bound
 	late     int
+	far      time.Duration // the most that far brokers were past their bound and 10 round trips
 	behind   time.Duration // of consumers, at the end
 	virtual  time.Duration
 	seeds    map[uint64]time.Duration
@@ -151,9 +152,13 @@ func (y *tally) caughtUp(d time.Duration)          { y.add(func() { y.behind = m
 
 func (y *tally) outlasted(d time.Duration) { y.add(func() { y.overdue = max(y.overdue, d) }) }
 
-func (y *tally) recovered(bound, took time.Duration) {
+func (y *tally) recovered(bound, took time.Duration, far bool) {
 	y.add(func() {
-		y.worst[bound] = max(y.worst[bound], took)
+		if far {
+			y.far = max(y.far, took-bound)
+		} else {
+			y.worst[bound] = max(y.worst[bound], took)
+		}
 		if took > bound {
 			y.late++
 		}
@@ -282,7 +287,7 @@ func (y *tally) report(t *testing.T, seeds int, took time.Duration) {
 	for _, bound := range slices.Sorted(maps.Keys(y.worst)) {
 		row(fmt.Sprintf("after faults, until all partitions work; bound %v", bound), "worst %v", y.worst[bound])
 	}
-	row("recoveries past their bound", "%d", y.late)
+	row("recoveries past their bound, with 10 round trips to far brokers", "%d, worst by %v", y.late, max(0, y.far))
 	row("calls after the end of their ctx, worst", "%v", y.overdue)
 	row("consumers at the end of the log, worst", "%v", y.behind)
 	if *simBare {

@@ -161,7 +161,7 @@ var kinds = []kind{
 }
 
 func kindOf(name string) kind {
-	for _, k := range slices.Concat(kinds, laterKinds) {
+	for _, k := range slices.Concat(kinds, laterKinds, lateKinds) {
 		if k.name == name {
 			return k
 		}
