@@ -24,6 +24,7 @@ const (
 	maxSmallAnswer = 2 << 20   // to all that is no Fetch
 	maxMade        = 32 << 20  // what the engine may make of the counts in one answer
 	maxBrokers     = 1000      // in a Metadata answer
+	maxTopics      = 10_000    // in an answer: none is asked of more than a program has named
 	maxTagged      = 64 << 10  // bytes of one tagged field, of which brokers send a few dozen
 )
 

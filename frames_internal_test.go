@@ -181,6 +181,12 @@ func TestAnswersThatLie(t *testing.T) {
 		m.Topics = []kmsg.MetadataResponseTopic{{Partitions: make([]kmsg.MetadataResponseTopicPartition, partitions)}}
 		return m
 	}
+	topicsOf := func(n int) kmsg.Response {
+		m := kmsg.NewPtrMetadataResponse()
+		m.SetVersion(12)
+		m.Topics = make([]kmsg.MetadataResponseTopic, n)
+		return m
+	}
 	for _, tt := range []struct {
 		name string
 		resp kmsg.Response
@@ -191,6 +197,8 @@ func TestAnswersThatLie(t *testing.T) {
 		{"more brokers", metadata(maxBrokers+1, 10), nil, "1001 brokers"},
 		{"as many partitions as are believed", metadata(1, maxPartitions), nil, ""},
 		{"more partitions", metadata(1, 110_000), nil, "110000 partitions"},
+		{"as many topics as are believed", topicsOf(maxTopics), nil, ""},
+		{"more topics", topicsOf(maxTopics + 1), nil, "10001 topics"},
 		{"partitions that are not there", metadata(1, 300), recount(301, 5000), "counts 5000 elements"},
 		{"brokers that are not there", metadata(290, 1), recount(291, 900), "counts 900 elements"},
 		{"larger than such answers are", metadata(1, 130_000), nil, "at most 2097152"},
@@ -239,7 +247,7 @@ func TestAnswersInMemory(t *testing.T) {
 		return f
 	}
 	most := uint64(2 * maxMade) // under the race detector each array is made twice
-	for name, resp := range map[string]kmsg.Response{"aborted": aborted(1_000_000), "aborted more": aborted(2_000_000), "topics": topics(300_000), "topics more": topics(1_000_000)} {
+	for name, resp := range map[string]kmsg.Response{"aborted": aborted(160_000), "aborted more": aborted(2_000_000), "topics": topics(maxTopics), "topics more": topics(maxTopics + 1)} {
 		frame := frameOf(resp)
 		_, _, err := judged(resp.Key(), resp.GetVersion(), frame, nil)
 		var before, after runtime.MemStats
@@ -301,4 +309,17 @@ func FuzzFrames(f *testing.F) {
 			t.Errorf("%x after %v, %v, for a Consumer %x after %v, %v", whole, asked, err, fitted, askedFitted, errFitted)
 		}
 	})
+}
+
+// What an answer looks like is found out once.
+func TestShapesAreKept(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates")
+	}
+	for _, key := range judgedKeys {
+		r := sentHead{key, kmsg.ResponseForKey(int16(key)).MaxVersion(), 7}
+		if n := testing.AllocsPerRun(100, func() { newWalk(r) }); n > 2 {
+			t.Errorf("%s: %v allocations", key.Name(), n)
+		}
+	}
 }

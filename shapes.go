@@ -1,6 +1,10 @@
 package gracedb
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import (
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
 
 // This file is what the answers look like whose counts are judged, field by field as in
 // Kafka's protocol guide, and where others have their throttle time.
@@ -33,13 +37,41 @@ type counted int
 const (
 	anything counted = iota
 	brokers
+	topics
 	partitions
 	kindsCounted
 )
 
-// shapeOf returns what follows the request's number in the answer to r, as far as it is
-// of interest; nothing if it is not.
-func shapeOf(r sentHead) (shape []part, flexible bool) {
+// A shape is what follows the request's number in an answer, as far as it is of interest;
+// nothing if it is not.
+type shape struct {
+	of       []part
+	flexible bool
+}
+
+// A shapeKey is a request and its version.
+type shapeKey struct {
+	key     kmsg.Key
+	version int16
+}
+
+var shapes sync.Map // of shapeKey to shape, which nobody changes
+
+// shapeOf returns the shape of the answer to r.
+func shapeOf(r sentHead) shape {
+	key := shapeKey{r.key, r.version}
+	if known, ok := shapes.Load(key); ok {
+		return known.(shape)
+	}
+	of, flexible := newShape(r)
+	s := shape{of, flexible}
+	if of != nil {
+		shapes.Store(key, s)
+	}
+	return s
+}
+
+func newShape(r sentHead) (shape []part, flexible bool) {
 	answer := kmsg.ResponseForKey(int16(r.key))
 	if answer == nil || r.version < 0 || r.version > answer.MaxVersion() {
 		return nil, false
@@ -96,9 +128,12 @@ func parts(all ...func() (part, bool)) []part {
 
 func when(has bool, f part) func() (part, bool) { return func() (part, bool) { return f, has } }
 
+// abortedCost is what kgo makes of an aborted transaction, with a list of those of its producer.
+const abortedCost = 200
+
 func fetchShape(v int16) []part {
 	flexible := v >= 12
-	aborted := part{is: array, cost: 32, of: parts(when(true, part{size: 16}), when(flexible, part{is: tags}))}
+	aborted := part{is: array, cost: abortedCost, of: parts(when(true, part{size: 16}), when(flexible, part{is: tags}))}
 	partition := parts(
 		when(true, part{size: 4 + 2 + 8}),
 		when(v >= 4, part{size: 8}), when(v >= 5, part{size: 8}),
@@ -114,7 +149,7 @@ func fetchShape(v int16) []part {
 	)
 	return parts(
 		when(v >= 1, part{is: throttle}), when(v >= 7, part{size: 2 + 4}),
-		when(true, part{is: array, cost: 96, of: topic}),
+		when(true, part{is: array, what: topics, cost: 96, of: topic}),
 		when(flexible, part{is: tags}),
 	)
 }
@@ -134,7 +169,7 @@ func produceShape(v int16) []part {
 		when(flexible, part{is: tags}),
 	)
 	return parts(
-		when(true, part{is: array, cost: 96, of: topic}),
+		when(true, part{is: array, what: topics, cost: 96, of: topic}),
 		when(v >= 1, part{is: throttle}),
 		when(flexible, part{is: tags}),
 	)
@@ -164,7 +199,7 @@ func metadataShape(v int16) []part {
 		when(v >= 3, part{is: throttle}),
 		when(true, part{is: array, what: brokers, cost: 128, of: broker}),
 		when(v >= 2, part{is: text}), when(v >= 1, part{size: 4}),
-		when(true, part{is: array, cost: 96, of: topic}),
+		when(true, part{is: array, what: topics, cost: 96, of: topic}),
 		when(v >= 8 && v <= 10, part{size: 4}), when(v >= 13, part{size: 2}),
 		when(flexible, part{is: tags}),
 	)

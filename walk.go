@@ -34,10 +34,10 @@ type level struct {
 }
 
 func newWalk(r sentHead) walk {
-	shape, flexible := shapeOf(r)
-	w := walk{key: r.key, flexible: flexible}
-	if shape != nil {
-		w.stack = []level{{of: shape}}
+	s := shapeOf(r)
+	w := walk{key: r.key, flexible: s.flexible}
+	if s.of != nil {
+		w.stack = []level{{of: s.of}}
 	}
 	return w
 }
@@ -185,6 +185,8 @@ func (w *walk) judge(n, least, left int64) error {
 		return fmt.Errorf("invalid answer to %s: it counts %d elements in its last %d bytes", w.key.Name(), n, left)
 	case w.counts[brokers] > maxBrokers:
 		return fmt.Errorf("an answer to %s names %d brokers; at most %d are believed", w.key.Name(), w.counts[brokers], maxBrokers)
+	case w.counts[topics] > maxTopics:
+		return fmt.Errorf("an answer to %s names %d topics; at most %d are believed", w.key.Name(), w.counts[topics], maxTopics)
 	case w.counts[partitions] > maxPartitions:
 		return fmt.Errorf("an answer to %s names %d partitions; at most %d are believed", w.key.Name(), w.counts[partitions], maxPartitions)
 	case w.made > maxMade:
