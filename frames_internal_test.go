@@ -196,7 +196,7 @@ func TestAnswersThatLie(t *testing.T) {
 		{"as many brokers as are believed", metadata(maxBrokers, 10), nil, ""},
 		{"more brokers", metadata(maxBrokers+1, 10), nil, "1001 brokers"},
 		{"as many partitions as are believed", metadata(1, maxPartitions), nil, ""},
-		{"more partitions", metadata(1, 110_000), nil, "110000 partitions"},
+		{"more partitions", metadata(1, 21_000), nil, "21000 partitions"},
 		{"as many topics as are believed", topicsOf(maxTopics), nil, ""},
 		{"more topics", topicsOf(maxTopics + 1), nil, "10001 topics"},
 		{"partitions that are not there", metadata(1, 300), recount(301, 5000), "counts 5000 elements"},

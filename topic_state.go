@@ -59,8 +59,9 @@ func (l *link) topics(ctx context.Context, names ...string) (map[string]topicSta
 	return states, nil
 }
 
-// maxPartitions is by far more than a topic has.
-const maxPartitions = 100_000
+// maxPartitions is by far more than a topic has. Of each, kgo makes some 500 bytes, and it takes
+// some microseconds.
+const maxPartitions = 20_000
 
 // checkPartitions returns why these, in the order of their numbers, cannot be those of a
 // topic. Something is kept of each, and for ever of those that never were.
