@@ -18,8 +18,9 @@ import (
 //
 // Whatever a broker sends, its answers take little: one is refused, and the connection
 // made anew, if it is of more than 256 KiB before login, of 2 MiB but for a Fetch, and of
-// 21 MiB for that (5 MiB that a Consumer asks for, and a batch of 15 MiB behind it); if it counts more than it can hold; if it names more than 1,000 brokers,
-// 10,000 topics or 20,000 partitions; or if it would take more than 32 MiB beside its own bytes and its
+// 21 MiB for that (5 MiB that a Consumer asks for, and a batch of 15 MiB behind it); if it
+// counts more than it can hold; if it names more than 1,000 brokers, 10,000 topics or
+// 20,000 partitions; or if it would take more than 32 MiB beside its own bytes and its
 // messages. A Producer reads no answer of more than 2 MiB. A broker's throttle is kept for
 // at most 2 minutes; then another connection is made.
 type Cluster struct {
