@@ -22,7 +22,7 @@ func TestManyTopicsTakeLittleTime(t *testing.T) {
 				m := resp.(*kmsg.MetadataResponse)
 				for i := range 9900 {
 					next := kmsg.NewMetadataResponseTopic()
-					next.Topic = kmsg.StringPtr(fmt.Sprint("t", i))
+					next.Topic = new(fmt.Sprint("t", i))
 					next.TopicID[0], next.TopicID[1] = byte(i), byte(i>>8)
 					if parts {
 						next.Partitions = make([]kmsg.MetadataResponseTopicPartition, 2)

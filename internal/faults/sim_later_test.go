@@ -211,14 +211,14 @@ func (s *simulation) remake(st step) func() {
 			return nil
 		}
 		time.Sleep(st.delay / 2)
-		var new *kfake.FaultHandle
+		var refused *kfake.FaultHandle
 		if i%2 == 0 {
-			new = s.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: 1 + i})
+			refused = s.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: 1 + i})
 		}
 		s.createTopic(int(s.partitions.Load()))
 		time.Sleep(st.delay - st.delay/2)
-		if new != nil {
-			new.Remove()
+		if refused != nil {
+			refused.Remove()
 		}
 	}
 	return nil

@@ -222,7 +222,7 @@ func (z *small) refresh(since time.Time) error {
 	ctx, cancel := context.WithTimeout(z.life, 5*time.Second)
 	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
-	req.Topics = []kmsg.MetadataRequestTopic{{Topic: kmsg.StringPtr(topic)}}
+	req.Topics = []kmsg.MetadataRequestTopic{{Topic: new(topic)}}
 	resp, err := req.RequestWith(ctx, z.client)
 	if err != nil {
 		return err
