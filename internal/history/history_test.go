@@ -10,6 +10,22 @@ import (
 	"github.com/gracedb-go/gracedb"
 )
 
+// ended returns a history of messages of one key that end so: with a Message that was
+// delivered, an error, or not at all if it is nil.
+func ended(ends []any) *History {
+	h := New()
+	for _, end := range ends {
+		m := h.Begin("k")
+		switch end := end.(type) {
+		case gracedb.Message:
+			h.End(m, end, nil)
+		case error:
+			h.End(m, gracedb.Message{}, end)
+		}
+	}
+	return h
+}
+
 // The checker finds what it is there to find.
 func TestHistory(t *testing.T) {
 	record := func(value string, offset int64) *kgo.Record {
@@ -43,16 +59,7 @@ func TestHistory(t *testing.T) {
 		{"never sent", nil, []*kgo.Record{record("k/0", 0)}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := New()
-			for _, end := range tt.ends {
-				m := h.Begin("k")
-				switch end := end.(type) {
-				case gracedb.Message:
-					h.End(m, end, nil)
-				case error:
-					h.End(m, gracedb.Message{}, end)
-				}
-			}
+			h := ended(tt.ends)
 			if broken := h.Check(tt.log); len(broken) != tt.want {
 				t.Errorf("%q", broken)
 			}
@@ -99,16 +106,7 @@ func TestHistoryLogs(t *testing.T) {
 		{"order begins anew", []any{at(1), at(0)}, []Log{{record("k/0", 1)}, {record("k/1", 0)}}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := New()
-			for _, end := range tt.ends {
-				m := h.Begin("k")
-				switch end := end.(type) {
-				case gracedb.Message:
-					h.End(m, end, nil)
-				case error:
-					h.End(m, gracedb.Message{}, end)
-				}
-			}
+			h := ended(tt.ends)
 			if broken := h.CheckLogs(tt.logs...); len(broken) != tt.want {
 				t.Errorf("%q", broken)
 			}
