@@ -49,9 +49,9 @@ func (s disguisedServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(`{"graceid":"G1"}`))
 }
 
-// Whatever member of whatever answer a server writes the token into, and however, it is
-// shown nowhere.
-func TestCanaryInEveryAnswer(t *testing.T) {
+// aliceToken returns a token for alice and who issued it.
+func aliceToken(t *testing.T) (*testauth.Issuer, string) {
+	t.Helper()
 	issuer, err := testauth.NewIssuer("https://issuer.invalid")
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +60,13 @@ func TestCanaryInEveryAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return issuer, token
+}
+
+// Whatever member of whatever answer a server writes the token into, and however, it is
+// shown nowhere.
+func TestCanaryInEveryAnswer(t *testing.T) {
+	_, token := aliceToken(t)
 	var now atomic.Pointer[disguisedServer]
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { now.Load().ServeHTTP(w, r) }))
 	defer server.Close()

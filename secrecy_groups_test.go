@@ -17,7 +17,6 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
-	"github.com/gracedb-go/gracedb/internal/testauth"
 )
 
 // The same as TestCanaryInEveryBrokersAnswer for the answers to the members of a group, and
@@ -25,14 +24,7 @@ import (
 // answer to a commit it holds a lock that others wait for, so that virtual time would stand
 // still. Each case has clients of its own, which last for as long as their calls may take.
 func TestCanaryInGroupAnswers(t *testing.T) {
-	issuer, err := testauth.NewIssuer("https://issuer.invalid")
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := issuer.Token(testauth.Claims{Subject: "alice"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	issuer, token := aliceToken(t)
 	start := func() *kafkatest.Cluster {
 		return startCluster(t, kafkatest.Config{Topics: map[string]int{testTopic: 1}, Issuer: issuer})
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
-	"github.com/gracedb-go/gracedb/internal/testauth"
 )
 
 // A broker names another host as its own, which has a certificate for that name.
@@ -89,14 +88,7 @@ func TestTokenHostsAndBrokersAreChecked(t *testing.T) {
 
 // What OAuthBearer's mechanism returns is formatted by whoever debugs an engine.
 func TestSessionShowsNoToken(t *testing.T) {
-	issuer, err := testauth.NewIssuer("https://issuer.invalid")
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := issuer.Token(testauth.Claims{Subject: "alice"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, token := aliceToken(t)
 	mechanism := gracedb.OAuthBearer(gracedb.StaticToken(token))
 	session, first, err := mechanism.Authenticate(t.Context(), "localhost:1")
 	if err != nil || !strings.Contains(string(first), token) {
