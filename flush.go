@@ -1,0 +1,116 @@
+package gracedb
+
+import (
+	"cmp"
+	"context"
+	"time"
+)
+
+// Flush waits until all queued messages are settled. Its error says how many of
+// those queued without a done since the last Flush failed, and the first causes;
+// if ctx ends or the grace passes first, how many are not settled yet, and Flush
+// can be called again. It does not wait for what is queued after the call. Called by a
+// done, it returns an error at once.
+func (p *Producer) Flush(ctx context.Context) error {
+	if err := cmp.Or(p.made(), inDone("Flush")); err != nil {
+		return err
+	}
+	w := p.queue.drained()
+	defer p.queue.forget(w)
+	stopped := p.drain(ctx, w)
+	failed, causes := p.queue.takeFailures()
+	if failed == 0 {
+		return stopped
+	}
+	if stopped != nil {
+		return fail(append(causes, stopped), "%s; %s", reason(stopped), failureText(failed, causes))
+	}
+	return fail(causes, "kafka: %s", failureText(failed, causes))
+}
+
+// drain returns when w is done (nil), or why there is no use in waiting.
+func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
+	select {
+	case <-w.done:
+		return nil
+	default:
+	}
+	for {
+		_, past, _ := p.watch.status()
+		select {
+		case <-w.done:
+			return nil
+		case <-p.released:
+			return nil
+		case <-ctx.Done():
+			is, why := p.watch.trouble()
+			if why != "" {
+				why = ": " + why
+			}
+			return fail(append(is, ErrOutcomeUnknown, ctx.Err()), "kafka: flushing: %s with %d message(s) not settled%s", ctx.Err(), p.Pending(), why)
+		case <-past:
+			if cause := p.refused(); cause != nil {
+				return fail([]error{cause, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token", reason(cause), p.Pending())
+			}
+		}
+	}
+}
+
+// Close flushes for at most FlushTimeout, releases everything, and says how many
+// messages were not delivered. Closing again waits for the first and returns nil.
+// Called by a done, of whatever Producer, it closes nothing and returns an error at once.
+func (p *Producer) Close() (err error) {
+	if err := cmp.Or(p.made(), inDone("Close")); err != nil {
+		return err
+	}
+	p.closeOnce.Do(func() { err = p.close() })
+	<-p.released
+	return err
+}
+
+func (p *Producer) close() error {
+	p.queue.close()
+	w := p.queue.drained()
+	timer := time.NewTimer(p.flushTimeout)
+	defer timer.Stop()
+	select {
+	case <-w.done:
+	case <-timer.C:
+	}
+	// What was never sent is withdrawn first, so that it ends as not written
+	// rather than unknown.
+	p.end()
+	p.dropLines()
+	timer.Reset(verdictTime)
+	select {
+	case <-w.done:
+	case <-timer.C:
+	}
+	p.answers.stop() // what waits for a throttle to end was not sent, and is not
+	p.shut()
+	p.settleRest(w, timer)
+	close(p.released)
+	failed, causes := p.queue.takeLost()
+	if failed == 0 {
+		return nil
+	}
+	return fail(causes, "kafka: closed with %s", failureText(failed, causes))
+}
+
+// settleRest waits until the engine has told what became of all that it had: one message
+// after the other, so that many take longer. It gives up on a done that blocks for a second.
+func (p *Producer) settleRest(w *drainWaiter, timer *time.Timer) {
+	for left := p.Pending(); ; {
+		timer.Reset(time.Second)
+		select {
+		case <-w.done:
+			return
+		case <-timer.C:
+		}
+		now := p.Pending()
+		if now >= left {
+			return
+		}
+		left = now
+	}
+}
