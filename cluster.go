@@ -71,8 +71,10 @@ type Cluster struct {
 	// Opts are applied after this package's own, for what it does not offer, such as
 	// kgo.WithHooks, kgo.Rack, kgo.ClientID or kgo.FetchIsolationLevel. One that changes a
 	// time also changes what this package says takes so long. One that has no effect here,
-	// or takes away what this package promises (of connections, tokens, acknowledgements,
-	// positions, memory), is ErrConfig, which says what to use instead.
+	// such as all of kgo's options for its producer, or takes away what this package promises
+	// (of connections, tokens, acknowledgements, positions, memory), is ErrConfig, which says
+	// what to use instead. A Producer does not produce by kgo's: of kgo's hooks it calls
+	// those of brokers, and none of records and batches.
 	Opts []kgo.Opt
 }
 

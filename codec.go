@@ -1,9 +1,7 @@
 package gracedb
 
 import (
-	"bytes"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +15,7 @@ import (
 // round trips while TCP opens its window, and wherever a broker might not take the
 // batch as it is, since brokers count it compressed. Near the broker the compressor
 // costs more than the network saves. The table behind the rule stands in
-// BENCHMARKS.md.
+// BENCHMARKS.md. Where a batch has to be compressed to fit, the sender sees to it.
 type codec struct {
 	encoders sync.Pool
 
@@ -25,8 +23,6 @@ type codec struct {
 	recent    [8]time.Duration // the latest round trips; 0 is none yet
 	next      int
 	roundTrip atomic.Int64 // the least of recent, in nanoseconds
-
-	limit atomic.Int64 // the largest batch that the broker takes, as far as known
 }
 
 const (
@@ -37,13 +33,10 @@ const (
 	// worthwhile is the size under which a connection that was idle sends the batch
 	// in its first window, 10 packets, anyway. Events are rare: it always was.
 	worthwhile = 14_000
-	// unknownLimit is safely under Kafka's default message.max.bytes, 1048588.
-	unknownLimit = 1_000_000
 )
 
 func newCodec() (*codec, error) {
 	c := &codec{}
-	c.limit.Store(unknownLimit)
 	e, err := newEncoder()
 	c.encoders.Put(e)
 	return c, err
@@ -58,27 +51,25 @@ func newEncoder() (*zstd.Encoder, error) {
 		zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(64<<10))
 }
 
-// Compress is kgo's Compressor.
-func (c *codec) Compress(dst *bytes.Buffer, src []byte, flags ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
-	far := time.Duration(c.roundTrip.Load()) >= farAway && len(src) >= worthwhile
-	// 4 KiB for the batch's own header, and for a limit that is counted otherwise.
-	if !far && int64(len(src)) <= c.limit.Load()-4<<10 || slices.Contains(flags, kgo.CompressDisableZstd) {
-		return src, kgo.CodecNone
-	}
+// far reports whether brokers are far away.
+func (c *codec) far() bool { return time.Duration(c.roundTrip.Load()) >= farAway }
+
+// wants reports whether a batch of n bytes that would fit as it is goes compressed.
+func (c *codec) wants(n int) bool { return n >= worthwhile && c.far() }
+
+// compress appends src, compressed, to dst; or returns nil if it does not get smaller.
+func (c *codec) compress(dst, src []byte) []byte {
 	e, _ := c.encoders.Get().(*zstd.Encoder)
 	if e == nil {
 		e, _ = newEncoder() // which has succeeded once
 	}
 	defer c.encoders.Put(e)
-	dst.Grow(e.MaxEncodedSize(len(src)))
-	if out := e.EncodeAll(src, dst.AvailableBuffer()); len(out) < len(src) {
-		return out, kgo.CodecZstd
+	before := len(dst)
+	if out := e.EncodeAll(src, slices.Grow(dst, e.MaxEncodedSize(len(src)))); len(out)-before < len(src) {
+		return out
 	}
-	return src, kgo.CodecNone
+	return nil
 }
-
-// learn notes a limit that a broker told, by its configuration or by a refusal.
-func (c *codec) learn(limit int64) { c.limit.Store(limit) }
 
 // measured notes a round trip to a broker. It counts only if the latest others were
 // no shorter: a broker or this process may be slow to answer, but no network is
@@ -105,9 +96,4 @@ func (c *codec) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) 
 	if kmsg.Key(key) != kmsg.Produce && e2e.Err() == nil {
 		c.measured(e2e.DurationE2E())
 	}
-}
-
-// limitText says what is known of the broker's limit.
-func (c *codec) limitText() string {
-	return strconv.FormatInt(c.limit.Load(), 10) + " bytes or less"
 }

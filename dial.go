@@ -96,6 +96,8 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 		return conn, nil
 	case ctx.Err() != nil && caller.Err() == nil:
 		err = fmt.Errorf("no answer within %v: %w", dialTimeout, os.ErrDeadlineExceeded)
+	case errors.Is(caller.Err(), context.DeadlineExceeded):
+		err = fmt.Errorf("no answer before its caller's time was over: %w", os.ErrDeadlineExceeded)
 	}
 	return nil, newDialError(address, d.nameReason(address, err))
 }

@@ -70,7 +70,6 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 func (l *engineLog) judge(level kgo.LogLevel, msg, said string) slog.Level {
 	lasts := level == kgo.LogLevelError && (!hasPrefix(msg, tried) || l.lasts(said))
 	switch {
-	case hasPrefix(msg, sentAgain) && !l.lasts(said):
 	case lasts && !l.said.already("error "+said):
 		return slog.LevelError
 	case !lasts && !l.said.already(said):
@@ -108,16 +107,11 @@ func hasPrefix(s string, prefixes []string) bool {
 
 // toldElsewhere is how kgo begins to tell what users hear of in another way.
 var toldElsewhere = []string{
-	"broker did not reply to all topics / partitions",   // a Produce answer leaves out what parseRequest did
 	"unable to open connection to broker",               // authWatch tells
 	"received OFFSET_OUT_OF_RANGE while consuming",      // Poll tells, and what is lost
-	"metadata has a new ID for a topic we already hold", // Poll tells; the Producer starts the topic anew
+	"metadata has a new ID for a topic we already hold", // Poll tells
 	"unable to commit offset for topic partition",       // whoever wanted the commit tells
 }
-
-// sentAgain is how kgo begins to warn of a batch that it sends again. It is news if that
-// fails for a second or more: a connection that is lost is mostly made anew within that.
-var sentAgain = []string{"produce partition load error"}
 
 // tried is how kgo begins to tell at the level of an error what it tries again, and
 // what is over within a second as a rule, such as after a rebalance.

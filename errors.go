@@ -13,6 +13,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
 // Kinds of error; test with errors.Is. An error has every kind that applies, and
@@ -111,11 +113,11 @@ func engineKinds(err error) []error {
 	case errors.Is(err, ErrAuthentication), isRefusal(err):
 		is = append(is, ErrAuthentication)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID),
-		errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.InvalidTopicException):
+		errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.InvalidTopicException):
 		is = append(is, ErrTopic)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		is = append(is, ErrTooLarge)
-	case errors.Is(err, kgo.ErrClientClosed):
+	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, sender.ErrClosed):
 		is = append(is, ErrClosed)
 	case isConnectionError(err):
 		is = append(is, ErrConnection)
@@ -133,51 +135,22 @@ func isConnectionError(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok && !errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}
-	if _, ok := errors.AsType[*dialError](err); ok {
-		return true
-	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+	return isDialError(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+func isDialError(err error) bool {
+	_, ok := errors.AsType[*dialError](err)
+	return ok
+}
+
+// isUnconnected reports whether err is of a request for which there was no connection: one
+// could not be made, or the login on it has failed.
+func isUnconnected(err error) bool {
+	return isDialError(err) || errors.Is(err, ErrAuthentication) || isRefusal(err)
 }
 
 func isContextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// isDropped reports whether the engine has dropped a message with all of its topic. It
-// does not export the error.
-func isDropped(err error) bool { return strings.Contains(err.Error(), "topic purged while buffered") }
-
-// isAbandoned reports whether the engine has forgotten what is on its way to a topic,
-// since it was told to or has seen that another has replaced it.
-func isAbandoned(err error) bool {
-	return err != nil && (errors.Is(err, kerr.UnknownTopicID) || isDropped(err))
-}
-
-// isTooLarge reports whether err is a broker's refusal of a batch for its size.
-func isTooLarge(err error) bool {
-	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
-}
-
-// notWritten reports whether err, as a broker's answer to a batch, means that no
-// record of it is in the log, or will be. Answers that are not listed may come after
-// an append (REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND, and
-// NOT_LEADER_OR_FOLLOWER of a leader that lost its office while it waited for its
-// replicas), are asked again although batches are on their way behind this one
-// (NOT_ENOUGH_REPLICAS), or are not understood.
-func notWritten(err error) bool {
-	for _, answer := range []error{
-		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.CorruptMessage,
-		kerr.InvalidTimestamp, kerr.InvalidRequiredAcks, kerr.UnsupportedCompressionType,
-		kerr.UnsupportedForMessageFormat, kerr.UnsupportedVersion, kerr.PolicyViolation,
-		kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed,
-		kerr.UnknownTopicOrPartition, kerr.UnknownTopicID, kerr.InvalidTopicException,
-		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
-	} {
-		if errors.Is(err, answer) {
-			return true
-		}
-	}
-	return false
 }
 
 // A ReservedError reports a reserved graceid for which no acknowledgement came. If

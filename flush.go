@@ -3,13 +3,15 @@ package gracedb
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 )
 
 // Flush waits until all queued messages are settled. Its error says how many of
 // those queued without a done since the last Flush failed, and the first causes;
-// if ctx ends or the grace passes first, how many are not settled yet, and Flush
-// can be called again. It does not wait for what is queued after the call. Called by a
+// if ctx ends or the grace passes first, how many are not settled yet, and how many of
+// these may have been written. They stay queued, and Flush can be called again: to produce
+// them once more would double them. It does not wait for what is queued after the call. Called by a
 // done, it returns an error at once.
 func (p *Producer) Flush(ctx context.Context) error {
 	if err := cmp.Or(p.made(), inDone("Flush")); err != nil {
@@ -47,13 +49,22 @@ func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
 			if why != "" {
 				why = ": " + why
 			}
-			return fail(append(is, ErrOutcomeUnknown, ctx.Err()), "kafka: flushing: %s with %d message(s) not settled%s", ctx.Err(), p.Pending(), why)
+			return fail(append(is, ErrOutcomeUnknown, ctx.Err()), "kafka: flushing: %s with %d message(s) not settled (%s)%s", ctx.Err(), p.Pending(), p.unsent(), why)
 		case <-past:
 			if cause := p.refused(); cause != nil {
-				return fail([]error{cause, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token", reason(cause), p.Pending())
+				return fail([]error{cause, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token (%s)", reason(cause), p.Pending(), p.unsent())
 			}
 		}
 	}
+}
+
+// unsent says of how many messages that are not settled it is certain that they were not
+// written so far, and that there is no need to send any again.
+func (p *Producer) unsent() string {
+	if sent := p.sender.Sent(); sent > 0 {
+		return fmt.Sprintf("%d of them may have been written, and the others will be: do not produce them again", sent)
+	}
+	return "none was sent so far, and all will be: do not produce them again"
 }
 
 // Close flushes for at most FlushTimeout, releases everything, and says how many
@@ -77,16 +88,14 @@ func (p *Producer) close() error {
 	case <-w.done:
 	case <-timer.C:
 	}
-	// What was never sent is withdrawn first, so that it ends as not written
-	// rather than unknown.
-	p.end()
-	p.dropLines()
+	// What was not sent is settled at once, and the rest when its request has ended, which
+	// kgo sees to before the connections are closed.
+	p.sender.Close()
 	timer.Reset(verdictTime)
 	select {
 	case <-w.done:
 	case <-timer.C:
 	}
-	p.answers.stop() // what waits for a throttle to end was not sent, and is not
 	p.shut()
 	p.settleRest(w, timer)
 	close(p.released)
@@ -97,8 +106,8 @@ func (p *Producer) close() error {
 	return fail(causes, "kafka: closed with %s", failureText(failed, causes))
 }
 
-// settleRest waits until the engine has told what became of all that it had: one message
-// after the other, so that many take longer. It gives up on a done that blocks for a second.
+// settleRest waits until all is settled: one message after the other, so that many take
+// longer. It gives up on a done that blocks for a second.
 func (p *Producer) settleRest(w *drainWaiter, timer *time.Timer) {
 	for left := p.Pending(); ; {
 		timer.Reset(time.Second)

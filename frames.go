@@ -3,7 +3,6 @@ package gracedb
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -109,19 +108,6 @@ func (c *framedConn) Write(b []byte) (int, error) {
 
 var errSpent = fmt.Errorf("the broker asked for a pause of more than %v on this connection", maxThrottle)
 
-// A badAnswer is why an answer is not handed to the engine.
-type badAnswer struct{ error }
-
-func badAnswerf(format string, args ...any) error { return badAnswer{fmt.Errorf(format, args...)} }
-
-// isBadAnswer reports whether a message failed because of what a broker answered to another
-// request. Of a Metadata answer that it cannot have the engine makes that all fail that wait
-// for a leader and were not sent.
-func isBadAnswer(err error) bool {
-	_, bad := errors.AsType[badAnswer](err)
-	return bad
-}
-
 func (c *framedConn) Read(b []byte) (int, error) {
 	if c.bad != nil {
 		return 0, c.bad
@@ -153,7 +139,7 @@ func (c *framedConn) Read(b []byte) (int, error) {
 // judge goes through what has come of an answer.
 func (c *framedConn) judge(b []byte) error {
 	if bad := c.walk.feed(b, c.left); bad != nil {
-		c.bad = badAnswer{bad}
+		c.bad = bad
 		return c.bad
 	}
 	if asked, over := c.walk.asked(); over && c.left == 0 {
@@ -206,7 +192,7 @@ func (c *framedConn) begin() error {
 	c.have, c.pass, c.left = 0, c.head[:], length-4
 	r := c.answered(int32(binary.BigEndian.Uint32(c.head[4:])))
 	if limit := answerLimit(r.key); limit > 0 && length > limit {
-		c.pass, c.bad = nil, badAnswerf("invalid size: a broker's answer to %s is of %d bytes, and at most %d are read", r.key.Name(), length, limit)
+		c.pass, c.bad = nil, fmt.Errorf("invalid size: a broker's answer to %s is of %d bytes, and at most %d are read", r.key.Name(), length, limit)
 		return c.bad
 	}
 	if r.key == kmsg.SASLAuthenticate {
@@ -217,7 +203,7 @@ func (c *framedConn) begin() error {
 		c.walk.fit = new(fit)
 	}
 	if bad := c.walk.feed(nil, c.left); bad != nil {
-		c.pass, c.bad = nil, badAnswer{bad}
+		c.pass, c.bad = nil, bad
 	}
 	return c.bad
 }

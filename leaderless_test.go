@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -144,6 +145,53 @@ func TestProducerPartitionWithoutLeader(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A partition loses its leader while a message is unanswered. All are written when it has
+// one again.
+func TestLeaderlessWhileUnanswered(t *testing.T) {
+	virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "bob"), Topic: "test"})
+		send(t, p, "first")
+		want := []string{"first"}
+		told := make(chan error, 100)
+		produce := func(text string, padding int) {
+			m := gracedb.Message{Key: []byte("k"), Value: []byte(text + strings.Repeat(" ", padding))}
+			if err := p.Produce(t.Context(), m, func(_ gracedb.Message, err error) { told <- err }); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, text)
+		}
+		c.LoseProduces(1, kafkatest.DropRequest)
+		produce("unanswered", 0)
+		time.Sleep(10 * time.Millisecond)
+		loseLeader(t, c, testTopic, 0)
+		if err := p.Check(within(t, time.Second)); err == nil { // asks who leads it
+			t.Error("Check is content without a leader")
+		}
+		for i := range 3 {
+			produce(fmt.Sprint("behind it ", i), 600_000) // each a batch of its own
+		}
+		time.Sleep(15 * time.Second)
+		electLeader(t, c, testTopic, 0, 1)
+		produce("after the election", 0)
+		time.Sleep(time.Minute)
+		if n := len(told); n != len(want)-1 {
+			t.Fatalf("a minute after the election %d of %d messages are settled", n, len(want)-1)
+		}
+		for range len(want) - 1 {
+			if err := <-told; err != nil {
+				t.Error(err)
+			}
+		}
+		got := values(t, c, testTopic)
+		for i := range got {
+			got[i] = strings.TrimRight(got[i], " ")
+		}
+		if diff := gocmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 // What brokers keep answering is told at the end of a wait, not that there was no answer.

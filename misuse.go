@@ -39,8 +39,8 @@ func tellDone(d *delivery) { d.done(d.msg, d.err) }
 var tellDoneEntry = reflect.ValueOf(tellDone).Pointer()
 
 // inDone returns an error if the calling goroutine runs the done of a message, of
-// whatever Producer: a message is settled only when its done has returned, and the
-// engine tells of no other meanwhile. Go does not say which goroutine this is, but
+// whatever Producer: a message is settled only when its done has returned, and those of
+// the same batch wait for it. Go does not say which goroutine this is, but
 // which functions it is in; and asking here costs nothing where messages are sent.
 func inDone(what string) error {
 	pcs := make([]uintptr, 64)

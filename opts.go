@@ -28,6 +28,7 @@ const (
 	itsOwn         = "the Consumer keeps its place with it; use Poll, Commit and Close"
 	topicsItself   = "use Topics or Subscribe"
 	compression    = "the Producer decides it for each batch; a topic's own is its compression.type"
+	placement      = "a key has the partition that the Python package gives it, and a message without one goes where a leader is"
 )
 
 // notForOpts are the options that would have no effect in Cluster.Opts, or take away what
@@ -63,7 +64,11 @@ var notForOpts = map[string]string{
 	"RecordDeliveryTimeout":               untilItsCtx,
 	"RecordRetries":                       untilItsCtx,
 	"UnknownTopicRetries":                 untilItsCtx,
-	"RecordPartitioner":                   "a key has the partition that the Python package gives it",
+	"RecordPartitioner":                   placement,
+	"RackAwarePartitioning":               placement,
+	"ProducerLinger":                      "a message is sent at once, and what comes while a batch is on its way shares the next one",
+	"ProduceRequestTimeout":               "a broker is waited for by how much it was sent; use a ctx",
+	"ProducerOnDataLossDetected":          "what became of each message is told by its own error",
 	"ConcurrentTransactionsBackoff":       noTransactions,
 	"TransactionTimeout":                  noTransactions,
 	"TransactionalID":                     noTransactions,

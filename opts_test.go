@@ -23,7 +23,6 @@ var allowedOpts = []any{
 	kgo.ClientID, kgo.SoftwareNameAndVersion, kgo.RequestTimeoutOverhead, kgo.ConnIdleTimeout, kgo.MaxVersions, kgo.MinVersions,
 	kgo.RetryBackoffFn, kgo.RequestRetries, kgo.RetryTimeoutFn, kgo.MetadataMaxAge, kgo.MetadataMinAge, kgo.WithHooks, kgo.WithPools,
 	kgo.OnRebootstrapRequired, kgo.DisableClientMetrics, kgo.AlwaysRetryEOF,
-	kgo.RackAwarePartitioning, kgo.ProduceRequestTimeout, kgo.ProducerOnDataLossDetected, kgo.ProducerLinger,
 	kgo.FetchMaxWait, kgo.FetchMinBytes, kgo.MaxConcurrentFetches, kgo.Rack, kgo.BalanceRacks, kgo.FetchIsolationLevel,
 	kgo.DisableFetchSessions, kgo.ConsumePreferringLagFn, kgo.RecheckPreferredReplicaInterval,
 	kgo.Balancers, kgo.SessionTimeout, kgo.RebalanceTimeout, kgo.HeartbeatInterval, kgo.RequireStableFetchOffsets, //nolint:staticcheck // some still use it
@@ -39,7 +38,8 @@ var refusedOpts = []any{
 	kgo.StopProducerOnDataLossDetected, kgo.BrokerMaxWriteBytes, kgo.ProducerBatchMaxBytesFn, kgo.MaxBufferedBytes,
 	kgo.MaxBufferedRecords, kgo.DefaultProduceTopic, kgo.DefaultProduceTopicAlways, kgo.ManualFlushing, kgo.ProducerBatchCompression,
 	kgo.StreamingCompression, kgo.WithCompressor, kgo.RecordDeliveryTimeout, kgo.RecordRetries, kgo.UnknownTopicRetries,
-	kgo.RecordPartitioner, kgo.ConcurrentTransactionsBackoff, kgo.TransactionTimeout, kgo.TransactionalID,
+	kgo.RecordPartitioner, kgo.RackAwarePartitioning, kgo.ProduceRequestTimeout, kgo.ProducerOnDataLossDetected, kgo.ProducerLinger,
+	kgo.ConcurrentTransactionsBackoff, kgo.TransactionTimeout, kgo.TransactionalID,
 	kgo.ConsumeExcludeTopics, kgo.ConsumePartitions, kgo.ConsumeRegex, kgo.ConsumeTopics, kgo.ConsumeResetOffset, kgo.ConsumeStartOffset,
 	kgo.DisableFetchCRCValidation, kgo.KeepControlRecords, kgo.KeepRetryableFetchErrors,
 	kgo.ConsumerGroup, kgo.ShareAckCallback, kgo.ShareGroup, kgo.ShareMaxRecords, kgo.ShareMaxRecordsStrict, kgo.GroupProtocol,
@@ -73,6 +73,9 @@ func TestOptNames(t *testing.T) {
 		}
 		if err := (Cluster{Opts: []kgo.Opt{opt}}).checkOpts(connecting, notForOpts); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+		if _, is := opt.(kgo.ProducerOpt); is {
+			t.Errorf("%s is for kgo's own producer, which sends nothing", name)
 		}
 	}
 	rules := maps.Clone(notForOpts)
@@ -135,6 +138,8 @@ func TestOptsRefused(t *testing.T) {
 		"SASL":                    kgo.SASL(),
 		"WithContext":             kgo.WithContext(context.Background()),
 		"ProducerBatchMaxBytesFn": kgo.ProducerBatchMaxBytes(1 << 20),
+		"ProducerLinger":          kgo.ProducerLinger(time.Second),
+		"ProduceRequestTimeout":   kgo.ProduceRequestTimeout(time.Second),
 		"RequiredAcks":            kgo.RequiredAcks(kgo.LeaderAck()),
 		"DisableIdempotentWrite":  kgo.DisableIdempotentWrite(),
 		"RecordDeliveryTimeout":   kgo.RecordDeliveryTimeout(time.Second),

@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
 // A ProducerConfig configures a Producer.
@@ -48,9 +48,8 @@ const (
 	defaultAuthGrace        = 5 * time.Second
 	constructorTimeout      = 30 * time.Second
 
-	// verdictTime is how long the engine is waited for to say that a message
-	// which its caller gave up was never sent. Every call returns within 100 ms
-	// of its ctx.
+	// verdictTime is how long a message that its caller has given up is waited for, if what
+	// became of it is about to be known. Every call returns within 100 ms of its ctx.
 	verdictTime = 60 * time.Millisecond
 	// messageOverhead is what a message costs beside what it measures.
 	messageOverhead = 128
@@ -83,22 +82,13 @@ type Producer struct {
 	flushTimeout time.Duration
 	maxMessage   int
 
-	queue   queue
-	codec   *codec
-	answers *answers
-	lines   lines
-	absent  absentees
-	// life ends, at Close, what has not been sent.
-	life context.Context
-	end  context.CancelFunc
+	queue  queue
+	codec  *codec
+	sender *sender.Sender
+	told   recently // of what messages wait for
 
-	// Topics seen to exist. Whoever sends a message looks: the map is not changed,
-	// but replaced.
-	known  atomic.Pointer[map[string]topicState]
-	unseen chan string // topics that are used, and not known
-
-	knownMu sync.Mutex          // of those who replace known, and use ids
-	ids     map[string][16]byte // of topics, as the engine has them
+	knownMu sync.Mutex
+	known   map[string]topicState // as brokers have described it last; of topics that are in use
 
 	closeOnce sync.Once
 	released  chan struct{}
@@ -120,7 +110,7 @@ func NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
 		defer cancel()
 		if err := p.start(ctx); err != nil {
-			p.end()
+			p.sender.Close()
 			p.shut()
 			return nil, err
 		}
@@ -141,37 +131,24 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		flushTimeout: cmp.Or(cfg.FlushTimeout, defaultFlushTimeout),
 		maxMessage:   cmp.Or(cfg.MaxMessageBytes, defaultMaxMessageBytes),
 		codec:        codec,
-		unseen:       make(chan string, 16),
-		ids:          make(map[string][16]byte),
+		known:        make(map[string]topicState),
 		released:     make(chan struct{}),
 	}
-	p.known.Store(&map[string]topicState{})
-	p.answers = newAnswers(p.refuse, p.unstick)
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
-	p.link, err = newLink(ctx, cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), p.answers.watch,
-		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.RecordPartitioner(partitioner{}),
-		kgo.ProducerLinger(0),
-		kgo.WithCompressor(builtBatches{codec, p.answers}),
+	p.link, err = newLink(ctx, cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
 		kgo.WithHooks(codec),
-		// A batch holds one message at least; what a message may measure is
-		// checked before, and its line sees to it that several are no more than
-		// the topic's limit.
-		kgo.ProducerBatchMaxBytes(int32(p.maxMessage+batchOverhead)),
 		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
 		kgo.BrokerMaxReadBytes(maxSmallAnswer), kgo.FetchMaxBytes(maxSmallAnswer/2), // it fetches nothing
-		kgo.ProduceRequestTimeout(produceTimeout),
-		kgo.MetadataMaxAge(5*time.Minute), // a moved leader says so itself
-		// Bytes are bounded by the queue, which a message keeps its place in when
-		// it is sent again: the engine must never make that wait.
-		kgo.MaxBufferedRecords(math.MaxInt32),
-		// AllowIdempotentProduceCancellation stays off: without it the engine
-		// fails only what was never written, and one message's ctx does not
-		// fail its neighbours.
+		kgo.MetadataMaxAge(5*time.Minute), // kgo's own; the sender asks for itself
 	)
 	if err != nil {
 		return nil, err
 	}
+	p.sender = sender.New(sender.Config{
+		Client: p.client, Describe: p.describe, Settle: settle, Waits: p.waits, NoConnection: isUnconnected,
+		Far: codec.far, Compresses: codec.wants, Compress: codec.compress,
+		Limit: unknownLimit, MaxBatch: int64(p.maxMessage), AskTimeout: requestTimeout,
+	})
 	if cfg.Topic != "" {
 		p.topic = topicName(p.instance, cfg.Topic)
 		if err := p.checkTopicName(p.topic); err != nil {
@@ -179,16 +156,23 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 			return nil, err
 		}
 	}
-	p.life, p.end = context.WithCancel(context.Background())
 	return p, nil
 }
 
 const (
 	// batchOverhead covers the batch's own header and the record's lengths.
 	batchOverhead = 1 << 10
-	// produceTimeout is how long a broker may wait for its replicas.
-	produceTimeout = 15 * time.Second
+	// unknownLimit is safely under Kafka's default message.max.bytes, 1048588.
+	unknownLimit = 1_000_000
 )
+
+// waits logs, once a minute, what the messages for a partition wait for.
+func (p *Producer) waits(topic string, partition int32, said error) {
+	why := reason(said)
+	if !p.told.already(fmt.Sprint(topic, partition, why)) {
+		p.log.Warn("gracedb: kafka: a broker takes no messages for now; they are sent again until it does", "topic", topic, "partition", partition, "err", why)
+	}
+}
 
 func (p *Producer) checkTopicName(topic string) error {
 	if err := checkTopicName(topic); err != nil {
@@ -202,18 +186,16 @@ func (p *Producer) checkTopicName(topic string) error {
 // before there was room…) is returned at once, and done is not called. Otherwise
 // done, if not nil, is called exactly once with what became of m, at the latest
 // during Close. It must not block: to produce from it, flush or close, start a goroutine.
-// If done is nil, Flush reports a failure. Ending ctx withdraws m only while it has not
-// been sent, and while no other message that Produce was given with a key waits for
-// the same topic: it could lose its place. m.Value and m.Headers must not change until m is settled.
+// If done is nil, Flush reports a failure. Ending ctx withdraws m as long as it has not been
+// sent to a broker. m.Key, m.Value and m.Headers must not change until m is settled.
 //
-// Messages of one key arrive in the order of their calls, except that one whose
-// authentication fails in mid-flight is sent again behind those that follow it.
+// Messages of one key arrive in the order of their calls.
 // done may be called from several goroutines at a time.
 func (p *Producer) Produce(ctx context.Context, m Message, done func(Message, error)) error {
 	if err := p.made(); err != nil {
 		return err
 	}
-	d := &delivery{p: p, msg: m, ctx: ctx, done: done, ordered: len(m.Key) > 0}
+	d := &delivery{p: p, msg: m, done: done, record: sender.Record{Ctx: ctx}}
 	if err := p.accept(ctx, d); err != nil {
 		return err
 	}
@@ -223,7 +205,9 @@ func (p *Producer) Produce(ctx context.Context, m Message, done func(Message, er
 
 // ProduceSync publishes m and waits until the broker has acknowledged it. If ctx
 // or the grace ends first, the error is also ErrOutcomeUnknown when m may have
-// been written or may still be, and ErrDelivery when it was not and will not be.
+// been written or may still be, and ErrDelivery when it was not and will not be. With
+// ErrOutcomeUnknown, m.Key, m.Value and m.Headers must not change until Close: m may be sent
+// again, which tells whether it was written, and writes it once.
 func (p *Producer) ProduceSync(ctx context.Context, m Message) (Message, error) {
 	if err := p.made(); err != nil {
 		return Message{}, err
@@ -231,8 +215,9 @@ func (p *Producer) ProduceSync(ctx context.Context, m Message) (Message, error) 
 	return p.produceSync(ctx, &delivery{msg: m}, false)
 }
 
-// publish is ProduceSync, waiting at most FlushTimeout. With settle, a refused
-// token does not end the wait while the outcome is unknown.
+// publish is ProduceSync, waiting at most FlushTimeout. With settle, whoever calls has
+// another way for m: a refused token does not end the wait while the outcome is unknown,
+// and a throttle that lasts longer than the wait does at once.
 func (p *Producer) publish(ctx context.Context, m Message, settle bool) (Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
 	defer cancel()
@@ -240,20 +225,18 @@ func (p *Producer) publish(ctx context.Context, m Message, settle bool) (Message
 }
 
 func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (Message, error) {
-	d.p, d.ctx = p, context.WithoutCancel(ctx)
-	d.settled, d.givenUp = make(chan struct{}), make(chan struct{})
+	d.p, d.settled = p, make(chan struct{})
 	if err := p.accept(ctx, d); err != nil {
 		return Message{}, err
 	}
 	p.send(d)
 
-	gaveUp := p.wait(ctx, d)
+	gaveUp := p.wait(ctx, d, settle)
 	if gaveUp == nil {
 		return p.result(ctx, d)
 	}
-	close(d.givenUp)
-	d.withdraw()
-	d.line.drop(d)
+	d.givenUp.Store(true)
+	p.sender.Withdraw(&d.record, cmp.Or(ctx.Err(), context.Canceled))
 	if settle {
 		select {
 		case <-d.settled:
@@ -265,13 +248,24 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 	select {
 	case <-d.settled:
 	case <-timer.C:
-		if !p.answers.sentSince(d.handed.get()) {
+		sent := p.sender.IsSent(&d.record)
+		select {
+		case <-d.settled:
+			return p.afterAll(d, gaveUp)
+		default:
+		}
+		if !sent {
 			return Message{}, fail([]error{ErrOutcomeUnknown, gaveUp}, "%s; the message has not been sent, and may be until Close", reason(gaveUp))
 		}
 		return Message{}, fail([]error{ErrOutcomeUnknown, gaveUp}, "%s; the message may have been written, or may be until Close", reason(gaveUp))
 	}
+	return p.afterAll(d, gaveUp)
+}
+
+// afterAll returns what became of d, which was settled after its caller had given it up.
+func (p *Producer) afterAll(d *delivery, gaveUp error) (Message, error) {
 	if d.err == nil {
-		return d.msg, nil // acknowledged after all
+		return d.msg, nil
 	}
 	if errors.Is(d.err, ErrDelivery) {
 		return Message{}, fail([]error{ErrDelivery, gaveUp, d.err}, "%s; the message was not written", reason(gaveUp))
@@ -280,15 +274,31 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 }
 
 // wait returns when d is settled (nil), or why there is no use in waiting.
-func (p *Producer) wait(ctx context.Context, d *delivery) error {
+func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 	began := time.Now()
 	for {
 		_, past, _ := p.watch.status()
+		var throttled <-chan struct{}
+		var unsent <-chan time.Time
+		if settle {
+			leader := p.sender.LeaderOf(&d.record)
+			_, throttled = p.watch.throttledUntil(leader)
+			if p.watch.outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
+				// Should the connection of messages not be the one that is throttled, d is sent
+				// within this time.
+				unsent = time.After(verdictTime)
+			}
+		}
 		select {
 		case <-d.settled:
 			return nil
+		case <-throttled:
+		case <-unsent:
+			if !p.sender.IsSent(&d.record) {
+				return p.throttleError(p.naming(d.msg.Topic))
+			}
 		case <-ctx.Done():
-			if said := p.answers.refusal(d.isTopic, d.handed.get()); said != nil {
+			if said := p.sender.Said(&d.record); said != nil {
 				return fail([]error{ctx.Err(), ErrProducer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), ctx.Err(), reason(said))
 			}
 			return p.gaveUp(ctx.Err(), p.naming(d.msg.Topic), began, nil)
@@ -351,11 +361,9 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	}
 	d.msg.Topic, d.cost = topic, int64(size)+messageOverhead
-	d.wire = int64(size + recordOverhead)
 	_, past, _ := p.watch.status()
 	switch err := p.queue.enter(ctx, d, past); {
 	case err == nil:
-		p.use(topic)
 		return nil
 	case errors.Is(err, errStopped):
 		err = cmp.Or(p.refused(), ErrProducer)
@@ -368,14 +376,14 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	}
 }
 
-// messageSize is what a message measures against MaxMessageBytes and MaxBufferedBytes.
-func messageSize(m Message) int { return contentSize(m) + headerOverhead*len(m.Headers) }
+// headerOverhead is the most that the wire adds to what a header holds.
+const headerOverhead = 10
 
-// contentSize is what a message takes on the wire without all that tells its parts apart.
-func contentSize(m Message) int {
+// messageSize is what a message measures against MaxMessageBytes and MaxBufferedBytes.
+func messageSize(m Message) int {
 	size := len(m.Key) + len(m.Value)
 	for _, h := range m.Headers {
-		size += len(h.Key) + len(h.Value)
+		size += headerOverhead + len(h.Key) + len(h.Value)
 	}
 	return size
 }

@@ -9,8 +9,7 @@ import (
 )
 
 // A queue holds the messages that a Producer has accepted and not settled, in the
-// order of their acceptance, and bounds their bytes. A message that is sent to the
-// engine a second time keeps its place.
+// order of their acceptance, and bounds their bytes.
 type queue struct {
 	mu     sync.Mutex
 	limit  int64
@@ -192,19 +191,6 @@ func (q *queue) forget(w *drainWaiter) {
 			return
 		}
 	}
-}
-
-// orderedLive reports whether a message of topic is wanted still, whose order among
-// others matters.
-func (q *queue) orderedLive(topic string) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for d := q.first; d != nil; d = d.next {
-		if d.ordered && d.msg.Topic == topic && d.Err() == nil {
-			return true
-		}
-	}
-	return false
 }
 
 func (q *queue) len() int {

@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -59,10 +60,12 @@ type PublishOptions struct {
 	// ReservedError.
 	Reservation *Reservation
 	// HTTPFallback finishes over HTTP if Kafka fails (UploadReservedEvent) or the
-	// reservation does, other than by 401 or 403 (CreateEvent).
+	// reservation does, other than by 401 or 403 (CreateEvent). It does so at once where a
+	// broker throttles the Producer for longer than FlushTimeout.
 	HTTPFallback bool
 	// PublishOnly publishes without reserving a graceid or server-side processing.
-	// It excludes Reservation and HTTPFallback.
+	// It excludes Reservation and HTTPFallback. The message's key, else the graceid, is the
+	// event's content id then.
 	PublishOnly bool
 	// SkipSupervisor asks the server's supervisor to ignore the message.
 	SkipSupervisor bool
@@ -224,10 +227,7 @@ func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, d 
 	}
 	start := time.Now()
 	u.Time = start
-	m := Message{Topic: topicOf(p, opts.Topic, u), Value: d.complete(u)}
-	if u.GraceID != "" {
-		m.Key = []byte(u.GraceID)
-	}
+	m := Message{Topic: topicOf(p, opts.Topic, u), Key: []byte(cmp.Or(u.GraceID, u.ContentID)), Value: d.complete(u)}
 	encoded := time.Now()
 	// Before HTTP takes over, the record's outcome is waited for even where the
 	// token is refused meanwhile.

@@ -46,10 +46,7 @@ func TestThrottledProducer(t *testing.T) {
 			start := time.Now()
 			_, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("second")})
 			cancel()
-			wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), kinds(gracedb.ErrDelivery), "throttled by "+c.Addrs()[0]+" for another 1m", "has not been sent")
-			if strings.Contains(err.Error(), "may have been written") {
-				t.Error(err)
-			}
+			wantErr(t, err, kinds(gracedb.ErrDelivery), kinds(gracedb.ErrOutcomeUnknown), "throttled by "+c.Addrs()[0]+" for another 1m", "was not written")
 			if took := time.Since(start); took > 3100*time.Millisecond {
 				t.Errorf("after %v", took)
 			}
@@ -58,9 +55,7 @@ func TestThrottledProducer(t *testing.T) {
 		if err := p.Produce(t.Context(), gracedb.Message{Value: []byte("third")}, func(_ gracedb.Message, err error) { outcome = err }); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Close(); err == nil {
-			t.Error("Close says nothing")
-		}
+		wantErr(t, p.Close(), kinds(gracedb.ErrDelivery), kinds(gracedb.ErrOutcomeUnknown), "closed with 1 message(s) failed", "throttled by "+c.Addrs()[0], "a quota of alice")
 		wantErr(t, outcome, kinds(gracedb.ErrDelivery, gracedb.ErrClosed), kinds(gracedb.ErrOutcomeUnknown), "throttled by "+c.Addrs()[0])
 		if got := values(t, c, testTopic); len(got) != 1 {
 			t.Errorf("written: %q", got)
@@ -131,13 +126,14 @@ func TestShortThrottle(t *testing.T) {
 		cluster := clusterFor(t, c, "alice")
 		cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
-		throttle(c, 20*time.Second, kmsg.Produce)
+		i := throttle(c, 20*time.Second, kmsg.Produce)
 		send(t, p, "first")
+		i.Remove() // Kafka has no more to say against the next, when its pause is over
 		time.Sleep(time.Millisecond)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		_, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("second")})
-		wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), nil, "throttled by "+c.Addrs()[0]+" for another 1", "has not been sent")
+		wantErr(t, err, kinds(gracedb.ErrDelivery), kinds(gracedb.ErrOutcomeUnknown), "throttled by "+c.Addrs()[0]+" for another 1", "was not written")
 		start := time.Now()
 		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -147,8 +143,124 @@ func TestShortThrottle(t *testing.T) {
 		if took := time.Since(start); took < 16*time.Second || took > 18*time.Second {
 			t.Errorf("after %v", took)
 		}
-		if n := strings.Count(log.String(), "throttles this client (its quota): nothing is sent to it meanwhile"); n != 1 || !strings.Contains(log.String(), "for=20s") {
+		if n := strings.Count(log.String(), "throttles this client (a quota of its sub or client.id): nothing is sent to it meanwhile"); n != 1 || !strings.Contains(log.String(), "for=20s") {
 			t.Errorf("said %d times: %s", n, log.String())
+		}
+	})
+}
+
+// With another way for the event, a throttle that lasts longer than Kafka is waited for is
+// not waited for at all, whether it began before or is told while the event waits; the event
+// is not written then. One that ends in time is waited for, and so is one of a connection
+// that carries no messages.
+func TestThrottledFallback(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		pause time.Duration
+		falls bool
+	}{{"long", 49 * time.Second, true}, {"short", 4 * time.Second, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
+				throttle(r.kafka, tt.pause, kmsg.Produce)
+				if _, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true})
+				took := time.Since(start)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !tt.falls {
+					if got.Fallback != nil || took < tt.pause-time.Second || took > tt.pause+time.Second {
+						t.Errorf("after %v: %v", took, got.Fallback)
+					}
+					return
+				}
+				if took > 100*time.Millisecond {
+					t.Errorf("after %v", took)
+				}
+				wantErr(t, got.Fallback, kinds(gracedb.ErrDelivery, gracedb.ErrConnection), kinds(gracedb.ErrOutcomeUnknown),
+					"throttled by "+r.kafka.Addrs()[0]+" for another 4", "(a quota of alice or of its client.id)", "was not written")
+				time.Sleep(time.Minute)
+				if n := len(r.messages(t, "gstlal")); n != 1 || r.Count("upload") != 1 {
+					t.Errorf("%d messages, %d uploads", n, r.Count("upload"))
+				}
+			})
+		})
+	}
+}
+
+func TestThrottledFallback_ToldMeanwhile(t *testing.T) {
+	inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
+		const late = 2 * time.Second
+		r.kafka.Inject(kafkatest.Fault{Do: kafkatest.HoldResponse, Keys: []kmsg.Key{kmsg.Produce}, Delay: late})
+		throttle(r.kafka, time.Minute, kmsg.Produce)
+		r.kafka.SetProduceQuota(1)
+		first := make(chan error, 1)
+		go func() {
+			_, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{})
+			first <- err
+		}()
+		time.Sleep(late / 2)
+		start := time.Now()
+		got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took < late/3 || took > late/2+200*time.Millisecond {
+			t.Errorf("after %v", took)
+		}
+		wantErr(t, got.Fallback, kinds(gracedb.ErrDelivery), kinds(gracedb.ErrOutcomeUnknown), "throttled by")
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestThrottledFallback_OtherConnection(t *testing.T) {
+	inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
+		if _, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		throttle(r.kafka, time.Minute, kmsg.Metadata)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		wantErr(t, r.p.Check(ctx), kinds(gracedb.ErrProducer), nil, "throttled by") // its second request
+		time.Sleep(20 * time.Second)                                                // until connections are kept warm
+		got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true})
+		if err != nil || got.Fallback != nil {
+			t.Errorf("%v, %v", got.Fallback, err)
+		}
+	})
+}
+
+// Check says at once that it would have to wait longer than it may, and passes by no
+// throttle by tearing its connection down; nor does what keeps connections warm.
+func TestThrottledCheck(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+		i := throttle(c, 100*time.Second, kmsg.Produce)
+		send(t, p, "first")
+		i.Remove()
+		before, start := c.ConnectionCount(), time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		wantErr(t, p.Check(ctx), kinds(gracedb.ErrProducer, gracedb.ErrConnection), nil, "throttled by "+c.Addrs()[0]+" for another 1m40s (a quota of alice or of its client.id)")
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("after %v", took)
+		}
+		time.Sleep(70 * time.Second)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("second")}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took < 99*time.Second {
+			t.Errorf("written after %v", took)
+		}
+		if n := c.ConnectionCount(); n != before {
+			t.Errorf("%d connections, were %d", n, before)
 		}
 	})
 }

@@ -31,12 +31,19 @@ type topicState struct {
 
 // topics asks for the state of the named topics, or of all if none is named.
 func (l *link) topics(ctx context.Context, names ...string) (map[string]topicState, error) {
-	req := kmsg.NewPtrMetadataRequest()
+	var list []kmsg.MetadataRequestTopic
 	for _, name := range names {
 		t := kmsg.NewMetadataRequestTopic()
 		t.Topic = new(name)
-		req.Topics = append(req.Topics, t)
+		list = append(list, t)
 	}
+	return l.metadata(ctx, list)
+}
+
+// metadata asks for the state of topics: of none if the list is empty, of all if it is nil.
+func (l *link) metadata(ctx context.Context, topics []kmsg.MetadataRequestTopic) (map[string]topicState, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = topics
 	resp, err := req.RequestWith(ctx, l.client)
 	if err != nil {
 		return nil, err
@@ -89,15 +96,22 @@ func (l *link) findTopics(ctx context.Context, names ...string) (map[string]topi
 		if !ok {
 			s.err = kerr.UnknownTopicOrPartition
 		}
-		if s.err == nil || kerr.IsRetriable(s.err) && len(s.partitions) > 0 {
-			continue
+		if err := l.topicTrouble(ctx, name, s); err != nil {
+			return nil, err
 		}
-		if errors.Is(s.err, kerr.LeaderNotAvailable) {
-			continue // being made, or electing: it exists
-		}
-		return nil, l.topicError(ctx, name, s.err)
 	}
 	return states, nil
+}
+
+// topicTrouble returns an error if a topic is missing or not allowed.
+func (l *link) topicTrouble(ctx context.Context, name string, s topicState) error {
+	if s.err == nil || kerr.IsRetriable(s.err) && len(s.partitions) > 0 {
+		return nil
+	}
+	if errors.Is(s.err, kerr.LeaderNotAvailable) {
+		return nil // being made, or electing: it exists
+	}
+	return l.topicError(ctx, name, s.err)
 }
 
 // topicError says what is wrong with a topic and which others there are.

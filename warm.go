@@ -12,8 +12,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
 // This file is what a Producer does besides producing: it gets ready, stays ready,
@@ -28,16 +29,12 @@ func (p *Producer) start(ctx context.Context) error {
 	if err := p.checkToken(ctx); err != nil {
 		return err
 	}
-	err := p.await(ctx, starting, "connecting", func(ctx context.Context) error {
+	return p.await(ctx, starting, "connecting", func(ctx context.Context) error {
 		if err := p.find(ctx); err != nil {
 			return err
 		}
 		return p.warm(ctx)
 	})
-	if err == nil {
-		p.logLeaders(topicState{}, (*p.known.Load())[p.topic])
-	}
-	return err
 }
 
 // find looks for the default topic, or for any of the instance.
@@ -58,15 +55,12 @@ func (p *Producer) find(ctx context.Context) error {
 	return fail([]error{ErrTopic}, "kafka: %s: %s", strings.Join(p.brokers, ", "), topicsAtHand(all, p.instance))
 }
 
-// warm takes what the engine would do at the first message off that message: the
-// topic's partitions, the producer id, and the connection to each leader.
+// warm takes off the first message what it would have to wait for: the producer id, and the
+// connection to each leader.
 func (p *Producer) warm(ctx context.Context) error {
 	var id error
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _, id = p.client.ProducerID(ctx) })
-	if p.topic != "" {
-		wg.Go(func() { p.load(ctx, p.topic) })
-	}
+	wg.Go(func() { id = p.sender.ProducerID(ctx) })
 	err := p.openLeaders(ctx)
 	wg.Wait()
 	if errors.Is(id, kerr.ClusterAuthorizationFailed) {
@@ -78,46 +72,23 @@ func (p *Producer) warm(ctx context.Context) error {
 }
 
 // openLeaders opens the connections that messages use; without a topic in use, those
-// to all brokers. A leader that cannot be reached may be none any more: then the
-// engine, which the first message would have to tell it, is to look.
+// to all brokers.
 func (p *Producer) openLeaders(ctx context.Context) error {
-	leaders := p.leaders()
-	err := p.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...)
-	if err == nil {
-		err = p.pingLeaders(ctx, leaders)
-	}
-	if err != nil {
-		p.client.ForceMetadataRefresh()
-	}
-	return err
-}
-
-// load makes the engine ask for a topic's partitions, which it otherwise does at the
-// first message, by a record that it cannot place and so never sends.
-func (p *Producer) load(ctx context.Context, topic string) {
-	done := make(chan struct{})
-	p.client.Produce(ctx, &kgo.Record{Topic: topic, Context: unplaceable}, func(*kgo.Record, error) { close(done) })
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
-}
-
-// leaders returns the brokers that lead a partition of a topic in use.
-func (p *Producer) leaders() []int32 {
-	var ids []int32
-	for topic, state := range *p.known.Load() {
-		for _, part := range state.partitions {
-			id := part.leader
-			if now, epoch, err := p.client.PartitionLeader(topic, part.id); err == nil && now >= 0 && epoch >= part.epoch {
-				id = now
-			}
-			if id >= 0 && !slices.Contains(ids, id) {
-				ids = append(ids, id)
-			}
+	leaders := p.sender.Leaders()
+	for _, id := range leaders {
+		if p.watch.outlasts(ctx, id) {
+			return p.throttleError("a round trip")
 		}
 	}
-	return ids
+	if err := p.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...); err != nil {
+		return err
+	}
+	err := p.pingLeaders(ctx, leaders)
+	if err == nil && p.codec.far() {
+		// A broker that is cold, or busy with logins, looks like one that is far away.
+		err = p.pingLeaders(ctx, leaders)
+	}
+	return err
 }
 
 // pingLeaders makes a round trip on the connection to each leader that messages
@@ -139,46 +110,83 @@ func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
 	return errors.Join(errs...)
 }
 
-// keepWarm makes the event after a quiet hour as fast as the one before, and learns
-// the topics that are used.
+// keepWarm makes the event after a quiet hour as fast as the one before, whichever topic of
+// the instance it goes to, and learns what has changed about these, such as new partitions.
 func (p *Producer) keepWarm() {
 	tick := time.NewTicker(keepWarmEvery)
 	defer tick.Stop()
-	for {
+	for all := false; ; {
 		select {
 		case <-p.closed:
 			return
-		case topic := <-p.unseen:
-			p.learnUsed(topic)
-			continue
 		case <-tick.C:
 		}
 		if _, _, cause := p.watch.status(); cause != nil {
 			continue // the prober is at work
 		}
-		leaders := p.leaders()
-		if len(leaders) == 0 {
-			continue
+		if p.watch.isThrottled() {
+			continue // kgo holds up messages for a request that waits for another connection's throttle
 		}
+		// A dead connection is closed by this, which is all that is wanted.
 		ctx, cancel := context.WithTimeout(p.client.Context(), keepWarmEvery/2)
-		_ = p.pingLeaders(ctx, leaders) // a dead connection is closed by this, which is all that is wanted
+		if all {
+			_ = p.refresh(ctx)
+		} else {
+			all = p.learnInstance(ctx) == nil
+		}
+		if leaders := p.sender.Leaders(); len(leaders) > 0 {
+			_ = p.pingLeaders(ctx, leaders)
+		}
 		cancel()
 	}
 }
 
-// learnUsed learns a topic that messages are sent to. If that fails the next message
-// tries again, but not at once.
-func (p *Producer) learnUsed(topic string) {
-	ctx, cancel := context.WithTimeout(p.client.Context(), requestTimeout)
-	defer cancel()
-	if p.learnTopic(ctx, topic) == nil {
-		p.logLeaders(topicState{}, (*p.known.Load())[topic])
-		return
+// learnInstance learns all topics of the instance, up to maxLearned: what is used later
+// need not wait for brokers to describe it.
+func (p *Producer) learnInstance(ctx context.Context) error {
+	states, err := p.topics(ctx)
+	if err != nil {
+		return err
 	}
-	select {
-	case <-p.closed:
-	case <-time.After(time.Second):
+	var names []string
+	for name, s := range states {
+		if strings.HasPrefix(name, p.instance+".") && s.isUsable() {
+			names = append(names, name)
+		}
 	}
+	slices.Sort(names)
+	names = names[:min(len(names), maxLearned)]
+	limits := p.topicLimits(ctx, names...)
+	for _, name := range names {
+		s := states[name]
+		s.limit = limits[name]
+		p.keep(s)
+		p.sender.Learn(name, s.forSender())
+	}
+	return nil
+}
+
+// maxLearned is by far more topics than an instance has: something is kept of each.
+const maxLearned = 200
+
+// refresh asks brokers about all topics in use.
+func (p *Producer) refresh(ctx context.Context) error {
+	p.knownMu.Lock()
+	names := slices.Sorted(maps.Keys(p.known))
+	p.knownMu.Unlock()
+	if len(names) == 0 {
+		_, err := p.metadata(ctx, []kmsg.MetadataRequestTopic{}) // keeps the connection
+		return err
+	}
+	states, err := p.topics(ctx, names...)
+	for _, s := range states {
+		if was := p.state(s.name); was.id == s.id && s.isUsable() {
+			s.limit = was.limit
+			p.keep(s)
+			p.sender.Learn(s.name, s.forSender())
+		}
+	}
+	return err
 }
 
 // learnTopic finds out the state of a topic, and keeps it; the error is ErrTopic if
@@ -187,132 +195,135 @@ func (p *Producer) learnTopic(ctx context.Context, topic string) error {
 	if p.knows(topic) {
 		return nil
 	}
-	var limit int64
-	var wg sync.WaitGroup
-	wg.Go(func() { limit = p.topicLimit(ctx, topic) })
-	states, err := p.findTopics(ctx, topic)
-	wg.Wait()
+	s, err := p.ask(ctx, topic, true)
+	if err == nil {
+		err = p.topicTrouble(ctx, topic, s)
+	}
 	if err != nil {
 		return err
 	}
-	p.lines.get(topic).learn(limit)
-	state := states[topic]
-	state.limit = limit
-	p.knownMu.Lock()
-	defer p.knownMu.Unlock()
-	known := maps.Clone(*p.known.Load())
-	known[topic] = state
-	p.known.Store(&known)
-	if _, used := p.ids[topic]; !used {
-		p.ids[topic] = state.id
+	p.keep(s)
+	if len(s.partitions) > 0 {
+		p.sender.Learn(topic, s.forSender())
 	}
-	least := state.limit
-	for _, s := range known {
-		least = min(least, s.limit)
-	}
-	if limit == unknownLimit { // a refusal may have told more
-		least = min(least, p.codec.limit.Load())
-	}
-	p.codec.learn(least)
 	return nil
 }
 
-func (p *Producer) knows(topic string) bool {
-	_, ok := (*p.known.Load())[topic]
-	return ok
-}
-
-// use makes keepWarm learn a topic at its first use, which does not wait for that.
-func (p *Producer) use(topic string) {
-	if !p.knows(topic) {
-		select {
-		case p.unseen <- topic:
-		default: // its next use tries again
-		}
+// describe is the sender's way to ask about a topic.
+func (p *Producer) describe(ctx context.Context, topic string) (sender.State, error) {
+	s, err := p.ask(ctx, topic, false)
+	switch {
+	case err != nil:
+		return sender.State{}, err
+	case s.isUsable():
+		p.keep(s)
+		return s.forSender(), nil
+	case s.err == nil:
+		return sender.State{}, kerr.LeaderNotAvailable
 	}
+	return sender.State{}, s.err
 }
 
-// renew makes the engine use the topic that has replaced another of its name, which
-// it does not by itself.
-func (p *Producer) renew(topic string) {
-	ctx, cancel := context.WithTimeout(p.client.Context(), requestTimeout)
-	defer cancel()
+// ask asks brokers about a topic, and, if that is not known of it, how large its batches
+// may be: at the same time if it is taken to be there.
+func (p *Producer) ask(ctx context.Context, topic string, isThere bool) (topicState, error) {
+	was, known := p.state(topic), p.knows(topic)
+	var limit int64
+	var wg sync.WaitGroup
+	if !known && isThere {
+		wg.Go(func() { limit = p.topicLimits(ctx, topic)[topic] })
+	}
 	states, err := p.topics(ctx, topic)
-	if err != nil || states[topic].err != nil {
-		return // the next message that fails tries again
+	wg.Wait()
+	if err != nil {
+		return topicState{}, err
 	}
-	id := states[topic].id
+	s, ok := states[topic]
+	switch {
+	case !ok:
+		s = topicState{name: topic, err: kerr.UnknownTopicOrPartition}
+	case known && s.id == was.id:
+		limit = was.limit
+	case s.isUsable() && (known || !isThere): // it is another, or was not taken to be there
+		limit = p.topicLimits(ctx, topic)[topic]
+	}
+	s.limit = limit
+	return s, nil
+}
+
+// isUsable reports whether messages can be sent to some partition, now or soon.
+func (s topicState) isUsable() bool {
+	return len(s.partitions) > 0 && (s.err == nil || kerr.IsRetriable(s.err))
+}
+
+// forSender returns what of s the sender wants to know.
+func (s topicState) forSender() sender.State {
+	state := sender.State{ID: s.id, Limit: s.limit}
+	for _, part := range s.partitions {
+		state.Partitions = append(state.Partitions, sender.Leader{Broker: part.leader, Epoch: part.epoch})
+	}
+	return state
+}
+
+// keep remembers what brokers have said of a topic, and logs which leaders have gone and
+// come.
+func (p *Producer) keep(s topicState) {
 	p.knownMu.Lock()
-	renewed := p.ids[topic] == id
-	p.ids[topic] = id
+	was := p.known[s.name]
+	p.known[s.name] = s
 	p.knownMu.Unlock()
-	if !renewed { // by another message: the engine would drop what is on its way
-		p.restart(topic)
-	}
+	p.logLeaders(was, s)
 }
 
-// restart makes the engine give back all that it has of a topic, and begin anew with it.
-func (p *Producer) restart(topic string) {
-	p.refuse(topic)
-	isTopic := func(key string) bool { return p.mayBe(topic, key) }
-	p.answers.drop(isTopic, func() { p.client.PurgeTopicsFromProducing(topic) })
-}
-
-// unstick restarts a topic of which the engine sends nothing that brokers take.
-func (p *Producer) unstick(topicKey string) {
-	if p.isClosed() {
-		return
-	}
-	p.lines.mu.RLock()
-	topics := slices.Collect(maps.Keys(p.lines.of))
-	p.lines.mu.RUnlock()
-	for _, topic := range topics {
-		if p.mayBe(topic, topicKey) {
-			p.log.Warn("gracedb: kafka: the engine is stuck, and is started anew", "topic", topic)
-			p.restart(topic)
-		}
-	}
-}
-
-// mayBe reports whether topic is what a request calls key, its name or its id.
-func (p *Producer) mayBe(topic, key string) bool {
+// state returns what brokers have said last of a topic.
+func (p *Producer) state(topic string) topicState {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	id, known := p.ids[topic]
-	return topic == key || !known || string(id[:]) == key
+	return p.known[topic]
+}
+
+func (p *Producer) knows(topic string) bool {
+	p.knownMu.Lock()
+	defer p.knownMu.Unlock()
+	_, ok := p.known[topic]
+	return ok
 }
 
 // forget makes the next use of topic look whether it exists.
 func (p *Producer) forget(topic string) {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	known := maps.Clone(*p.known.Load())
-	delete(known, topic)
-	p.known.Store(&known)
+	delete(p.known, topic)
 }
 
-// topicLimit returns the largest batch that brokers take for topic. Not every
-// principal may ask: then it is unknownLimit.
-func (p *Producer) topicLimit(ctx context.Context, topic string) int64 {
+// topicLimits returns the largest batch that brokers take for each of these topics. Not
+// every principal may ask: then it is 0.
+func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string]int64 {
 	req := kmsg.NewPtrDescribeConfigsRequest()
-	r := kmsg.NewDescribeConfigsRequestResource()
-	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic
-	r.ConfigNames = []string{"max.message.bytes"}
-	req.Resources = append(req.Resources, r)
+	for _, topic := range topics {
+		r := kmsg.NewDescribeConfigsRequestResource()
+		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic
+		r.ConfigNames = []string{"max.message.bytes"}
+		req.Resources = append(req.Resources, r)
+	}
+	limits := make(map[string]int64, len(topics))
+	if len(topics) == 0 {
+		return limits
+	}
 	resp, err := req.RequestWith(ctx, p.client)
 	if err != nil {
-		return unknownLimit
+		return limits
 	}
 	for _, r := range resp.Resources {
 		for _, c := range r.Configs {
 			if c.Name == "max.message.bytes" && c.Value != nil {
 				if n, err := strconv.ParseInt(*c.Value, 10, 64); err == nil && n > 0 {
-					return n
+					limits[r.ResourceName] = n
 				}
 			}
 		}
 	}
-	return unknownLimit
+	return limits
 }
 
 // ready reports what would keep an encoded message of size bytes from being
@@ -337,11 +348,7 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
 	defer cancel()
 	return p.await(ctx, running, "looking for topic "+topic, func(ctx context.Context) error {
-		err := p.learnTopic(ctx, topic)
-		if err == nil {
-			p.load(ctx, topic)
-		}
-		return err
+		return p.learnTopic(ctx, topic)
 	})
 }
 
@@ -362,16 +369,19 @@ func (p *Producer) Check(ctx context.Context) error {
 				return err
 			}
 		}
-		var err error
-		if len(p.leaders()) > 0 {
+		// Who leads the other topics may have gone, and not be known to anybody any more.
+		err := p.refresh(ctx)
+		switch {
+		case err != nil:
+		case len(p.sender.Leaders()) > 0:
 			err = p.openLeaders(ctx)
-		} else {
+		default:
 			req := kmsg.NewPtrProduceRequest()
 			req.Acks = -1
 			_, err = p.client.Request(ctx, req)
 		}
 		if err == nil && p.topic != "" {
-			err = checkLeaders(*p.known.Load(), p.topic)
+			err = checkLeaders(map[string]topicState{p.topic: p.state(p.topic)}, p.topic)
 		}
 		return err
 	})
@@ -379,7 +389,8 @@ func (p *Producer) Check(ctx context.Context) error {
 
 // Ping publishes a small test message to topic, or to the default topic, or to
 // "test", and returns it as delivered. Consumers ignore pings. It waits for at most
-// FlushTimeout.
+// FlushTimeout. Its key is "ping/" and the token's sub: a topic with cleanup.policy=compact
+// takes no message without one, and keeps of each sub the last ping.
 func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
 	if err := p.made(); err != nil {
 		return Message{}, err
@@ -388,6 +399,7 @@ func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
 		topic = "test"
 	}
 	claims := p.watch.identity()
-	value := encodePing(time.Now(), claims.Subject, claims.Scope)
-	return p.publish(ctx, Message{Topic: topic, Value: value}, false)
+	return p.publish(ctx, Message{
+		Topic: topic, Key: []byte("ping/" + claims.Subject), Value: encodePing(time.Now(), claims.Subject, claims.Scope),
+	}, false)
 }

@@ -44,11 +44,13 @@ type authWatch struct {
 	claims       token.Claims // of the token last accepted
 
 	said  recently
-	told  bool                 // the log says that authentication fails
-	last  map[string]attempt   // by address: the last connection
-	heard map[string]time.Time // by address: the last answer
-	until map[string]time.Time // by address: the end of the pause that a broker has asked for
-	down  chan struct{}        // closed, and made anew, when an address fails
+	told  bool                  // the log says that authentication fails
+	last  map[string]attempt    // by address: the last connection
+	heard map[string]time.Time  // by address: the last answer
+	until map[string]throttling // by address
+	down  chan struct{}         // closed, and made anew, when an address fails
+
+	throttled chan struct{} // closed, and made anew, when a broker asks for a pause
 }
 
 // An attempt is how a connection went.
@@ -66,7 +68,7 @@ func newAuthWatch(log *slog.Logger, grace time.Duration) *authWatch {
 		log: log, grace: grace,
 		bad: make(chan struct{}), past: make(chan struct{}), down: make(chan struct{}),
 		last: make(map[string]attempt), heard: make(map[string]time.Time),
-		until: make(map[string]time.Time),
+		until: make(map[string]throttling), throttled: make(chan struct{}),
 	}
 }
 
@@ -252,6 +254,9 @@ func (w *authWatch) healed() <-chan struct{} {
 	}
 	return w.good
 }
+
+// closed is a channel that is.
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // identity returns the claims of the token last accepted.
 func (w *authWatch) identity() token.Claims {

@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"sync"
@@ -197,4 +198,43 @@ func (r *rig) receive(t *testing.T, c *gracedb.Consumer, from int64, n int) {
 			t.Fatalf("message %d, want %d", m.Offset, from+i)
 		}
 	}
+}
+
+// Check says that all is well while one of three brokers is away, whichever topics were in
+// use, as soon as others lead their partitions: a monitor is not to be alarmed by a rolling
+// restart.
+func TestCheckWithoutABrokerOnKafka(t *testing.T) {
+	r := newRig(t, "check", 3)
+	other := newRig(t, "check-other", 3)
+	p := r.producer(t, nil)
+	for range 20 { // of another topic than the default one, so that all of its partitions are in use
+		if _, err := p.ProduceSync(t.Context(), gracedb.Message{Topic: other.topic, Value: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, p.Check(t.Context()))
+	led, err := r.leader(t.Context(), other.topic, 0)
+	must(t, err)
+	must(t, r.kafka.Kill(led))
+	defer func() {
+		must(t, r.kafka.Restart(context.Background(), led))
+		waitInSync(t, r.kafka, r.topic)
+		waitInSync(t, r.kafka, other.topic)
+	}()
+	for part := range int32(3) { // the session of the broker that is gone has to end
+		for {
+			now, err := r.leader(t.Context(), other.topic, part)
+			if err == nil && now >= 0 && now != led {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	for range 4 {
+		if err := p.Check(t.Context()); err != nil {
+			t.Errorf("Check: %v", err)
+		}
+	}
+	_, err = p.Ping(t.Context(), "")
+	must(t, err)
 }

@@ -215,107 +215,96 @@ func TestFault_B11_MessageTooLarge(t *testing.T) {
 	}
 }
 
-// What is on its way behind a message that the broker refuses, the engine takes for
-// refused, too. Mostly the broker answers that it is out of order, and it is sent again.
-// But to a broker that has forgotten the producer nothing is: then what was behind is
-// written, and whose outcome that is cannot be told.
+// A message that the broker refuses fails alone, and for certain: near the broker nothing is
+// in flight behind it, and what is far away is out of order to the broker, and sent again.
+// So it is to a broker that has forgotten the producer, and takes what was behind as it
+// comes: each batch has an answer of its own.
 func TestFault_B11_MessagesBehind(t *testing.T) {
 	const limit = 100_000
-	for _, forgotten := range []bool{false, true} {
-		for name, refuse := range map[string]func(*rig){
-			"too large": func(*rig) {},
-			"not valid": func(r *rig) { r.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.InvalidRecord, Count: 1}) },
-		} {
-			t.Run(fmt.Sprintf("%s, forgotten %v", name, forgotten), func(t *testing.T) {
-				r := newRig(t, kafkatest.Config{Topics: map[string]int{topic: 1}, TopicMaxMessageBytes: map[string]int{topic: limit}})
-				hideLimit(r) // or a message that is too large would be on its way alone
-				p := r.producer(t, nil)
-				r.send(t, p, "before")
-				if forgotten {
-					r.ForgetProducers()
+	for name, refuse := range map[string]func(*rig){
+		"too large": func(*rig) {},
+		"not valid": func(r *rig) { r.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.InvalidRecord, Count: 1}) },
+	} {
+		behind(t, name, kafkatest.Config{Topics: map[string]int{topic: 1}, TopicMaxMessageBytes: map[string]int{topic: limit}}, func(t *testing.T, r *rig, produce func(context.Context, gracedb.Message)) {
+			refuse(r)
+			r.Freeze()
+			for i := range 4 {
+				m := r.begin("key")
+				if i == 0 && name == "too large" {
+					m.Value = append(m.Value, judge.Noise(2*limit)...)
 				}
-				codes := r.produceCodes()
-				refuse(r)
-				r.Freeze()
-				var told sync.WaitGroup
-				for i := range 4 {
-					m := r.begin("key")
-					if i == 0 && name == "too large" {
-						m.Value = append(m.Value, judge.Noise(2*limit)...)
-					}
-					told.Add(1)
-					err := p.Produce(t.Context(), m, func(got gracedb.Message, err error) {
-						defer told.Done()
-						r.end(t, m, got, err)
-						if forgotten {
-							return // whatever is true
-						}
-						if i == 0 {
-							wantKinds(t, err, is(gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))
-						} else if err != nil && name == "too large" {
-							t.Error(err)
-						}
-					})
-					if err != nil {
-						t.Fatal(err)
-					}
-					time.Sleep(20 * time.Millisecond) // each in a request of its own
-				}
-				r.Thaw()
-				told.Wait()
-				closeProducer(t, p)
-				r.judge(t)
-				if n := codes(kerr.OutOfOrderSequenceNumber); n == 0 && !forgotten {
-					t.Error("nothing was on its way behind the message")
-				}
-				if n := r.count(); n[unknown] == 0 && forgotten {
-					t.Errorf("%v: nothing behind the message was written", n)
-				}
-			})
-		}
+				produce(t.Context(), m)
+				time.Sleep(20 * time.Millisecond) // each in a batch of its own, if it is sent at once
+			}
+			r.Thaw()
+		})
 	}
 }
 
-// The same when the first is given up, and not taken by the broker: the engine drops it,
-// and gives back what is behind it while that is on its way.
+// The same when the first is given up while it is on its way, and not taken by the broker.
 func TestFault_B14_GivenUpBeforeOthers(t *testing.T) {
-	for _, forgotten := range []bool{false, true} {
-		t.Run(fmt.Sprintf("forgotten %v", forgotten), func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
-				p := r.producer(t, nil)
-				r.send(t, p, "before")
-				if forgotten {
-					r.ForgetProducers()
-				}
-				r.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: 1})
-				r.Freeze()
-				first, giveUp := context.WithCancel(t.Context())
-				for i := range 4 {
-					m := r.begin(fmt.Sprint("loose", i))
-					m.Key = nil // whose order matters is not withdrawn
-					ctx := t.Context()
-					if i == 0 {
-						ctx = first
+	behind(t, "given up", kafkatest.Config{}, func(t *testing.T, r *rig, produce func(context.Context, gracedb.Message)) {
+		r.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: 1})
+		r.Freeze()
+		first, giveUp := context.WithCancel(t.Context())
+		for i := range 4 {
+			ctx := t.Context()
+			if i == 0 {
+				ctx = first
+			}
+			produce(ctx, r.begin("key"))
+			time.Sleep(20 * time.Millisecond)
+		}
+		giveUp()
+		r.Thaw()
+	})
+}
+
+// behind judges what send does with four messages of a key, the first of which the broker
+// does not take: it fails, and the others arrive in their order.
+func behind(t *testing.T, name string, cfg kafkatest.Config, send func(*testing.T, *rig, func(context.Context, gracedb.Message))) {
+	for _, far := range []bool{false, true} {
+		for _, forgotten := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, far %v, forgotten %v", name, far, forgotten), func(t *testing.T) {
+				virtually(t, cfg, func(t *testing.T, r *rig) {
+					hideLimit(r) // or a message that is too large would be compressed before it is sent
+					s := &shape{dial: r.Dial}
+					if far {
+						s.latency = func() time.Duration { return 25 * time.Millisecond }
 					}
-					if err := p.Produce(ctx, m, func(got gracedb.Message, err error) { r.end(t, m, got, err) }); err != nil {
-						t.Fatal(err)
+					p := r.producer(t, func(c *gracedb.ProducerConfig) { c.Cluster.Dial = s.Dial })
+					r.send(t, p, "before")
+					if forgotten {
+						r.ForgetProducers()
 					}
-					time.Sleep(20 * time.Millisecond)
-				}
-				giveUp()
-				r.Thaw()
-				time.Sleep(time.Minute)
-				closeProducer(t, p)
-				r.judge(t)
-				n := r.count()
-				if want := (map[judge.Outcome]int{delivered: 4, failed: 1}); !forgotten && !maps.Equal(n, want) {
-					t.Errorf("%v, want %v", n, want)
-				}
-				if forgotten && n[unknown] == 0 {
-					t.Errorf("%v: nothing was written behind the first", n)
-				}
+					codes := r.produceCodes()
+					var first error
+					i := 0
+					send(t, r, func(ctx context.Context, m gracedb.Message) {
+						isFirst := i == 0
+						i++
+						if err := p.Produce(ctx, m, func(got gracedb.Message, err error) {
+							r.end(t, m, got, err)
+							if isFirst {
+								first = err
+							}
+						}); err != nil {
+							t.Fatal(err)
+						}
+					})
+					time.Sleep(time.Minute)
+					closeProducer(t, p)
+					r.judge(t)
+					wantKinds(t, first, is(gracedb.ErrDelivery), is(gracedb.ErrOutcomeUnknown))
+					if n, want := r.count(), (map[judge.Outcome]int{delivered: 4, failed: 1}); !maps.Equal(n, want) {
+						t.Errorf("%v, want %v", n, want)
+					}
+					if n := codes(kerr.OutOfOrderSequenceNumber); (n > 0) != (far && !forgotten) {
+						t.Errorf("%d batches were out of order", n)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

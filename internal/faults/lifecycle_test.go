@@ -147,18 +147,27 @@ func closeAtOnce(t testing.TB, closeIt func() error) {
 	wg.Wait()
 }
 
-// Flush ends with its ctx, says how many messages are not settled, and can be called
-// again.
+// Flush ends with its ctx, says how many messages are not settled, and of how many it is
+// not certain that they were not written, and can be called again.
 func TestFault_F3_FlushTimeout(t *testing.T) {
-	for name, fault := range map[string]func(*rig) (heal func()){
-		"frozen":  func(r *rig) func() { r.Freeze(); return func() { r.Thaw() } },
-		"mute":    func(r *rig) func() { r.Mute(kafkatest.MuteResponses); return func() { r.Mute(0) } },
-		"refused": func(r *rig) func() { r.Refuse(); r.Drop(kafkatest.RST); return func() { _ = r.Accept() } },
+	for name, fault := range map[string]func(*rig) (sent int, heal func()){
+		"frozen":  func(r *rig) (int, func()) { r.Freeze(); return 1, func() { r.Thaw() } },
+		"mute":    func(r *rig) (int, func()) { r.Mute(kafkatest.MuteResponses); return 1, func() { r.Mute(0) } },
+		"refused": func(r *rig) (int, func()) { r.Refuse(); r.Drop(kafkatest.RST); return 0, func() { _ = r.Accept() } },
+		"token refused": func(r *rig) (int, func()) {
+			r.RefuseTokens(kafkatest.Refusal{})
+			r.Drop(kafkatest.RST)
+			return 0, func() { r.AcceptTokens() }
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
 				p := r.producer(t, nil)
-				heal := fault(r)
+				sent, heal := fault(r)
+				says := "none was sent so far, and all will be: do not produce them again"
+				if sent > 0 {
+					says = fmt.Sprint(sent, " of them may have been written, and the others will be: do not produce them again")
+				}
 				for n := 1; n <= 3; n++ {
 					if err := r.async(t, t.Context(), p, "k"); err != nil {
 						t.Fatal(err)
@@ -170,7 +179,7 @@ func TestFault_F3_FlushTimeout(t *testing.T) {
 					if took := time.Since(start); took != time.Duration(n)*300*time.Millisecond {
 						t.Errorf("Flush took %v", took)
 					}
-					wantKinds(t, err, is(gracedb.ErrOutcomeUnknown, context.DeadlineExceeded), is(gracedb.ErrDelivery), fmt.Sprint(n, " message"))
+					wantKinds(t, err, is(gracedb.ErrOutcomeUnknown, context.DeadlineExceeded), is(gracedb.ErrDelivery), fmt.Sprint(n, " message"), says)
 				}
 				heal()
 				if err := p.Flush(t.Context()); err != nil {

@@ -150,16 +150,16 @@ func TestPingsOfBothSidesAreSeenByBoth(t *testing.T) {
 		}
 	}
 	for _, want := range []struct {
-		client    string
-		partition int32
-		offset    int64
-	}{{"gracedb-go", ours.Partition, ours.Offset}, {"ligo-gracedb", theirs.Partition, theirs.Offset}} {
+		client, key string
+		partition   int32
+		offset      int64
+	}{{"gracedb-go", "ping/alice", ours.Partition, ours.Offset}, {"ligo-gracedb", "", theirs.Partition, theirs.Offset}} {
 		m, err := consumer.Poll(ctx)
 		must(t, err)
 		var b body
 		must(t, m.Decode(&b))
 		check("seen by Go", want.client, b)
-		if m.Topic != s.topic("pings") || m.Partition != want.partition || m.Offset != want.offset || m.Key != nil {
+		if m.Topic != s.topic("pings") || m.Partition != want.partition || m.Offset != want.offset || string(m.Key) != want.key {
 			t.Errorf("%s: %s %d %d key %q", want.client, m.Topic, m.Partition, m.Offset, m.Key)
 		}
 		if _, err := m.Upload(); !errors.Is(err, gracedb.ErrNotUpload) {

@@ -113,9 +113,10 @@ func TestGoPublishesAllSamplesAndPythonStreamsThem(t *testing.T) {
 		if diff := cmp.Diff(p.event, got); diff != "" {
 			t.Errorf("%s (-published +streamed):\n%.2000s", p.event.Filename, diff)
 		}
-		wantKey, wantSubmitter := &p.receipt.GraceID, &p.receipt.Submitter
+		wantGraceID, wantSubmitter := &p.receipt.GraceID, &p.receipt.Submitter
+		wantKey := wantGraceID
 		if p.options.PublishOnly {
-			wantKey, wantSubmitter = nil, nil
+			wantGraceID, wantSubmitter, wantKey = nil, nil, &v.ContentID
 		}
 		for _, c := range []struct {
 			what      string
@@ -124,7 +125,7 @@ func TestGoPublishesAllSamplesAndPythonStreamsThem(t *testing.T) {
 			{"type", "upload", v.Type},
 			{"gracedb_server", s.grace.URL(), v.Server},
 			{"key", wantKey, m.Key},
-			{"graceid", wantKey, v.GraceID},
+			{"graceid", wantGraceID, v.GraceID},
 			{"submitter", wantSubmitter, v.Submitter},
 			{"gracedb_upload", !p.options.PublishOnly, v.Upload},
 			{"skip_supervisor", p.options.SkipSupervisor, v.SkipSupervisor},

@@ -1,0 +1,173 @@
+package gracedb_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/history"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+// A message that the broker refuses for what it is fails alone, and says why, in the
+// broker's words, and what to do; those beside it arrive in their order, whether the broker
+// names the one that it means, names none, or names what is not there.
+func TestRecordRefused(t *testing.T) {
+	const n, bad = 40, 20
+	rename := func(to []kmsg.ProduceResponseTopicPartitionErrorRecord) func(*kmsg.ProduceResponseTopicPartition) {
+		return func(p *kmsg.ProduceResponseTopicPartition) { p.ErrorRecords, p.ErrorMessage = to, nil }
+	}
+	keyless := func(m *gracedb.Message) { m.Key = nil }
+	compacted := map[string]string{"cleanup.policy": "compact"}
+	for _, tt := range []struct {
+		name   string
+		config map[string]string
+		edit   func(*gracedb.Message)
+		answer func(*kmsg.ProduceResponseTopicPartition)
+		kind   error
+		says   []string
+	}{
+		{"no key", compacted, keyless, nil, kerr.InvalidRecord, []string{
+			"INVALID_RECORD: the broker says: Compacted topic cannot accept message without key in topic partition gracedb-test.odd-0;", "set Message.Key",
+		}},
+		{"none named", compacted, keyless, rename(nil), kerr.InvalidRecord, []string{"INVALID_RECORD: This record has failed the validation", "set Message.Key"}},
+		{"others named", compacted, keyless, rename([]kmsg.ProduceResponseTopicPartitionErrorRecord{{RelativeOffset: 1000}, {RelativeOffset: -1}}), kerr.InvalidRecord, nil},
+		{"odd words", compacted, keyless, func(p *kmsg.ProduceResponseTopicPartition) {
+			for i := range p.ErrorRecords {
+				p.ErrorRecords[i].ErrorMessage = new("no\nkey " + strings.Repeat("x", 100_000))
+			}
+		}, kerr.InvalidRecord, []string{"the broker says: no key xxx"}},
+		{"far ahead", nil, func(m *gracedb.Message) { m.Time = time.Now().Add(2 * time.Hour) }, nil, kerr.InvalidTimestamp, []string{
+			"INVALID_TIMESTAMP: the broker says: Timestamp 946692000000 of message with offset", "its Message.Time is 2000-01-01T02:00:00.000Z, and this machine's clock says 2000-01-01T00:00:0",
+			"message.timestamp.after.max.ms",
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				if err := c.CreateTopic("gracedb-test.odd", 1, tt.config); err != nil {
+					t.Fatal(err)
+				}
+				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "odd"})
+				if tt.answer != nil {
+					c.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Produce}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+						for _, topic := range resp.(*kmsg.ProduceResponse).Topics {
+							for i := range topic.Partitions {
+								tt.answer(&topic.Partitions[i])
+							}
+						}
+					}})
+				}
+				produces := c.Requests()[kmsg.Produce]
+				outcomes := make([]error, n)
+				var want []string
+				c.Freeze()
+				for i := range n {
+					m := gracedb.Message{Key: []byte("key"), Value: fmt.Append(nil, i)}
+					if i == bad {
+						tt.edit(&m)
+					} else {
+						want = append(want, fmt.Sprint(i))
+					}
+					if err := p.Produce(t.Context(), m, func(_ gracedb.Message, err error) { outcomes[i] = err }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait()
+				c.Thaw()
+				_ = p.Flush(t.Context())
+				for i, err := range outcomes {
+					if i == bad {
+						wantErr(t, err, kinds(gracedb.ErrDelivery, tt.kind), kinds(gracedb.ErrOutcomeUnknown), append(tt.says, "gracedb-test.odd")...)
+						if len(err.Error()) > 2000 {
+							t.Errorf("%d bytes of text", len(err.Error()))
+						}
+					} else if err != nil {
+						t.Errorf("%d: %v", i, err)
+					}
+				}
+				if got := values(t, c, "gracedb-test.odd"); fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("written: %q", got)
+				}
+				t.Logf("%d requests; %v", c.Requests()[kmsg.Produce]-produces, outcomes[bad])
+			})
+		})
+	}
+}
+
+// What is refused for its size says how large it was in truth, what the limit is if it may
+// be read, and what may be meant.
+func TestSizeRefused(t *testing.T) {
+	const limit = 1_048_588
+	words := strings.Repeat("gravitational waves ", 100_000)
+	for _, tt := range []struct {
+		name   string
+		config map[string]string
+		hidden bool
+		value  []byte
+		says   []string
+		not    string
+	}{
+		{"noise", nil, false, history.Noise(2_000_000)[:2_000_000], []string{
+			"a message of 2000000 bytes", "as a batch of 2000074 bytes, and compressed it is no smaller", "the topic's max.message.bytes is 1048588",
+		}, "uncompressed"},
+		{"noise, limit hidden", nil, true, history.Noise(2_000_000)[:2_000_000], []string{"as a batch of 2000074 bytes", "may not read it"}, "1048588"},
+		{"kept uncompressed", map[string]string{"compression.type": "uncompressed"}, false, []byte(words), []string{
+			"a message of 2000000 bytes", "although it is compressed, to a batch of ", "is 1048588, and counts it uncompressed if the topic has compression.type=uncompressed",
+		}, ""},
+		{"kept uncompressed, limit hidden", map[string]string{"compression.type": "uncompressed"}, true, []byte(words), []string{
+			"although it is compressed", "may not read it, and counts it uncompressed if",
+		}, "1048588"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := startCluster(t, kafkatest.Config{MaxMessageBytes: limit})
+			if err := c.CreateTopic("gracedb-test.odd", 1, tt.config); err != nil {
+				t.Fatal(err)
+			}
+			if tt.hidden {
+				hideLimits(c)
+			}
+			p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "odd"})
+			_, err := p.ProduceSync(t.Context(), gracedb.Message{Value: tt.value})
+			wantErr(t, err, kinds(gracedb.ErrTooLarge, gracedb.ErrDelivery), kinds(gracedb.ErrOutcomeUnknown), tt.says...)
+			if tt.not != "" && strings.Contains(err.Error(), tt.not) {
+				t.Errorf("%v", err)
+			}
+			t.Log(err)
+			send(t, p, "next")
+		})
+	}
+}
+
+// hideLimits makes brokers say nothing of topics' configurations, as to those who have no
+// right to ask.
+func hideLimits(c *kafkatest.Cluster) {
+	c.Inject(kafkatest.Fault{
+		Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.DescribeConfigs}, Count: -1,
+		Rewrite: func(_ kmsg.Request, resp kmsg.Response) { resp.(*kmsg.DescribeConfigsResponse).Resources = nil },
+	})
+}
+
+// A topic that takes large messages takes them from those who may not read what it takes.
+func TestLimitHidden(t *testing.T) {
+	const limit = 10_485_760
+	c := startCluster(t, kafkatest.Config{TopicMaxMessageBytes: map[string]int{testTopic: limit}})
+	hideLimits(c)
+	p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test", MaxMessageBytes: 2 * limit})
+	const overhead = 61 + 13 // what a batch and its one record add
+	for _, size := range []int{limit - overhead, limit - overhead + 1} {
+		_, err := p.ProduceSync(t.Context(), gracedb.Message{Value: history.Noise(size)[:size]})
+		if size+overhead <= limit {
+			if err != nil {
+				t.Errorf("%d: %v", size, err)
+			}
+			continue
+		}
+		wantErr(t, err, kinds(gracedb.ErrTooLarge), nil, fmt.Sprintf("a batch of %d bytes", limit+1))
+	}
+}
