@@ -64,7 +64,7 @@ const (
 // A Consumer reads messages. Close and Check may be called at any time; other
 // methods from one goroutine at a time.
 type Consumer struct {
-	*link
+	cluster       *link // the connections to the brokers, and what is known of these
 	group         string
 	fromBeginning bool
 	budget        *budget
@@ -128,7 +128,7 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
 		defer cancel()
 		if err := c.start(ctx, topics); err != nil {
-			c.shut()
+			c.cluster.shut()
 			return nil, err
 		}
 	}
@@ -170,13 +170,13 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 		)
 	}
 	var err error
-	if c.link, err = newLink(ctx, cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, fitting, opts...); err != nil {
+	if c.cluster, err = newLink(ctx, cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, fitting, opts...); err != nil {
 		return nil, nil, err
 	}
-	c.budget.serve(c.client)
+	c.budget.serve(c.cluster.client)
 	topics, err := c.fullNames(cfg.Topics)
 	if err != nil {
-		c.shut()
+		c.cluster.shut()
 		return nil, nil, err
 	}
 	return c, topics, nil
@@ -185,7 +185,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 func (c *Consumer) fullNames(names []string) ([]string, error) {
 	var full []string
 	for _, name := range names {
-		topic := topicName(c.instance, name)
+		topic := topicName(c.cluster.instance, name)
 		if err := checkTopicName(topic); err != nil {
 			return nil, fail([]error{ErrConfig, ErrConsumer, ErrTopic}, "kafka: %s", reason(err))
 		}
@@ -197,12 +197,12 @@ func (c *Consumer) fullNames(names []string) ([]string, error) {
 }
 
 func (c *Consumer) start(ctx context.Context, topics []string) error {
-	if err := c.checkToken(ctx); err != nil {
+	if err := c.cluster.checkToken(ctx); err != nil {
 		return err
 	}
-	return c.await(ctx, starting, "connecting", func(ctx context.Context) error {
+	return c.cluster.await(ctx, starting, "connecting", func(ctx context.Context) error {
 		if len(topics) == 0 {
-			_, err := c.topics(ctx)
+			_, err := c.cluster.topics(ctx)
 			return err
 		}
 		return c.position(ctx, topics)
@@ -214,8 +214,8 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 	if err := c.made(); err != nil {
 		return err
 	}
-	if c.isClosed() {
-		return c.errClosed()
+	if c.cluster.isClosed() {
+		return c.cluster.errClosed()
 	}
 	full, err := c.fullNames(topics)
 	if err != nil {
@@ -227,7 +227,7 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 	if len(full) == 0 {
 		return nil
 	}
-	return c.await(ctx, starting, "subscribing", func(ctx context.Context) error { return c.position(ctx, full) })
+	return c.cluster.await(ctx, starting, "subscribing", func(ctx context.Context) error { return c.position(ctx, full) })
 }
 
 // Poll waits for the next message, or for ctx, whose error it returns as is and
@@ -246,8 +246,8 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 		if err := ctx.Err(); err != nil {
 			return Message{}, err
 		}
-		if c.isClosed() {
-			return Message{}, c.errClosed()
+		if c.cluster.isClosed() {
+			return Message{}, c.cluster.errClosed()
 		}
 		switch r, err := c.next(); {
 		case err != nil:
@@ -303,8 +303,8 @@ func (c *Consumer) next() (taken, error) {
 
 // nextReport returns what is to be said before waiting.
 func (c *Consumer) nextReport() error {
-	if cause := c.watch.pastGrace(); cause != nil {
-		if _, past, _ := c.watch.status(); past != c.lastPast {
+	if cause := c.cluster.watch.pastGrace(); cause != nil {
+		if _, past, _ := c.cluster.watch.status(); past != c.lastPast {
 			c.lastPast = past
 			return fail([]error{cause, ErrConsumer}, "%s", reason(cause))
 		}
@@ -378,14 +378,14 @@ func (c *Consumer) Check(ctx context.Context) error {
 	if err := c.made(); err != nil {
 		return err
 	}
-	if c.isClosed() {
-		return c.errClosed()
+	if c.cluster.isClosed() {
+		return c.cluster.errClosed()
 	}
 	c.mu.Lock()
 	topics := c.places.topics()
 	c.mu.Unlock()
-	return c.await(ctx, starting, "checking", func(ctx context.Context) error {
-		states, err := c.findTopics(ctx, topics...)
+	return c.cluster.await(ctx, starting, "checking", func(ctx context.Context) error {
+		states, err := c.cluster.findTopics(ctx, topics...)
 		if err != nil {
 			return err
 		}
@@ -420,17 +420,17 @@ func (c *Consumer) close() {
 		if c.group != "" {
 			c.settleRemade(ctx)
 			c.handMarks()
-			c.logNotStored(c.client.CommitMarkedOffsets(ctx), "messages will come again")
-			if err := c.client.LeaveGroupContext(ctx); err != nil {
-				c.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", reason(err))
+			c.logNotStored(c.cluster.client.CommitMarkedOffsets(ctx), "messages will come again")
+			if err := c.cluster.client.LeaveGroupContext(ctx); err != nil {
+				c.cluster.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", reason(err))
 			}
 		}
-		c.shut()
+		c.cluster.shut()
 	}()
 	select {
 	case <-ended:
 	case <-ctx.Done(): // the broker is mute
-		c.cancel()
+		c.cluster.cancel()
 		<-ended
 	}
 }

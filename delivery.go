@@ -80,7 +80,7 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 	case o.Result == sender.Unknown:
 		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
 	case errors.Is(err, sender.ErrClosed), isContextError(err):
-		is, why := p.watch.trouble()
+		is, why := p.cluster.watch.trouble()
 		if why != "" {
 			why = ": " + why
 		}
@@ -94,7 +94,7 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 	is := engineKinds(err)
 	if slices.Contains(is, ErrTopic) {
 		p.forget(topic)
-		return fail(append(is, ErrDelivery, err), "kafka: topic %q on %s: %s", topic, p.brokers[0], p.topicReason(err))
+		return fail(append(is, ErrDelivery, err), "kafka: topic %q on %s: %s", topic, p.cluster.brokers[0], p.topicReason(err))
 	}
 	return fail(append(is, ErrDelivery, err), "kafka: %s: %s%s", what, said(err), d.refusalAdvice(err))
 }
@@ -103,12 +103,12 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 func (p *Producer) topicReason(err error) string {
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return p.principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
+		return p.cluster.principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		// A producer id is for whoever may write to any topic (KIP-679).
-		return p.principal() + " may not write to it, nor to any other topic"
+		return p.cluster.principal() + " may not write to it, nor to any other topic"
 	}
-	return fmt.Sprintf("it does not exist, or %s may not see it", p.principal())
+	return fmt.Sprintf("it does not exist, or %s may not see it", p.cluster.principal())
 }
 
 // said is reason for what a broker has answered to a batch: its own words, if it has any.

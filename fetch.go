@@ -19,7 +19,7 @@ type polled struct {
 }
 
 func (c *Consumer) poll(ctx context.Context, to chan<- *polled) {
-	fetches := c.client.PollRecords(ctx, pollRecords)
+	fetches := c.cluster.client.PollRecords(ctx, pollRecords)
 	c.mu.Lock()
 	losses := c.places.losses
 	c.mu.Unlock()
@@ -30,7 +30,7 @@ func (c *Consumer) poll(ctx context.Context, to chan<- *polled) {
 func (c *Consumer) fetch(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	_, past, _ := c.watch.status()
+	_, past, _ := c.cluster.watch.status()
 	if past == c.lastPast {
 		past = nil // said already
 	}
@@ -43,7 +43,7 @@ func (c *Consumer) fetch(ctx context.Context) {
 	case got = <-c.polling:
 	case <-past:
 	case <-c.wake:
-	case <-c.closed:
+	case <-c.cluster.closed:
 	case <-ctx.Done():
 	}
 	if got == nil {
@@ -215,11 +215,11 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	is := append(engineKinds(err), ErrConsumer, err)
 	switch {
 	case fresh && denied:
-		return batch{err: fail(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.principal())}
+		return batch{err: fail(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.cluster.principal())}
 	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err):
 		return batch{} // heals by itself; a frame that is too large is none of these
 	case fresh && p.Topic == "":
-		return batch{err: fail(is, "kafka: fetching from %s: %s%s", strings.Join(c.brokers, ", "), reason(err), ahead)}
+		return batch{err: fail(is, "kafka: fetching from %s: %s%s", strings.Join(c.cluster.brokers, ", "), reason(err), ahead)}
 	case fresh:
 		return batch{err: fail(is, "kafka: topic %s: %s", p.Topic, reason(err))}
 	case p.Topic != "" && p.Partition >= 0 && !denied:
@@ -261,7 +261,7 @@ func (c *Consumer) pass(ctx context.Context) {
 	go func() {
 		defer close(done)
 		c.handMarks() // those are before it
-		c.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
+		c.cluster.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
 		c.letGo(s.topic, s.partition)
 	}()
 	select {

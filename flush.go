@@ -38,14 +38,14 @@ func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
 	default:
 	}
 	for {
-		_, past, _ := p.watch.status()
+		_, past, _ := p.cluster.watch.status()
 		select {
 		case <-w.done:
 			return nil
 		case <-p.released:
 			return nil
 		case <-ctx.Done():
-			is, why := p.watch.trouble()
+			is, why := p.cluster.watch.trouble()
 			if why != "" {
 				why = ": " + why
 			}
@@ -96,7 +96,7 @@ func (p *Producer) close() error {
 	case <-w.done:
 	case <-timer.C:
 	}
-	p.shut()
+	p.cluster.shut()
 	p.settleRest(w, timer)
 	close(p.released)
 	failed, causes := p.queue.takeLost()

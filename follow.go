@@ -21,11 +21,11 @@ func (c *Consumer) followTopics() {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		ctx, cancel := context.WithTimeout(c.client.Context(), constructorTimeout)
+		ctx, cancel := context.WithTimeout(c.cluster.client.Context(), constructorTimeout)
 		c.followOnce(ctx)
 		cancel()
 		select {
-		case <-c.closed:
+		case <-c.cluster.closed:
 			return
 		case <-tick.C:
 		}
@@ -57,7 +57,7 @@ func (c *Consumer) followOnce(ctx context.Context) {
 	if len(known)+len(wanted) == 0 {
 		return
 	}
-	now, err := c.topics(ctx, slices.Concat(known, wanted)...)
+	now, err := c.cluster.topics(ctx, slices.Concat(known, wanted)...)
 	if err != nil {
 		return // the watch knows, and the next round asks again
 	}
@@ -98,16 +98,16 @@ func (c *Consumer) lookAt(topic string, now topicState) bool {
 		return false
 	}
 	c.mu.Unlock()
-	what := "does not exist (any more), or " + c.principal() + " may not see it"
+	what := "does not exist (any more), or " + c.cluster.principal() + " may not see it"
 	if !missing {
-		what = c.principal() + " may not read it, or it does not exist"
+		what = c.cluster.principal() + " may not read it, or it does not exist"
 	} else if consumed {
 		c.mu.Lock()
 		c.places.left[topic] = c.places.unread(topic, c.group != "")
 		c.mu.Unlock()
-		c.client.PurgeTopicsFromConsuming(topic)
+		c.cluster.client.PurgeTopicsFromConsuming(topic)
 	}
-	c.say(fail([]error{ErrTopic, ErrConsumer, err}, "kafka: topic %q on %s: %s", topic, c.brokers[0], what))
+	c.say(fail([]error{ErrTopic, ErrConsumer, err}, "kafka: topic %q on %s: %s", topic, c.cluster.brokers[0], what))
 	return false
 }
 
@@ -127,7 +127,7 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 		c.follow(ctx, topic, now)
 	} else if err := c.position(ctx, []string{topic}); err != nil {
 		c.groupFails(err)
-		c.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", reason(err))
+		c.cluster.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", reason(err))
 		return
 	}
 	c.mu.Lock()
@@ -173,17 +173,17 @@ func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
 		}
 		set(add, topic, part.id, at)
 	}
-	c.logLeaders(was, now)
+	c.cluster.logLeaders(was, now)
 	c.places.states[topic] = now
 	c.mu.Unlock()
 	if another && !purged && len(was.partitions) > 0 {
-		c.client.PurgeTopicsFromConsuming(topic)
+		c.cluster.client.PurgeTopicsFromConsuming(topic)
 		purged = true
 	}
 	switch {
 	case c.group == "" && len(add) > 0:
-		c.client.AddConsumePartitions(add)
+		c.cluster.client.AddConsumePartitions(add)
 	case c.group != "" && (purged || len(was.partitions) == 0):
-		c.client.AddConsumeTopics(topic) // the engine follows the partitions of a group
+		c.cluster.client.AddConsumeTopics(topic) // the engine follows the partitions of a group
 	}
 }

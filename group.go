@@ -48,7 +48,7 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 	}
 	err = c.commitAs(ctx, "", -1, states, missing)
 	if err != nil {
-		c.log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", reason(err))
+		c.cluster.log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", reason(err))
 		return nil
 	}
 	c.logStarts(missing)
@@ -77,7 +77,7 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 		g.Topics = append(g.Topics, gt)
 	}
 	req.Groups = append(req.Groups, g)
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.cluster.client)
 	if err != nil {
 		return nil, c.groupError(err) // who may not use a group is not told its coordinator
 	}
@@ -135,7 +135,7 @@ func (c *Consumer) commitAs(ctx context.Context, member string, generation int32
 		}
 		req.Topics = append(req.Topics, t)
 	}
-	resp, err := req.RequestWith(ctx, c.client)
+	resp, err := req.RequestWith(ctx, c.cluster.client)
 	if err != nil {
 		return err
 	}
@@ -194,11 +194,11 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 	c.mu.Unlock()
 	c.logStarts(first)
 	if len(pinned) > 0 {
-		member, generation := c.client.GroupMetadata()
+		member, generation := c.cluster.client.GroupMetadata()
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 		if err := c.commitAs(ctx, member, generation, states, pinned); err != nil {
-			c.log.Warn("gracedb: kafka: the group's first position could not be stored yet", "group", c.group, "err", reason(err))
+			c.cluster.log.Warn("gracedb: kafka: the group's first position could not be stored yet", "group", c.group, "err", reason(err))
 		}
 	}
 	return offsets, nil
@@ -230,7 +230,7 @@ func (c *Consumer) autoCommitted(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, res
 	if err == nil {
 		err = commitError(resp)
 	}
-	if err != nil && !isContextError(err) && !c.watch.said.already("not stored: "+err.Error()) {
+	if err != nil && !isContextError(err) && !c.cluster.watch.said.already("not stored: "+err.Error()) {
 		c.logNotStored(err, "it will be tried again")
 	}
 }
@@ -239,7 +239,7 @@ func (c *Consumer) autoCommitted(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, res
 // that is not there any more is worth nothing: Poll tells that.
 func (c *Consumer) logNotStored(err error, then string) {
 	if err != nil && !isTopicGone(err) {
-		c.log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", reason(err))
+		c.cluster.log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", reason(err))
 	}
 }
 
@@ -272,7 +272,7 @@ func (c *Consumer) lost(_ context.Context, _ *kgo.Client, parts map[string][]int
 func (c *Consumer) lose(parts map[string][]int32, tell bool) {
 	c.marking <- struct{}{}
 	defer func() { <-c.marking }()
-	c.client.MarkCommitOffsets(c.losing(parts, tell))
+	c.cluster.client.MarkCommitOffsets(c.losing(parts, tell))
 }
 
 // losing is lose without the engine. It returns what that is to be told.

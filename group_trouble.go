@@ -45,7 +45,7 @@ func (c *Consumer) groupFails(err error) {
 // groupWorks notes that the group has taken the member.
 func (c *Consumer) groupWorks() {
 	if c.troubles.over(groupTrouble) {
-		c.log.Info("gracedb: kafka: the group can be used again", "group", c.group)
+		c.cluster.log.Info("gracedb: kafka: the group can be used again", "group", c.group)
 	}
 }
 
@@ -79,7 +79,7 @@ func (c *Consumer) groupError(err error) error {
 	var what string
 	switch {
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		what = c.principal() + " may not use it (it takes the right to READ the group; some sites want a prefix of their own)"
+		what = c.cluster.principal() + " may not use it (it takes the right to READ the group; some sites want a prefix of their own)"
 	case errors.Is(err, kerr.InconsistentGroupProtocol):
 		what = "consumers of another kind use it (they share out partitions otherwise, use group.protocol=consumer, are a share group, or are no consumers): " +
 			"take another GroupID, or stop those (a share group keeps its id until it is deleted)"
@@ -113,7 +113,7 @@ func (c *Consumer) logStarts(at map[string]map[int32]kgo.EpochOffset) {
 			}
 			starts = append(starts, fmt.Sprintf("%d at %s", part, where))
 		}
-		c.log.Info("gracedb: kafka: the group has no position (it is new, or its position has expired), and starts where it says here",
+		c.cluster.log.Info("gracedb: kafka: the group has no position (it is new, or its position has expired), and starts where it says here",
 			"group", c.group, "topic", topic, "from_beginning", c.fromBeginning, "partitions", shortList(starts))
 	}
 }

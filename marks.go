@@ -64,7 +64,7 @@ func (c *Consumer) handMarks() {
 	c.mu.Lock()
 	marks := c.places.takeMarks()
 	c.mu.Unlock()
-	c.client.MarkCommitOffsets(marks)
+	c.cluster.client.MarkCommitOffsets(marks)
 }
 
 // takeMarks returns what is done in partitions of this member and is still to be told, which
@@ -90,17 +90,17 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	if err := c.made(); err != nil {
 		return err
 	}
-	if c.isClosed() {
-		return c.errClosed()
+	if c.cluster.isClosed() {
+		return c.cluster.errClosed()
 	}
 	if c.group == "" {
 		return nil
 	}
 	current := c.current
-	return c.await(ctx, running, "committing", func(ctx context.Context) error {
+	return c.cluster.await(ctx, running, "committing", func(ctx context.Context) error {
 		c.mark(current)
 		c.handMarks()
-		err := c.client.CommitMarkedOffsets(ctx)
+		err := c.cluster.client.CommitMarkedOffsets(ctx)
 		if errors.Is(err, kerr.UnknownTopicID) {
 			return fail([]error{err}, "kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost", cleanText(c.group))
 		}

@@ -9,7 +9,7 @@ import (
 
 // made returns an error for a Producer that no constructor made, or nil.
 func (p *Producer) made() error {
-	if p == nil || p.link == nil {
+	if p == nil || p.cluster == nil {
 		return fail([]error{ErrConfig, ErrDelivery}, "kafka: this Producer was not made by NewProducer")
 	}
 	return nil
@@ -17,7 +17,7 @@ func (p *Producer) made() error {
 
 // made returns an error for a Consumer that no constructor made, or nil.
 func (c *Consumer) made() error {
-	if c == nil || c.link == nil {
+	if c == nil || c.cluster == nil {
 		return fail([]error{ErrConfig, ErrConsumer}, "kafka: this Consumer was not made by NewConsumer")
 	}
 	return nil

@@ -139,7 +139,7 @@ func (p *places) ahead() string {
 // position puts topics into position and starts to consume them. If it fails, it can
 // be called again.
 func (c *Consumer) position(ctx context.Context, topics []string) error {
-	states, err := c.findTopics(ctx, topics...)
+	states, err := c.cluster.findTopics(ctx, topics...)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	direct := make(map[string]map[int32]kgo.Offset)
 	c.mu.Lock()
 	for _, topic := range topics {
-		c.logLeaders(topicState{}, states[topic])
+		c.cluster.logLeaders(topicState{}, states[topic])
 		c.places.states[topic] = states[topic]
 		for _, part := range states[topic].partitions {
 			at := kgo.NewOffset().AtStart()
@@ -171,9 +171,9 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	}
 	c.mu.Unlock() // the engine may wait for a broker
 	if c.group == "" {
-		c.client.AddConsumePartitions(direct)
+		c.cluster.client.AddConsumePartitions(direct)
 	} else {
-		c.client.AddConsumeTopics(topics...)
+		c.cluster.client.AddConsumeTopics(topics...)
 	}
 	return nil
 }
@@ -212,7 +212,7 @@ func (c *Consumer) whereToStart(ctx context.Context, states map[string]topicStat
 	if wanted == 0 {
 		return starts, nil
 	}
-	for _, shard := range c.client.RequestSharded(ctx, req) {
+	for _, shard := range c.cluster.client.RequestSharded(ctx, req) {
 		if shard.Err != nil {
 			return nil, shard.Err
 		}
@@ -220,7 +220,7 @@ func (c *Consumer) whereToStart(ctx context.Context, states map[string]topicStat
 			for _, p := range t.Partitions {
 				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
 					if errors.Is(err, kerr.TopicAuthorizationFailed) {
-						return nil, c.topicError(ctx, t.Topic, err)
+						return nil, c.cluster.topicError(ctx, t.Topic, err)
 					}
 					return nil, fmt.Errorf("topic %s partition %d: %w", t.Topic, p.Partition, err)
 				}

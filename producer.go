@@ -77,7 +77,7 @@ func (cfg ProducerConfig) check() error {
 // A Producer publishes to the topics of one GraceDB instance. It is safe for
 // concurrent use.
 type Producer struct {
-	*link
+	cluster      *link  // the connections to the brokers, and what is known of these
 	topic        string // full name, or ""
 	flushTimeout time.Duration
 	maxMessage   int
@@ -111,7 +111,7 @@ func NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		defer cancel()
 		if err := p.start(ctx); err != nil {
 			p.sender.Close()
-			p.shut()
+			p.cluster.shut()
 			return nil, err
 		}
 	}
@@ -135,7 +135,7 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		released:     make(chan struct{}),
 	}
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
-	p.link, err = newLink(ctx, cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
+	p.cluster, err = newLink(ctx, cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
 		kgo.WithHooks(codec),
 		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
 		kgo.BrokerMaxReadBytes(maxSmallAnswer), kgo.FetchMaxBytes(maxSmallAnswer/2), // it fetches nothing
@@ -145,14 +145,14 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		return nil, err
 	}
 	p.sender = sender.New(sender.Config{
-		Client: p.client, Describe: p.describe, Settle: settle, Waits: p.waits, NoConnection: isUnconnected,
+		Client: p.cluster.client, Describe: p.describe, Settle: settle, Waits: p.waits, NoConnection: isUnconnected,
 		Far: codec.far, Compresses: codec.wants, Compress: codec.compress,
 		Limit: unknownLimit, MaxBatch: int64(p.maxMessage), AskTimeout: requestTimeout,
 	})
 	if cfg.Topic != "" {
-		p.topic = topicName(p.instance, cfg.Topic)
+		p.topic = topicName(p.cluster.instance, cfg.Topic)
 		if err := p.checkTopicName(p.topic); err != nil {
-			p.shut()
+			p.cluster.shut()
 			return nil, err
 		}
 	}
@@ -170,7 +170,7 @@ const (
 func (p *Producer) waits(topic string, partition int32, said error) {
 	why := reason(said)
 	if !p.told.already(fmt.Sprint(topic, partition, why)) {
-		p.log.Warn("gracedb: kafka: a broker takes no messages for now; they are sent again until it does", "topic", topic, "partition", partition, "err", why)
+		p.cluster.log.Warn("gracedb: kafka: a broker takes no messages for now; they are sent again until it does", "topic", topic, "partition", partition, "err", why)
 	}
 }
 
@@ -277,13 +277,13 @@ func (p *Producer) afterAll(d *delivery, gaveUp error) (Message, error) {
 func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 	began := time.Now()
 	for {
-		_, past, _ := p.watch.status()
+		_, past, _ := p.cluster.watch.status()
 		var throttled <-chan struct{}
 		var unsent <-chan time.Time
 		if settle {
 			leader := p.sender.LeaderOf(&d.record)
-			_, throttled = p.watch.throttledUntil(leader)
-			if p.watch.outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
+			_, throttled = p.cluster.watch.throttledUntil(leader)
+			if p.cluster.watch.outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
 				// Should the connection of messages not be the one that is throttled, d is sent
 				// within this time.
 				unsent = time.After(verdictTime)
@@ -295,13 +295,13 @@ func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 		case <-throttled:
 		case <-unsent:
 			if !p.sender.IsSent(&d.record) {
-				return p.throttleError(p.naming(d.msg.Topic))
+				return p.cluster.throttleError(p.naming(d.msg.Topic))
 			}
 		case <-ctx.Done():
 			if said := p.sender.Said(&d.record); said != nil {
 				return fail([]error{ctx.Err(), ErrProducer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), ctx.Err(), reason(said))
 			}
-			return p.gaveUp(ctx.Err(), p.naming(d.msg.Topic), began, nil)
+			return p.cluster.gaveUp(ctx.Err(), p.naming(d.msg.Topic), began, nil)
 		case <-past:
 			if err := p.refused(); err != nil {
 				return err
@@ -316,7 +316,7 @@ func (p *Producer) result(ctx context.Context, d *delivery) (Message, error) {
 	case d.err == nil:
 		return d.msg, nil
 	case errors.Is(d.err, ErrTopic):
-		return Message{}, p.withTopicsAtHand(ctx, d.err)
+		return Message{}, p.cluster.withTopicsAtHand(ctx, d.err)
 	}
 	return Message{}, d.err
 }
@@ -326,7 +326,7 @@ func (p *Producer) naming(topic string) string { return "publishing to " + topic
 // refused returns the error of a call while authentication has failed for longer
 // than the grace, or nil.
 func (p *Producer) refused() error {
-	if cause := p.watch.pastGrace(); cause != nil {
+	if cause := p.cluster.watch.pastGrace(); cause != nil {
 		return fail([]error{cause, ErrProducer}, "%s", reason(cause))
 	}
 	return nil
@@ -334,12 +334,12 @@ func (p *Producer) refused() error {
 
 // accept checks d's message and takes d into the queue.
 func (p *Producer) accept(ctx context.Context, d *delivery) error {
-	if p.isClosed() {
-		return p.errClosed()
+	if p.cluster.isClosed() {
+		return p.cluster.errClosed()
 	}
 	topic := p.topic
 	if d.msg.Topic != "" {
-		topic = topicName(p.instance, d.msg.Topic)
+		topic = topicName(p.cluster.instance, d.msg.Topic)
 	}
 	if topic == "" {
 		return fail([]error{ErrTopic, ErrDelivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")
@@ -361,7 +361,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	}
 	d.msg.Topic, d.cost = topic, int64(size)+messageOverhead
-	_, past, _ := p.watch.status()
+	_, past, _ := p.cluster.watch.status()
 	switch err := p.queue.enter(ctx, d, past); {
 	case err == nil:
 		return nil
@@ -369,7 +369,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 		err = cmp.Or(p.refused(), ErrProducer)
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	case errors.Is(err, ErrClosed):
-		return p.errClosed()
+		return p.cluster.errClosed()
 	default:
 		return fail([]error{err, ErrDelivery}, "kafka: %s: %s while waiting for room: %d bytes are not settled yet",
 			p.naming(topic), err, p.queue.limit)

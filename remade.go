@@ -82,7 +82,7 @@ func (c *Consumer) remake(ctx context.Context, topic string, now topicState) {
 		c.say(fail([]error{ErrConsumer}, "kafka: topic %s was deleted and made anew; what was not read of the old one%s is lost; continuing at the beginning",
 			topic, fromOffsets(lost, len(was.partitions))))
 	} else {
-		c.log.Info("gracedb: kafka: a topic was deleted and made anew, of which this member of the group had nothing to read", "group", c.group, "topic", topic)
+		c.cluster.log.Info("gracedb: kafka: a topic was deleted and made anew, of which this member of the group had nothing to read", "group", c.group, "topic", topic)
 	}
 }
 
@@ -129,13 +129,13 @@ func (c *Consumer) beginAfresh(ctx context.Context, topic string, now topicState
 	// The engine stores what is marked once a second, and when it is made to forget the
 	// topic. After this nothing is marked.
 	c.handMarks() // if somebody is about to
-	c.client.SetOffsets(begin)
-	member, generation := c.client.GroupMetadata()
+	c.cluster.client.SetOffsets(begin)
+	member, generation := c.cluster.client.GroupMetadata()
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if err := c.commitAs(ctx, member, generation, map[string]topicState{topic: now}, begin); err != nil {
 		// Not if the partitions come back to this member, or to one that has seen it, too.
-		c.log.Debug("gracedb: kafka: the beginning of a topic that was made anew could not be stored yet", "group", c.group, "topic", topic, "err", reason(err))
+		c.cluster.log.Debug("gracedb: kafka: the beginning of a topic that was made anew could not be stored yet", "group", c.group, "topic", topic, "err", reason(err))
 	}
 }
 
@@ -154,7 +154,7 @@ func (c *Consumer) settleRemade(ctx context.Context) {
 	if len(known) == 0 {
 		return
 	}
-	states, err := c.topics(ctx, slices.Sorted(maps.Keys(known))...)
+	states, err := c.cluster.topics(ctx, slices.Sorted(maps.Keys(known))...)
 	if err != nil {
 		return
 	}

@@ -157,7 +157,7 @@ func topicOf(p *Producer, name string, u Upload) string {
 	if name == "" {
 		name = routeEvent(u.Group, u.Pipeline)
 	}
-	return topicName(p.instance, name)
+	return topicName(p.cluster.instance, name)
 }
 
 // reservedError adds to err the graceid that is reserved, if one is.
@@ -182,8 +182,8 @@ func (c *Client) checkPublish(p *Producer, opts PublishOptions) error {
 		return bad("a Producer is required without HTTPFallback")
 	case p != nil && p.made() != nil:
 		return p.made()
-	case p != nil && p.instance != c.instance:
-		return bad("the Producer is for instance %q, the Client for %q (%s)", p.instance, c.instance, c.service)
+	case p != nil && p.cluster.instance != c.instance:
+		return bad("the Producer is for instance %q, the Client for %q (%s)", p.cluster.instance, c.instance, c.service)
 	}
 	if opts.Reservation != nil {
 		return checkGraceID(opts.Reservation.GraceID)

@@ -51,7 +51,7 @@ type damage struct {
 func (c *Consumer) holdUp(topic string, part int32, at int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.isClosed() || c.group != "" && !c.places.owns(topic, part) {
+	if c.cluster.isClosed() || c.group != "" && !c.places.owns(topic, part) {
 		return
 	}
 	u := c.held[topic][part]
@@ -63,7 +63,7 @@ func (c *Consumer) holdUp(topic string, part int32, at int64, err error) {
 		return // kgo had asked for it before it was paused
 	}
 	u.looks = true
-	c.client.PauseFetchPartitions(map[string][]int32{topic: {part}})
+	c.cluster.client.PauseFetchPartitions(map[string][]int32{topic: {part}})
 	go c.mend(topic, part, u, err)
 }
 
@@ -78,14 +78,14 @@ func (c *Consumer) suspect(topic string, part int32) {
 	if !known {
 		return
 	}
-	if found, err := c.look(c.client.Context(), topic, part, at); err == nil && found != nil {
+	if found, err := c.look(c.cluster.client.Context(), topic, part, at); err == nil && found != nil {
 		c.holdUp(topic, part, max(at, found.first), found.why)
 	}
 }
 
 // letGo lets kgo fetch a partition again. It is called with c.mu held.
 func (c *Consumer) letGo(topic string, part int32) {
-	c.client.ResumeFetchPartitions(map[string][]int32{topic: {part}})
+	c.cluster.client.ResumeFetchPartitions(map[string][]int32{topic: {part}})
 }
 
 // letAllGo does so with all partitions of a topic that is another.
@@ -110,7 +110,7 @@ func (c *Consumer) mend(topic string, part int32, u *unreadable, err error) {
 			}
 			select {
 			case <-time.After(u.pause):
-			case <-c.closed:
+			case <-c.cluster.closed:
 				return
 			}
 			u.pause = min(2*u.pause, lastLook)
@@ -120,7 +120,7 @@ func (c *Consumer) mend(topic string, part int32, u *unreadable, err error) {
 			c.troubles.over(lastsAt(topic, part))
 			return
 		}
-		found, lookErr := c.look(c.client.Context(), topic, part, u.at)
+		found, lookErr := c.look(c.cluster.client.Context(), topic, part, u.at)
 		switch {
 		case found != nil && (!found.heals || time.Since(u.since) >= damagedFor):
 			c.giveUp(topic, part, u, found)
@@ -218,7 +218,7 @@ func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64)
 
 // fetchAt asks a partition's leader for what is at an offset, and where its log ends.
 func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int64) (batches []byte, aborts aborts, end int64, err error) {
-	states, err := c.topics(ctx, topic)
+	states, err := c.cluster.topics(ctx, topic)
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -232,7 +232,7 @@ func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int
 	}
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxBytes, req.MinBytes = lookBytes, 1
-	if c.client.OptValue(kgo.FetchIsolationLevel) == int8(1) {
+	if c.cluster.client.OptValue(kgo.FetchIsolationLevel) == int8(1) {
 		req.IsolationLevel = 1
 	}
 	t := kmsg.NewFetchRequestTopic()
@@ -243,7 +243,7 @@ func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int
 	req.Topics = append(req.Topics, t)
 	c.budget.owns(1)
 	defer c.budget.owns(-1)
-	resp, err := c.client.Broker(int(leader)).Request(ctx, req)
+	resp, err := c.cluster.client.Broker(int(leader)).Request(ctx, req)
 	if err != nil {
 		return nil, nil, 0, err
 	}

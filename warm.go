@@ -26,10 +26,10 @@ const keepWarmEvery = 20 * time.Second
 
 // start connects, authenticates, checks the topics and warms up.
 func (p *Producer) start(ctx context.Context) error {
-	if err := p.checkToken(ctx); err != nil {
+	if err := p.cluster.checkToken(ctx); err != nil {
 		return err
 	}
-	return p.await(ctx, starting, "connecting", func(ctx context.Context) error {
+	return p.cluster.await(ctx, starting, "connecting", func(ctx context.Context) error {
 		if err := p.find(ctx); err != nil {
 			return err
 		}
@@ -43,16 +43,16 @@ func (p *Producer) find(ctx context.Context) error {
 		p.forget(p.topic)
 		return p.learnTopic(ctx, p.topic)
 	}
-	all, err := p.topics(ctx)
+	all, err := p.cluster.topics(ctx)
 	if err != nil {
 		return err
 	}
 	for name := range all {
-		if strings.HasPrefix(name, p.instance+".") {
+		if strings.HasPrefix(name, p.cluster.instance+".") {
 			return nil
 		}
 	}
-	return fail([]error{ErrTopic}, "kafka: %s: %s", strings.Join(p.brokers, ", "), topicsAtHand(all, p.instance))
+	return fail([]error{ErrTopic}, "kafka: %s: %s", strings.Join(p.cluster.brokers, ", "), topicsAtHand(all, p.cluster.instance))
 }
 
 // warm takes off the first message what it would have to wait for: the producer id, and the
@@ -66,7 +66,7 @@ func (p *Producer) warm(ctx context.Context) error {
 	if errors.Is(id, kerr.ClusterAuthorizationFailed) {
 		// A producer id is for whoever may write to any topic (KIP-679).
 		id = fail([]error{ErrTopic, id}, "kafka: topic %q on %s: %s may not write to it, nor to any other topic",
-			p.topic, p.brokers[0], p.principal())
+			p.topic, p.cluster.brokers[0], p.cluster.principal())
 	}
 	return errors.Join(err, id)
 }
@@ -76,11 +76,11 @@ func (p *Producer) warm(ctx context.Context) error {
 func (p *Producer) openLeaders(ctx context.Context) error {
 	leaders := p.sender.Leaders()
 	for _, id := range leaders {
-		if p.watch.outlasts(ctx, id) {
-			return p.throttleError("a round trip")
+		if p.cluster.watch.outlasts(ctx, id) {
+			return p.cluster.throttleError("a round trip")
 		}
 	}
-	if err := p.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...); err != nil {
+	if err := p.cluster.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...); err != nil {
 		return err
 	}
 	err := p.pingLeaders(ctx, leaders)
@@ -101,7 +101,7 @@ func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
 			req := kmsg.NewPtrProduceRequest()
 			req.Acks = -1
 			start := time.Now()
-			if _, errs[i] = p.client.Broker(int(id)).Request(ctx, req); errs[i] == nil {
+			if _, errs[i] = p.cluster.client.Broker(int(id)).Request(ctx, req); errs[i] == nil {
 				p.codec.measured(time.Since(start))
 			}
 		})
@@ -117,18 +117,18 @@ func (p *Producer) keepWarm() {
 	defer tick.Stop()
 	for all := false; ; {
 		select {
-		case <-p.closed:
+		case <-p.cluster.closed:
 			return
 		case <-tick.C:
 		}
-		if _, _, cause := p.watch.status(); cause != nil {
+		if _, _, cause := p.cluster.watch.status(); cause != nil {
 			continue // the prober is at work
 		}
-		if p.watch.isThrottled() {
+		if p.cluster.watch.isThrottled() {
 			continue // kgo holds up messages for a request that waits for another connection's throttle
 		}
 		// A dead connection is closed by this, which is all that is wanted.
-		ctx, cancel := context.WithTimeout(p.client.Context(), keepWarmEvery/2)
+		ctx, cancel := context.WithTimeout(p.cluster.client.Context(), keepWarmEvery/2)
 		if all {
 			_ = p.refresh(ctx)
 		} else {
@@ -144,13 +144,13 @@ func (p *Producer) keepWarm() {
 // learnInstance learns all topics of the instance, up to maxLearned: what is used later
 // need not wait for brokers to describe it.
 func (p *Producer) learnInstance(ctx context.Context) error {
-	states, err := p.topics(ctx)
+	states, err := p.cluster.topics(ctx)
 	if err != nil {
 		return err
 	}
 	var names []string
 	for name, s := range states {
-		if strings.HasPrefix(name, p.instance+".") && s.isUsable() {
+		if strings.HasPrefix(name, p.cluster.instance+".") && s.isUsable() {
 			names = append(names, name)
 		}
 	}
@@ -175,10 +175,10 @@ func (p *Producer) refresh(ctx context.Context) error {
 	names := slices.Sorted(maps.Keys(p.known))
 	p.knownMu.Unlock()
 	if len(names) == 0 {
-		_, err := p.metadata(ctx, []kmsg.MetadataRequestTopic{}) // keeps the connection
+		_, err := p.cluster.metadata(ctx, []kmsg.MetadataRequestTopic{}) // keeps the connection
 		return err
 	}
-	states, err := p.topics(ctx, names...)
+	states, err := p.cluster.topics(ctx, names...)
 	for _, s := range states {
 		if was := p.state(s.name); was.id == s.id && s.isUsable() {
 			s.limit = was.limit
@@ -197,7 +197,7 @@ func (p *Producer) learnTopic(ctx context.Context, topic string) error {
 	}
 	s, err := p.ask(ctx, topic, true)
 	if err == nil {
-		err = p.topicTrouble(ctx, topic, s)
+		err = p.cluster.topicTrouble(ctx, topic, s)
 	}
 	if err != nil {
 		return err
@@ -233,7 +233,7 @@ func (p *Producer) ask(ctx context.Context, topic string, isThere bool) (topicSt
 	if !known && isThere {
 		wg.Go(func() { limit = p.topicLimits(ctx, topic)[topic] })
 	}
-	states, err := p.topics(ctx, topic)
+	states, err := p.cluster.topics(ctx, topic)
 	wg.Wait()
 	if err != nil {
 		return topicState{}, err
@@ -272,7 +272,7 @@ func (p *Producer) keep(s topicState) {
 	was := p.known[s.name]
 	p.known[s.name] = s
 	p.knownMu.Unlock()
-	p.logLeaders(was, s)
+	p.cluster.logLeaders(was, s)
 }
 
 // state returns what brokers have said last of a topic.
@@ -310,7 +310,7 @@ func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string
 	if len(topics) == 0 {
 		return limits
 	}
-	resp, err := req.RequestWith(ctx, p.client)
+	resp, err := req.RequestWith(ctx, p.cluster.client)
 	if err != nil {
 		return limits
 	}
@@ -330,8 +330,8 @@ func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string
 // published to topic (a full name) now, without sending any: closed, refused past
 // the grace, too large, topic missing or not allowed.
 func (p *Producer) ready(ctx context.Context, topic string, size int) error {
-	if p.isClosed() || p.queue.isClosed() {
-		return p.errClosed()
+	if p.cluster.isClosed() || p.queue.isClosed() {
+		return p.cluster.errClosed()
 	}
 	if err := p.checkTopicName(topic); err != nil {
 		return err
@@ -347,7 +347,7 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
 	defer cancel()
-	return p.await(ctx, running, "looking for topic "+topic, func(ctx context.Context) error {
+	return p.cluster.await(ctx, running, "looking for topic "+topic, func(ctx context.Context) error {
 		return p.learnTopic(ctx, topic)
 	})
 }
@@ -360,10 +360,10 @@ func (p *Producer) Check(ctx context.Context) error {
 	if err := p.made(); err != nil {
 		return err
 	}
-	if p.isClosed() || p.queue.isClosed() {
-		return p.errClosed()
+	if p.cluster.isClosed() || p.queue.isClosed() {
+		return p.cluster.errClosed()
 	}
-	return p.await(ctx, starting, "checking", func(ctx context.Context) error {
+	return p.cluster.await(ctx, starting, "checking", func(ctx context.Context) error {
 		if p.topic != "" {
 			if err := p.find(ctx); err != nil {
 				return err
@@ -378,7 +378,7 @@ func (p *Producer) Check(ctx context.Context) error {
 		default:
 			req := kmsg.NewPtrProduceRequest()
 			req.Acks = -1
-			_, err = p.client.Request(ctx, req)
+			_, err = p.cluster.client.Request(ctx, req)
 		}
 		if err == nil && p.topic != "" {
 			err = checkLeaders(map[string]topicState{p.topic: p.state(p.topic)}, p.topic)
@@ -398,7 +398,7 @@ func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
 	if topic == "" && p.topic == "" {
 		topic = "test"
 	}
-	claims := p.watch.identity()
+	claims := p.cluster.watch.identity()
 	return p.publish(ctx, Message{
 		Topic: topic, Key: []byte("ping/" + claims.Subject), Value: encodePing(time.Now(), claims.Subject, claims.Scope),
 	}, false)
