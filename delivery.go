@@ -72,11 +72,12 @@ func (d *delivery) abandoned() bool { return d.givenUp.Load() }
 
 // outcome returns what d's caller is told: nil if it is acknowledged.
 func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
+	if o.Result == sender.InLog {
+		return nil
+	}
 	topic, err := d.msg.Topic, o.Err
 	what := p.naming(topic)
 	switch {
-	case o.Result == sender.InLog:
-		return nil
 	case o.Result == sender.Unknown:
 		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
 	case errors.Is(err, sender.ErrClosed), isContextError(err):
