@@ -30,10 +30,10 @@ type answer struct {
 	status int // of the last try; 0 if it got no answer
 	header http.Header
 	body   []byte
-	// unanswered says that the server may have acted on a try and that its answer
-	// is not known.
-	unanswered bool
-	away       bool // the last try found nobody to connect to
+	// acted says that the server may have done what it was asked, at some try, although no
+	// answer says what it did.
+	acted bool
+	away  bool // the last try found nobody to connect to
 
 	x      exchange
 	token  string // sent last; the server may echo it
@@ -41,72 +41,104 @@ type answer struct {
 	tries  int
 }
 
+// A verdict is what a try that failed means for the exchange.
+type verdict struct {
+	again bool          // another try is safe, and may help
+	wait  time.Duration // for at least as long before it
+	acted bool          // the server may have done what it was asked
+}
+
 // do sends every request of this package. Its error is nil if the status is 2xx;
 // the answer says what is known in either case.
-//
-// Every try asks for the token again, since a pause may outlive one. A refusal of
-// the token asks for another one, once; the server has done nothing then.
 func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
-	a := answer{x: x}
-	var place place
-	defer c.pace.leave(&place)
-	var last error
-	var fresh *readToken
-	renewed := false
-	for repeats := 0; ; {
-		if x.method != http.MethodGet && c.pace.enter(ctx, &place) != nil {
-			return a, a.interrupted(ctx, last)
+	t := tries{c: c, answer: answer{x: x}}
+	defer c.pace.leave(&t.place)
+	for {
+		if err := t.prepare(ctx); err != nil {
+			return t.answer, err
 		}
-		t := fresh
-		if fresh = nil; t == nil {
-			var err error
-			if t, err = c.bearer(ctx); err != nil {
-				return a, a.failure(err, err, last)
-			}
-		}
-		tokensShown.note(t.raw)
-		a.token, a.claims = t.raw, t.claims
-		wait, err := c.try(ctx, &a)
+		v, err := c.try(ctx, &t.answer)
 		if err == nil {
-			return a, nil
+			return t.answer, nil
 		}
-		if ctx.Err() != nil {
-			return a, a.interrupted(ctx, err)
-		}
-		if refusesToken(a.status, a.body) && !renewed {
-			renewed = true
-			other, none := c.askToken(ctx, t.raw)
-			if none != nil || other.raw == t.raw {
-				return a, err
-			}
-			fresh, last = other, err
-			continue
-		}
-		if wait < 0 || repeats >= c.retries && !(a.away && c.waitsForReturn(ctx)) {
-			return a, err
-		}
-		wait = max(wait, backoff(repeats))
-		repeats++
-		if at, ok := ctx.Deadline(); ok && time.Now().Add(wait).After(at) {
-			return a, err // waiting would be for nothing
-		}
-		c.log.InfoContext(ctx, "gracedb: trying again", "method", x.method, "url", showURL(x.url),
-			"status", a.status, "wait", wait, "cause", reason(err))
-		last = err
-		if a.status == http.StatusTooManyRequests && x.method != http.MethodGet {
-			c.pace.throttle(wait) // waited for by enter
-			continue
-		}
-		if sleep(ctx, wait) != nil {
-			return a, a.interrupted(ctx, err)
+		t.answer.acted = t.answer.acted || v.acted
+		if again, err := t.next(ctx, v, err); !again {
+			return t.answer, err
 		}
 	}
 }
 
-// try sends the request once and fills in the answer. Unless it succeeds, wait
-// says how long to wait at least before another try, and is negative if another try
-// is of no use or not safe.
-func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err error) {
+// A tries is the state of do, from one try to the next.
+type tries struct {
+	c       *Client
+	answer  answer
+	place   place      // in the line of the pacer
+	token   *readToken // for the next try; nil to ask the source
+	renewed bool       // a refused token was replaced by another one
+	repeats int        // tries that were sent again, without those for another token
+	last    error      // of the try before
+}
+
+// prepare waits until the next try may be sent, and finds its token: every try asks for
+// the token again, since a pause may outlive one.
+func (t *tries) prepare(ctx context.Context) error {
+	if t.answer.x.method != http.MethodGet && t.c.pace.enter(ctx, &t.place) != nil {
+		return t.answer.interrupted(ctx, t.last)
+	}
+	if t.token == nil {
+		var err error
+		if t.token, err = t.c.bearer(ctx); err != nil {
+			return t.answer.failure(err, err, t.last)
+		}
+	}
+	tokensShown.note(t.token.raw)
+	t.answer.token, t.answer.claims = t.token.raw, t.token.claims
+	return nil
+}
+
+// next decides whether there is another try after one that failed with err, and waits for
+// it. If there is none, it returns the error of the exchange.
+func (t *tries) next(ctx context.Context, v verdict, err error) (again bool, _ error) {
+	a := &t.answer
+	used := t.token
+	t.token = nil
+	if ctx.Err() != nil {
+		return false, a.interrupted(ctx, err)
+	}
+	if refusesToken(a.status, a.body) && !t.renewed {
+		// The server has done nothing.
+		t.renewed = true
+		other, none := t.c.askToken(ctx, used.raw)
+		if none != nil || other.raw == used.raw {
+			return false, err
+		}
+		t.token, t.last = other, err
+		return true, nil
+	}
+	if !v.again || t.repeats >= t.c.retries && !(a.away && t.c.waitsForReturn(ctx)) {
+		return false, err
+	}
+	wait := max(v.wait, backoff(t.repeats))
+	t.repeats++
+	if at, ok := ctx.Deadline(); ok && time.Now().Add(wait).After(at) {
+		return false, err // waiting would be for nothing
+	}
+	t.c.log.InfoContext(ctx, "gracedb: trying again", "method", a.x.method, "url", showURL(a.x.url),
+		"status", a.status, "wait", wait, "cause", reason(err))
+	t.last = err
+	if a.status == http.StatusTooManyRequests && a.x.method != http.MethodGet {
+		t.c.pace.throttle(wait) // waited for by prepare
+		return true, nil
+	}
+	if sleep(ctx, wait) != nil {
+		return false, a.interrupted(ctx, err)
+	}
+	return true, nil
+}
+
+// try sends the request once and fills in the answer. The verdict counts unless it
+// succeeds.
+func (c *Client) try(ctx context.Context, a *answer) (verdict, error) {
 	a.tries++
 	a.status, a.header, a.body, a.away = 0, nil, nil, false
 	wire := wire{once: !a.x.repeatable}
@@ -116,7 +148,7 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 	defer c.shared.used(&wire)
 	req, err := a.x.request(httptrace.WithClientTrace(ctx, wire.trace()), a.token)
 	if err != nil {
-		return -1, a.failure(err)
+		return verdict{}, a.failure(err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -139,67 +171,35 @@ func (c *Client) try(ctx context.Context, a *answer) (wait time.Duration, err er
 	a.status, a.header, a.body = resp.StatusCode, resp.Header, body
 	switch {
 	case good && !enough:
-		a.unanswered = true
-		return -1, a.unexpected("has more than %d bytes", maxReply)
+		return verdict{}, a.unexpected("has more than %d bytes", maxReply)
 	case good:
-		return 0, nil
+		return verdict{}, nil
 	}
-	status := statusError(resp, body)
+	after, told := retryAfter(resp.Header, time.Now())
+	status := statusError(resp, body, after)
 	status.Attempts, status.advice = a.tries, a.advice()
-	return refusal(a, status.StatusCode), status
+	return ruleFor(a.status, told).verdict(a.x.repeatable, after), status
 }
 
-// refusal judges a status that is not 2xx: wait as try has it.
-func refusal(a *answer, status int) (wait time.Duration) {
-	wait, told := retryAfter(a.header, time.Now())
-	wait = min(wait, maxWait)
-	safe := a.x.repeatable
-	switch {
-	case status == http.StatusTooManyRequests:
-		safe = true // not acted on
-	case status == http.StatusServiceUnavailable:
-		// With Retry-After, GraceDB did nothing and is soon back. Without, it is
-		// down for maintenance.
-		safe = told
-	case status == http.StatusRequestTimeout:
-	case status == http.StatusBadGateway, status == http.StatusGatewayTimeout:
-		a.unanswered = true // the gateway did not get GraceDB's answer
-	case status >= 500:
-		a.unanswered = true
-		safe = false
-	default:
-		safe = false
-	}
-	if !safe {
-		return -1
-	}
-	return wait
-}
-
-// lost judges a try without an answer: wait as try has it.
-func (c *Client) lost(ctx context.Context, a *answer, err error, w *wire) (wait time.Duration, _ error) {
-	reached := w.reached()
-	a.unanswered = a.unanswered || reached
+// lost returns the verdict on a try without an answer, and its error.
+func (c *Client) lost(ctx context.Context, a *answer, err error, w *wire) (verdict, error) {
+	v := verdict{acted: w.reached()}
 	a.away = !w.connected.Load()
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // its own text repeats method and URL
 	}
 	err = c.explain(a, err)
 	if ctx.Err() == context.Canceled {
-		return -1, a.failure(err, err) // no fault of the connection's
+		return v, a.failure(err, err) // no fault of the connection's
 	}
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		final := a.failure(errors.New("no answer in time ("+reason(err)+")"), ErrConnection, err)
-		if a.away && c.waitsForReturn(ctx) {
-			return 0, final
-		}
-		return -1, final // this long was waited already: more of it would be no help
+		// This long was waited already: more of it helps only where nobody could be
+		// connected to.
+		v.again = a.away && c.waitsForReturn(ctx)
+		return v, a.failure(errors.New("no answer in time ("+reason(err)+")"), ErrConnection, err)
 	}
-	final := a.failure(err, ErrConnection, err)
-	if dialProblem(err) || reached && !a.x.repeatable {
-		return -1, final
-	}
-	return 0, final
+	v.again = !dialProblem(err) && (a.x.repeatable || !v.acted)
+	return v, a.failure(err, ErrConnection, err)
 }
 
 // waitsForReturn reports whether a server that is away is waited for until ctx ends.
@@ -250,8 +250,10 @@ func (a *answer) interrupted(ctx context.Context, last error) error {
 	return fail([]error{ctx.Err(), last}, "%s: %s", reason(last), reason(ctx.Err()))
 }
 
-// unexpected returns the error of an answer that is good by its status alone.
+// unexpected returns the error of an answer that is good by its status alone: the server
+// has acted, and does not say what it did.
 func (a *answer) unexpected(format string, args ...any) error {
+	a.acted = true
 	status := &StatusError{
 		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries, advice: a.advice(),
 		Body: cleanTextN(string(a.body[:min(len(a.body), maxErrorReply)]), maxErrorBody),
@@ -269,7 +271,6 @@ func (c *Client) created(ctx context.Context, a *answer, err error) (created, er
 	}
 	made, err := decodeCreated(a.body)
 	if err != nil {
-		a.unanswered = true
 		return created{}, a.unexpected("%s", reason(err))
 	}
 	made.Submitter = cleanText(made.Submitter)

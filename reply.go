@@ -50,15 +50,15 @@ func readBody(resp *http.Response, limit int64) (body []byte, whole bool, err er
 	return body, true, err
 }
 
-// statusError makes an error of an answer.
-func statusError(resp *http.Response, body []byte) *StatusError {
+// statusError makes an error of an answer that says to come back after a time.
+func statusError(resp *http.Response, body []byte, after time.Duration) *StatusError {
 	e := &StatusError{
 		Method:     resp.Request.Method,
 		URL:        showURL(resp.Request.URL),
 		StatusCode: resp.StatusCode,
 		Body:       cleanTextN(string(body), maxErrorBody),
+		RetryAfter: after,
 	}
-	e.RetryAfter, _ = retryAfter(resp.Header, time.Now())
 	if resp.StatusCode/100 == 3 {
 		// Redirects are refused: the token would follow to wherever they lead.
 		e.Messages = []string{"redirects are refused: this one leads to " + redirectTarget(resp)}
@@ -70,24 +70,6 @@ func statusError(resp *http.Response, body []byte) *StatusError {
 		}
 	}
 	return e
-}
-
-// refusesToken reports whether an answer means that the token is no good. GraceDB
-// has an authentication class without a challenge, so that Django REST framework
-// makes a 403 of every 401: with the same text for a token that has expired, is for
-// somebody else, lacks the scope, or was not sent. The other refusals with 403 (no
-// right on a pipeline, an inactive user) stay the same with any token of that user.
-func refusesToken(status int, body []byte) bool {
-	switch status {
-	case http.StatusUnauthorized:
-		return true
-	case http.StatusForbidden:
-		var said struct {
-			Detail string `json:"detail"`
-		}
-		return json.Unmarshal(body, &said) == nil && said.Detail == "Authentication credentials were not provided."
-	}
-	return false
 }
 
 func redirectTarget(resp *http.Response) string {

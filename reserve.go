@@ -40,7 +40,7 @@ func (c *Client) reserve(ctx context.Context, e checked) (Reservation, error) {
 	fields = appendField(fields, "replay_id", e.ReplayID)
 	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: formPayload(fields), repeatable: true})
 	made, err := c.created(ctx, &a, err)
-	if a.unanswered {
+	if a.acted {
 		c.log.WarnContext(ctx, "gracedb: the answer to a reservation was lost: a graceid may stay reserved that nobody uses",
 			"url", showURL(to))
 	}

@@ -236,7 +236,7 @@ func (c *Client) createEvent(ctx context.Context, e checked) (Receipt, error) {
 	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: multipartPayload(fields, e.Filename, e.Data)})
 	made, err := c.created(ctx, &a, err)
 	if err != nil {
-		if a.unanswered {
+		if a.acted {
 			err = unknown(err, "the event may exist all the same: look before sending it again")
 		}
 		return Receipt{}, err
@@ -290,17 +290,16 @@ func (c *Client) uploadReserved(ctx context.Context, r Reservation, e checked, v
 		body: multipartPayload(fields, e.Filename, e.Data),
 	})
 	receipt := Receipt{GraceID: r.GraceID, Submitter: r.Submitter, Timing: Timing{Upload: time.Since(start)}}
-	if a.status == http.StatusConflict && (a.unanswered || arrived) {
+	if a.status == http.StatusConflict && (a.acted || arrived) {
 		c.log.InfoContext(ctx, "gracedb: the event was there already", "graceid", r.GraceID)
 		return receipt, nil
 	}
 	made, err := c.created(ctx, &a, err)
 	if err == nil && made.GraceID != r.GraceID {
-		a.unanswered = true
 		err = a.unexpected("is about %s instead of %s", made.GraceID, r.GraceID)
 	}
 	if err != nil {
-		if a.unanswered {
+		if a.acted {
 			err = unknown(err, "the event may have been uploaded all the same")
 		}
 		return Receipt{}, err

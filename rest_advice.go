@@ -18,18 +18,14 @@ import (
 // advice returns what to do about an answer that is not the one hoped for; "" if that
 // is not known.
 func (a *answer) advice() string {
-	page := strings.Contains(a.header.Get("Content-Type"), "html") || bytes.HasPrefix(bytes.TrimSpace(a.body), []byte("<"))
-	switch {
-	case a.status/100 == 2 && page:
-		return "a page instead of data: is ServiceURL right, or does a login stand before it?"
-	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
-		return a.tokenAdvice()
-	case a.status == http.StatusNotFound:
-		return a.x.notFound
-	case a.status == http.StatusServiceUnavailable:
-		return "GraceDB is down for a while, or overloaded"
-	case a.status == http.StatusBadGateway, a.status == http.StatusGatewayTimeout:
-		return "the web server there does not reach GraceDB, which may be restarting"
+	if a.status/100 == 2 {
+		if strings.Contains(a.header.Get("Content-Type"), "html") || bytes.HasPrefix(bytes.TrimSpace(a.body), []byte("<")) {
+			return "a page instead of data: is ServiceURL right, or does a login stand before it?"
+		}
+		return ""
+	}
+	if advice := ruleFor(a.status, false).advice; advice != nil {
+		return advice(a)
 	}
 	return ""
 }

@@ -40,7 +40,7 @@ func FuzzStatusError(f *testing.F) {
 		req := &http.Request{Method: "POST", URL: &url.URL{Scheme: "https", Host: "gracedb.test", Path: "/api/v2/events/", RawQuery: "q=1"}}
 		for _, ct := range []string{"application/json", "text/html", ""} {
 			resp := &http.Response{StatusCode: 400, Request: req, Header: http.Header{"Content-Type": {ct}}}
-			e := statusError(resp, body)
+			e := statusError(resp, body, 0)
 			if len(e.Error()) > 1<<10 || len(e.Body) > maxErrorBody || len(e.Messages) > maxMessages || strings.Contains(e.URL, "?") {
 				t.Errorf("%d bytes, body %d, %d messages", len(e.Error()), len(e.Body), len(e.Messages))
 			}
