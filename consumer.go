@@ -78,11 +78,10 @@ type Consumer struct {
 
 	round chan struct{} // holds a value while somebody looks at the topics
 
-	mu     sync.Mutex
-	places places
-	wake   chan struct{}                    // has a value when there is something in reports
-	report []batch                          // what Poll is to say next
-	held   map[string]map[int32]*unreadable // partitions that are paused
+	mu        sync.Mutex
+	positions positions
+	wake      chan struct{} // has a value when there is something in reports
+	report    []batch       // what Poll is to say next
 
 	marking chan struct{} // holds a value while somebody hands marks to the engine
 	handing bool          // somebody will; guarded by mu
@@ -123,7 +122,7 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 		return nil, err
 	}
 	if cfg.Lazy {
-		c.places.wanted = topics
+		c.positions.pending = topics
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
 		defer cancel()
@@ -139,7 +138,7 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, error) {
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
-		places: newPlaces(), held: make(map[string]map[int32]*unreadable), wake: make(chan struct{}, 1),
+		positions: newPositions(), wake: make(chan struct{}, 1),
 		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), looking: make(chan struct{}, 1), released: make(chan struct{}),
 	}
 	c.budget = newBudget(c.suspect)
@@ -222,7 +221,7 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 		return err
 	}
 	c.mu.Lock()
-	full = slices.DeleteFunc(full, c.places.has)
+	full = slices.DeleteFunc(full, c.positions.has)
 	c.mu.Unlock()
 	if len(full) == 0 {
 		return nil
@@ -283,8 +282,9 @@ func (c *Consumer) next() (taken, error) {
 			return taken{}, err
 		}
 		r := first.records[0]
-		kept := c.group == "" || c.places.owns(r.Topic, r.Partition) && c.places.lost[r.Topic][r.Partition] <= first.losses &&
-			!c.places.isOld(r.Topic, first.topicID)
+		in := c.positions.topic(r.Topic)
+		part := in.at(r.Partition)
+		kept := c.group == "" || part.owned && part.lostAt <= first.losses && !in.isOld(first.topicID)
 		t := taken{r, first.topicID}
 		first.records[0] = nil
 		first.records = first.records[1:]
@@ -293,7 +293,7 @@ func (c *Consumer) next() (taken, error) {
 			c.buffer = c.buffer[1:]
 		}
 		if kept {
-			set(c.places.read, r.Topic, r.Partition, r.Offset+1)
+			part.returned = r.Offset + 1
 			return t, nil
 		}
 	}
@@ -382,7 +382,7 @@ func (c *Consumer) Check(ctx context.Context) error {
 		return c.cluster.errClosed()
 	}
 	c.mu.Lock()
-	topics := c.places.topics()
+	topics := slices.Concat(c.positions.consumed(), c.positions.pending)
 	c.mu.Unlock()
 	return c.cluster.await(ctx, starting, "checking", func(ctx context.Context) error {
 		states, err := c.cluster.findTopics(ctx, topics...)

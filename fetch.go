@@ -21,7 +21,7 @@ type polled struct {
 func (c *Consumer) poll(ctx context.Context, to chan<- *polled) {
 	fetches := c.cluster.client.PollRecords(ctx, pollRecords)
 	c.mu.Lock()
-	losses := c.places.losses
+	losses := c.positions.losses
 	c.mu.Unlock()
 	to <- &polled{fetches, losses}
 }
@@ -129,35 +129,37 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 	c.budget.polled(p.Records)
 	first, last := p.Records[0].Offset, p.Records[len(p.Records)-1].Offset
 	c.mu.Lock()
-	from, told := c.places.from[p.Topic][p.Partition]
-	if told && first < from {
-		c.places.back(p.Topic, p.Partition, first)
+	part := c.positions.at(p.Topic, p.Partition)
+	resumedAt := part.resumedAt // noOffset is before all
+	if first < resumedAt {
+		part.rewind(first)
 		if c.group != "" {
 			last = first - 1 // it is fetched again
 		}
 	}
-	want, known := c.places.expect(p.Topic, p.Partition, last+1)
+	expected := part.next
+	part.next = last + 1
 	c.mu.Unlock()
 	switch {
-	case told && first < from:
+	case first < resumedAt:
 		// Where nothing was read yet the engine goes to the log's start in silence.
 		b := batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages before %d are lost: the broker's log ended before it; continuing at %d",
-			p.Topic, p.Partition, from, first)}
+			p.Topic, p.Partition, resumedAt, first)}
 		if c.group != "" {
 			// kgo takes no mark before the group's position until it is told to go on there.
 			b.past = &skip{topic: p.Topic, topicID: topicID, partition: p.Partition, offset: first}
 			p.Records = nil
 		}
 		c.buffer = append(c.buffer, b)
-	case known && first > want && p.LogStartOffset > want:
+	case expected != noOffset && first > expected && p.LogStartOffset > expected:
 		// Offsets have holes (compaction, transactions); what lies before the log's
 		// start is lost.
 		c.buffer = append(c.buffer, batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages %d to %d are lost: the broker's log begins at %d; continuing there",
-			p.Topic, p.Partition, want, min(first, p.LogStartOffset)-1, p.LogStartOffset)})
+			p.Topic, p.Partition, expected, min(first, p.LogStartOffset)-1, p.LogStartOffset)})
 	}
 	c.mu.Lock()
-	c.places.topicWorks(p.Topic)
-	c.places.topicWorks("") // fetching as such
+	c.positions.topic(p.Topic).works()
+	c.positions.topic("").works() // fetching as such
 	messages := slices.DeleteFunc(p.Records, func(r *kgo.Record) bool { return r.Attrs.IsControl() })
 	if len(messages) > 0 {
 		c.buffer = append(c.buffer, batch{records: messages, topicID: topicID, losses: losses})
@@ -183,11 +185,12 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	}
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
 		c.mu.Lock()
-		if c.places.foundEnd(p.Topic, p.Partition, loss) {
+		part := c.positions.at(p.Topic, p.Partition)
+		if part.foundEnd(loss) {
 			c.mu.Unlock()
 			return batch{} // nothing is lost
 		}
-		c.places.back(p.Topic, p.Partition, loss.ResetTo)
+		part.rewind(loss.ResetTo)
 		c.mu.Unlock()
 		return batch{err: fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
 			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)}
@@ -199,17 +202,18 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	}
 	denied := errors.Is(err, kerr.TopicAuthorizationFailed)
 	c.mu.Lock()
-	at, _ := c.places.expect(p.Topic, p.Partition, -1)
+	in := c.positions.topic(p.Topic)
+	at := in.at(p.Partition).next
 	what := fmt.Sprintf("%d/%d/%s", p.Partition, at, err)
 	if p.Topic == "" {
 		what = "frame" // whose length, which the error tells, may be another each time
 	}
 	fresh, ahead := false, ""
 	if p.Topic == "" || p.Partition < 0 || denied {
-		fresh = c.places.isNews(p.Topic, what)
+		fresh = in.isNews(what)
 	}
 	if fresh && p.Topic == "" {
-		ahead = c.places.ahead()
+		ahead = c.positions.ahead()
 	}
 	c.mu.Unlock()
 	is := append(engineKinds(err), ErrConsumer, err)
@@ -248,10 +252,12 @@ func (c *Consumer) pass(ctx context.Context) {
 		return
 	}
 	c.mu.Lock()
-	ours := (c.group == "" || c.places.owns(s.topic, s.partition)) && !c.places.isOld(s.topic, s.topicID)
+	in := c.positions.topic(s.topic)
+	part := in.at(s.partition)
+	ours := (c.group == "" || part.owned) && !in.isOld(s.topicID)
 	if ours {
-		c.places.reset(s.topic, s.partition, s.offset)
-		delete(c.held[s.topic], s.partition)
+		part.reset(s.offset)
+		part.held = nil
 	}
 	c.mu.Unlock()
 	if !ours {

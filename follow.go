@@ -3,7 +3,6 @@ package gracedb
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"time"
 
@@ -51,8 +50,8 @@ func (c *Consumer) followOnce(ctx context.Context) {
 	}
 	defer c.endRound()
 	c.mu.Lock()
-	known := slices.Sorted(maps.Keys(c.places.states))
-	wanted := slices.Clone(c.places.wanted)
+	known := c.positions.consumed()
+	wanted := slices.Clone(c.positions.pending)
 	c.mu.Unlock()
 	if len(known)+len(wanted) == 0 {
 		return
@@ -89,11 +88,12 @@ func (c *Consumer) lookAt(topic string, now topicState) bool {
 		return err == nil || len(now.partitions) > 0
 	}
 	c.mu.Lock()
-	_, consumed := c.places.states[topic]
+	t := c.positions.topic(topic)
+	consumed := t.consumed
 	if missing {
-		c.places.gone[topic]++
+		t.missing++
 	}
-	if missing && c.places.gone[topic] < goneAfter || !c.places.isNews(topic, missingTopic) {
+	if missing && t.missing < goneAfter || !t.isNews(missingTopic) {
 		c.mu.Unlock()
 		return false
 	}
@@ -103,7 +103,7 @@ func (c *Consumer) lookAt(topic string, now topicState) bool {
 		what = c.cluster.principal() + " may not read it, or it does not exist"
 	} else if consumed {
 		c.mu.Lock()
-		c.places.left[topic] = c.places.unread(topic, c.group != "")
+		t.unread = t.notReturned(c.group != "")
 		c.mu.Unlock()
 		c.cluster.client.PurgeTopicsFromConsuming(topic)
 	}
@@ -118,12 +118,13 @@ const missingTopic = "missing"
 // or, if it has been seen not to exist, at its beginning.
 func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState) {
 	c.mu.Lock()
-	late := c.places.gone[topic] > 0
+	t := c.positions.topic(topic)
+	late := t.missing > 0
+	if late {
+		t.consume(topicState{name: topic})
+	}
 	c.mu.Unlock()
 	if late {
-		c.mu.Lock()
-		c.places.states[topic] = topicState{name: topic}
-		c.mu.Unlock()
 		c.follow(ctx, topic, now)
 	} else if err := c.position(ctx, []string{topic}); err != nil {
 		c.groupFails(err)
@@ -132,7 +133,7 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.places.wanted = slices.DeleteFunc(c.places.wanted, func(t string) bool { return t == topic })
+	c.positions.pending = slices.DeleteFunc(c.positions.pending, func(t string) bool { return t == topic })
 }
 
 // follow compares a topic that is there with what was known of it: its new
@@ -140,14 +141,15 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 // anew. One that was only out of sight is resumed where it was left.
 func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
 	c.mu.Lock()
-	was := c.places.states[topic]
-	if c.places.isOld(topic, now.id) {
+	t := c.positions.topic(topic)
+	was := t.state
+	if t.isOld(now.id) {
 		c.mu.Unlock()
 		return // a broker that has not heard of the new one
 	}
-	purged := c.places.gone[topic] >= goneAfter
-	delete(c.places.gone, topic)
-	delete(c.places.said[topic], missingTopic)
+	purged := t.missing >= goneAfter
+	t.missing = 0
+	delete(t.told, missingTopic)
 	c.mu.Unlock()
 	another := was.id != now.id && was.id != noTopicID || was.id == noTopicID && purged
 	if another {
@@ -157,7 +159,7 @@ func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
 		c.remake(ctx, topic, now)
 	}
 	c.mu.Lock()
-	delete(c.places.left, topic)
+	t.unread = nil
 	add := make(map[string]map[int32]kgo.Offset)
 	for _, part := range now.partitions {
 		at := kgo.NewOffset().AtStart()
@@ -165,16 +167,16 @@ func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
 			if !purged {
 				continue
 			}
-			if next, ok := c.places.expect(topic, part.id, -1); ok {
-				at = kgo.NewOffset().At(next)
-			} else if start, ok := c.places.start[topic][part.id]; ok {
-				at = startingAt(start)
+			if known := t.at(part.id); known.next != noOffset {
+				at = kgo.NewOffset().At(known.next)
+			} else if known.start != nil {
+				at = startingAt(*known.start)
 			}
 		}
 		set(add, topic, part.id, at)
 	}
 	c.cluster.logLeaders(was, now)
-	c.places.states[topic] = now
+	t.consume(now)
 	c.mu.Unlock()
 	if another && !purged && len(was.partitions) > 0 {
 		c.cluster.client.PurgeTopicsFromConsuming(topic)

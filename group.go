@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -154,28 +153,28 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 		for part, offset := range parts {
 			at := offset.EpochOffset()
 			told := at.Offset
-			if c.places.beginsAfresh(topic, part) {
+			known := c.positions.at(topic, part)
+			if known.beginsAfresh() {
 				if told != 0 {
 					set(pinned, topic, part, kgo.EpochOffset{Epoch: -1, Offset: 0})
 				}
 				parts[part] = kgo.NewOffset().At(0)
-				c.places.reset(topic, part, 0)
+				known.reset(0)
 				continue
 			}
-			snapshot, known := c.places.start[topic][part]
-			if known && told < 0 {
-				at = snapshot
+			if known.start != nil && told < 0 {
+				at = *known.start
 			}
 			// What was stored under a later leader than that of what is done here is
 			// behind a loss of data: what is done is not there any more.
-			if done := c.places.done[topic][part]; done.Offset > max(at.Offset, 0) && (told < 0 || at.Epoch <= done.Epoch) {
+			if done := known.done; done.Offset > max(at.Offset, 0) && (told < 0 || at.Epoch <= done.Epoch) {
 				at = done
 			}
 			if told < 0 {
 				set(first, topic, part, at)
 			}
 			switch {
-			case at.Offset < 0 && !known:
+			case at.Offset < 0 && known.start == nil:
 				continue // newer than the snapshot: from its first message
 			case at.Offset < 0:
 				parts[part] = startingAt(at)
@@ -187,10 +186,10 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 				parts[part] = startingAt(at)
 				set(pinned, topic, part, at)
 			}
-			c.places.reset(topic, part, at.Offset)
+			known.reset(at.Offset)
 		}
 	}
-	states := maps.Clone(c.places.states)
+	states := c.positions.states()
 	c.mu.Unlock()
 	c.logStarts(first)
 	if len(pinned) > 0 {
@@ -211,7 +210,7 @@ func (c *Consumer) assigned(_ context.Context, _ *kgo.Client, parts map[string][
 	defer c.mu.Unlock()
 	for topic, ids := range parts {
 		for _, id := range ids {
-			set(c.places.owned, topic, id, true)
+			c.positions.at(topic, id).owned = true
 		}
 	}
 }
@@ -280,20 +279,18 @@ func (c *Consumer) losing(parts map[string][]int32, tell bool) (marks map[string
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if tell {
-		marks = c.places.takeMarks()
+		marks = c.positions.takeMarks()
 	}
-	c.places.losses++
+	c.positions.losses++
 	for topic, ids := range parts {
 		for _, id := range ids {
-			set(c.places.lost, topic, id, c.places.losses)
-			delete(c.places.owned[topic], id)
-			if c.held[topic][id] != nil {
-				delete(c.held[topic], id)
+			part := c.positions.at(topic, id)
+			part.owned, part.lostAt = false, c.positions.losses
+			part.reset(noOffset)
+			if part.held != nil {
+				part.held = nil
 				c.letGo(topic, id)
 			}
-			delete(c.places.from[topic], id)
-			delete(c.places.want[topic], id)
-			delete(c.places.read[topic], id)
 		}
 	}
 	return marks

@@ -37,12 +37,12 @@ func startingAt(at kgo.EpochOffset) kgo.Offset {
 
 // foundEnd notes where the epoch ended that the engine was told to begin behind, and
 // reports whether loss says that and nothing else.
-func (p *places) foundEnd(topic string, partition int32, loss *kgo.ErrDataLoss) bool {
+func (part *partition) foundEnd(loss *kgo.ErrDataLoss) bool {
 	if loss.ConsumedTo != whereEpochEnds {
 		return false
 	}
-	set(p.start, topic, partition, kgo.EpochOffset{Epoch: loss.ResetToEpoch, Offset: loss.ResetTo})
-	p.reset(topic, partition, loss.ResetTo)
+	part.start = &kgo.EpochOffset{Epoch: loss.ResetToEpoch, Offset: loss.ResetTo}
+	part.reset(loss.ResetTo)
 	return true
 }
 

@@ -28,17 +28,12 @@ func (c *Consumer) mark(t taken) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.places.isOld(r.Topic, t.topicID) {
+	in := c.positions.topic(r.Topic)
+	if in.isOld(t.topicID) {
 		return
 	}
-	set(c.places.done, r.Topic, r.Partition, kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1})
-	c.markLater(r.Topic, r.Partition)
-}
-
-// markLater makes the engine be told of what is done in a partition. It is called with c.mu
-// held.
-func (c *Consumer) markLater(topic string, partition int32) {
-	set(c.places.marked, topic, partition, true)
+	part := in.at(r.Partition)
+	part.done, part.unmarked = kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1}, true
 	if !c.handing {
 		c.handing = true
 		time.AfterFunc(markEvery, c.marksAreDue)
@@ -51,7 +46,7 @@ func (c *Consumer) marksAreDue() {
 	c.handMarks()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.handing = len(c.places.marked) > 0; c.handing {
+	if c.handing = c.positions.areUnmarked(); c.handing {
 		time.AfterFunc(markEvery, c.marksAreDue)
 	}
 }
@@ -62,7 +57,7 @@ func (c *Consumer) handMarks() {
 	c.marking <- struct{}{}
 	defer func() { <-c.marking }()
 	c.mu.Lock()
-	marks := c.places.takeMarks()
+	marks := c.positions.takeMarks()
 	c.mu.Unlock()
 	c.cluster.client.MarkCommitOffsets(marks)
 }
@@ -70,17 +65,29 @@ func (c *Consumer) handMarks() {
 // takeMarks returns what is done in partitions of this member and is still to be told, which
 // it is taken for from then on. Whoever calls it tells the engine before somebody else has
 // the partitions: else the group's position would go back to where this member was.
-func (p *places) takeMarks() map[string]map[int32]kgo.EpochOffset {
+func (p *positions) takeMarks() map[string]map[int32]kgo.EpochOffset {
 	marks := make(map[string]map[int32]kgo.EpochOffset)
-	for topic, parts := range p.marked {
-		for part := range parts {
-			if done, ok := p.done[topic][part]; ok && p.owns(topic, part) {
-				set(marks, topic, part, done)
+	for topic, t := range p.topics {
+		for id, part := range t.partitions {
+			if part.unmarked && part.owned && part.done.Offset != noOffset {
+				set(marks, topic, id, part.done)
+			}
+			part.unmarked = false
+		}
+	}
+	return marks
+}
+
+// areUnmarked reports whether there is something that the engine has not been told.
+func (p *positions) areUnmarked() bool {
+	for _, t := range p.topics {
+		for _, part := range t.partitions {
+			if part.unmarked {
+				return true
 			}
 		}
 	}
-	clear(p.marked)
-	return marks
+	return false
 }
 
 // Commit stores the position after the last message returned, if there is a

@@ -20,36 +20,85 @@ import (
 // starting exactly there, with a group by storing them as its position. So are the
 // beginnings, with FromBeginning, lest it go unnoticed that they are deleted.
 
-// places is what a Consumer knows of its topics.
-type places struct {
-	wanted []string // subscribed by a lazy Consumer, not yet in position
-	states map[string]topicState
-	gone   map[string]int                       // in how many rounds in a row a topic was not there
-	start  map[string]map[int32]kgo.EpochOffset // the snapshot: an offset, or -1 for the end of an epoch
-	from   map[string]map[int32]int64           // where the engine was told to begin or go on
-	want   map[string]map[int32]int64           // the next offset expected
-	done   map[string]map[int32]kgo.EpochOffset // behind the last message that is done
-	marked map[string]map[int32]bool            // where the engine has not been told of done
-	owned  map[string]map[int32]bool            // a group member's partitions
-	read   map[string]map[int32]int64           // behind the last message that Poll has returned
-	left   map[string]map[int32]int64           // what was not read of topics that are not there any more
-	former map[string][][16]byte                // the ids of topics that were made anew
-	afresh map[string]map[int32]time.Time       // when their partitions were, whose stored position may be an old one
-	lost   map[string]map[int32]int             // at which of losses a partition was lost last
-	losses int
-	said   map[string]map[string]bool // by topic: errors reported and not over
+// positions is what a Consumer knows of its topics and of their partitions. Consumer.mu guards
+// all of it.
+type positions struct {
+	pending []string                  // topics that a lazy Consumer has subscribed and that are not yet in position
+	topics  map[string]*topicPosition // by name; see topic
+	losses  int                       // how often this member of the group has lost partitions
 }
 
-func newPlaces() places {
-	return places{
-		states: make(map[string]topicState), gone: make(map[string]int),
-		start: make(map[string]map[int32]kgo.EpochOffset), from: make(map[string]map[int32]int64),
-		want: make(map[string]map[int32]int64), done: make(map[string]map[int32]kgo.EpochOffset),
-		marked: make(map[string]map[int32]bool),
-		lost:   make(map[string]map[int32]int), owned: make(map[string]map[int32]bool),
-		said: make(map[string]map[string]bool), read: make(map[string]map[int32]int64),
-		left: make(map[string]map[int32]int64), former: make(map[string][][16]byte),
-		afresh: make(map[string]map[int32]time.Time),
+// A topicPosition is what a Consumer knows of one topic. It outlives the topic: one that is
+// deleted may come back.
+type topicPosition struct {
+	consumed   bool                 // it is in position
+	state      topicState           // what brokers said of it last, once it is consumed
+	missing    int                  // in how many rounds of followTopics in a row brokers did not show it
+	told       map[string]bool      // errors that Poll has returned and that last
+	former     [][16]byte           // ids of the topics of this name that were deleted
+	unread     map[int32]int64      // what Poll had not returned when kgo was made to forget the topic; nil if kgo has it
+	partitions map[int32]*partition // by number; see at
+}
+
+// A partition is where a Consumer is in one partition. An offset that is not known is
+// noOffset.
+type partition struct {
+	start     *kgo.EpochOffset // in the snapshot: an offset, or -1 for the end of an epoch; nil if the snapshot has none
+	resumedAt int64            // where kgo was told to begin or to go on last
+	next      int64            // the offset that is expected of kgo next
+	returned  int64            // the offset behind the last message that Poll has returned
+	done      kgo.EpochOffset  // behind the last message that the caller is done with
+	unmarked  bool             // kgo has not been told of done
+	owned     bool             // this member of the group has it
+	lostAt    int              // positions.losses when this member lost it last
+	remadeAt  time.Time        // when its topic was seen to be made anew; zero once kgo began to read it, see beginsAfresh
+	held      *unreadable      // the batch that kgo cannot read, at which it is paused; or nil
+}
+
+// noOffset is an offset that is not known.
+const noOffset = -1
+
+func newPositions() positions { return positions{topics: make(map[string]*topicPosition)} }
+
+// topic returns what is known of a topic; "" is for errors that name none.
+func (p *positions) topic(name string) *topicPosition {
+	t := p.topics[name]
+	if t == nil {
+		t = &topicPosition{told: make(map[string]bool), partitions: make(map[int32]*partition)}
+		p.topics[name] = t
+	}
+	return t
+}
+
+// at returns what is known of a partition.
+func (p *positions) at(topic string, id int32) *partition { return p.topic(topic).at(id) }
+
+func (t *topicPosition) at(id int32) *partition {
+	part := t.partitions[id]
+	if part == nil {
+		part = new(partition)
+		part.forget()
+		t.partitions[id] = part
+	}
+	return part
+}
+
+// forget makes part one of which no position is known.
+func (part *partition) forget() {
+	part.start, part.done = nil, kgo.EpochOffset{Epoch: -1, Offset: noOffset}
+	part.reset(noOffset)
+}
+
+// reset notes where kgo was told to begin or to go on.
+func (part *partition) reset(next int64) { part.resumedAt, part.next, part.returned = next, next, next }
+
+// rewind notes that kgo goes on at an offset that it had been past: what was done behind it,
+// or before the snapshot, is not there any more.
+func (part *partition) rewind(next int64) {
+	part.reset(next)
+	part.done.Offset = min(part.done.Offset, next)
+	if part.start != nil {
+		part.start.Offset = min(part.start.Offset, next)
 	}
 }
 
@@ -61,70 +110,60 @@ func set[V any](m map[string]map[int32]V, topic string, partition int32, v V) {
 }
 
 // has reports whether topic is subscribed.
-func (p *places) has(topic string) bool {
-	_, ok := p.states[topic]
-	return ok || slices.Contains(p.wanted, topic)
+func (p *positions) has(topic string) bool {
+	t := p.topics[topic]
+	return t != nil && t.consumed || slices.Contains(p.pending, topic)
 }
 
-func (p *places) topics() []string {
-	return slices.Concat(slices.Sorted(maps.Keys(p.states)), p.wanted)
-}
-
-func (p *places) owns(topic string, partition int32) bool { return p.owned[topic][partition] }
-
-// expect returns the offset that was expected next, and expects next from now on,
-// unless that is negative.
-func (p *places) expect(topic string, partition int32, next int64) (was int64, known bool) {
-	was, known = p.want[topic][partition]
-	if !known {
-		was = -1
-	}
-	if next >= 0 {
-		set(p.want, topic, partition, next)
-	}
-	return was, known
-}
-
-// reset notes where the engine was told to begin or go on.
-func (p *places) reset(topic string, partition int32, next int64) {
-	set(p.from, topic, partition, next)
-	set(p.want, topic, partition, next)
-	set(p.read, topic, partition, next)
-}
-
-// back notes that the engine goes on at an offset that it had been past: what was
-// done behind it, or before the snapshot, is not there any more.
-func (p *places) back(topic string, partition int32, next int64) {
-	p.reset(topic, partition, next)
-	for _, places := range []map[string]map[int32]kgo.EpochOffset{p.done, p.start} {
-		if was := places[topic][partition]; was.Offset > next {
-			set(places, topic, partition, kgo.EpochOffset{Epoch: was.Epoch, Offset: next})
+// consumed returns the names of the topics that are in position.
+func (p *positions) consumed() []string {
+	var names []string
+	for name, t := range p.topics {
+		if t.consumed {
+			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
+	return names
 }
 
-// isNews reports whether this error of topic has not been reported since it last
+// states returns what brokers have said of the topics that are in position.
+func (p *positions) states() map[string]topicState {
+	states := make(map[string]topicState)
+	for name, t := range p.topics {
+		if t.consumed {
+			states[name] = t.state
+		}
+	}
+	return states
+}
+
+// consume notes that a topic is in position, and what brokers said of it.
+func (t *topicPosition) consume(state topicState) { t.consumed, t.state = true, state }
+
+// isNews reports whether this error of a topic has not been told since the topic last
 // worked.
-func (p *places) isNews(topic, what string) bool {
-	if p.said[topic][what] {
+func (t *topicPosition) isNews(what string) bool {
+	if t.told[what] {
 		return false
 	}
-	if p.said[topic] == nil {
-		p.said[topic] = make(map[string]bool)
-	}
-	p.said[topic][what] = true
+	t.told[what] = true
 	return true
 }
 
-func (p *places) topicWorks(topic string) { delete(p.said, topic) }
+// works ends all errors of a topic.
+func (t *topicPosition) works() { clear(t.told) }
 
 // ahead says what is to be read next, for an error that is of no one partition.
-func (p *places) ahead() string {
+func (p *positions) ahead() string {
 	const most = 3
 	var next []string
-	for _, topic := range slices.Sorted(maps.Keys(p.want)) {
-		for _, part := range slices.Sorted(maps.Keys(p.want[topic])) {
-			next = append(next, fmt.Sprintf("topic %s partition %d offset %d", topic, part, p.want[topic][part]))
+	for _, topic := range slices.Sorted(maps.Keys(p.topics)) {
+		parts := p.topics[topic].partitions
+		for _, id := range slices.Sorted(maps.Keys(parts)) {
+			if parts[id].next != noOffset {
+				next = append(next, fmt.Sprintf("topic %s partition %d offset %d", topic, id, parts[id].next))
+			}
 		}
 	}
 	switch more := len(next) - most; {
@@ -156,14 +195,15 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	c.mu.Lock()
 	for _, topic := range topics {
 		c.cluster.logLeaders(topicState{}, states[topic])
-		c.places.states[topic] = states[topic]
+		t := c.positions.topic(topic)
+		t.consume(states[topic])
 		for _, part := range states[topic].partitions {
 			at := kgo.NewOffset().AtStart()
 			if start, ok := starts[topic][part.id]; ok {
 				at = startingAt(start)
-				set(c.places.start, topic, part.id, start)
+				t.at(part.id).start = &start
 				if c.group == "" && start.Offset >= 0 {
-					c.places.reset(topic, part.id, start.Offset)
+					t.at(part.id).reset(start.Offset)
 				}
 			}
 			set(direct, topic, part.id, at)

@@ -24,18 +24,17 @@ var noTopicID [16]byte
 // of followTopics; whoever does not reach a broker is no member after sessionTimeout.
 const afreshFor = 3 * sessionTimeout
 
-// unread returns the offsets from which on a topic's messages were not returned by Poll,
+// notReturned returns the offsets from which on a topic's messages were not returned by Poll,
 // and will not be: of a group's member, of the partitions that it has. What Poll still has
-// of other Consumers it returns. An offset is -1 if it is not known.
-func (p *places) unread(topic string, ofGroup bool) map[int32]int64 {
-	if !ofGroup {
-		return maps.Clone(p.want[topic])
-	}
+// of other Consumers it returns. An offset may be noOffset.
+func (t *topicPosition) notReturned(ofGroup bool) map[int32]int64 {
 	from := make(map[int32]int64)
-	for part := range p.owned[topic] {
-		from[part] = -1
-		if next, ok := p.read[topic][part]; ok {
-			from[part] = next
+	for id, part := range t.partitions {
+		switch {
+		case ofGroup && part.owned:
+			from[id] = part.returned
+		case !ofGroup && part.next != noOffset:
+			from[id] = part.next
 		}
 	}
 	return from
@@ -43,32 +42,27 @@ func (p *places) unread(topic string, ofGroup bool) map[int32]int64 {
 
 // isOld reports whether messages of a topic with this id are of one that is not there
 // any more.
-func (p *places) isOld(topic string, id [16]byte) bool {
-	return slices.Contains(p.former[topic], id)
-}
+func (t *topicPosition) isOld(id [16]byte) bool { return slices.Contains(t.former, id) }
 
 // remake makes now the topic that is read from its beginning, says what is lost of the
 // one before, and keeps what is done of that out of the group's position.
 func (c *Consumer) remake(ctx context.Context, topic string, now topicState) {
 	c.mu.Lock()
-	was := c.places.states[topic]
-	lost, ok := c.places.left[topic]
-	if !ok {
-		lost = c.places.unread(topic, c.group != "")
+	t := c.positions.topic(topic)
+	was, lost := t.state, t.unread
+	if t.unread = nil; lost == nil {
+		lost = t.notReturned(c.group != "")
 	}
-	delete(c.places.left, topic)
-	delete(c.places.from, topic)
-	delete(c.places.want, topic)
-	delete(c.places.read, topic)
-	delete(c.places.start, topic)
-	delete(c.places.done, topic)
+	for _, part := range t.partitions {
+		part.forget()
+	}
 	if was.id != noTopicID {
-		c.places.former[topic] = append(c.places.former[topic], was.id)
+		t.former = append(t.former, was.id)
 	}
-	c.places.states[topic] = now // what is done of the old one is not marked from here on
+	t.consume(now) // what is done of the old one is not marked from here on
 	if c.group != "" {
 		for _, part := range now.partitions {
-			set(c.places.afresh, topic, part.id, time.Now())
+			t.at(part.id).remadeAt = time.Now()
 		}
 	}
 	c.mu.Unlock()
@@ -88,10 +82,10 @@ func (c *Consumer) remake(ctx context.Context, topic string, now topicState) {
 
 // beginsAfresh reports, once, whether a partition of a group is read from the beginning
 // because its topic was made anew, whatever position is stored.
-func (p *places) beginsAfresh(topic string, partition int32) bool {
-	since, ok := p.afresh[topic][partition]
-	delete(p.afresh[topic], partition)
-	return ok && time.Since(since) < afreshFor
+func (part *partition) beginsAfresh() bool {
+	since := part.remadeAt
+	part.remadeAt = time.Time{}
+	return !since.IsZero() && time.Since(since) < afreshFor
 }
 
 // fromOffsets says from where on something is lost.
@@ -149,7 +143,7 @@ func (c *Consumer) settleRemade(ctx context.Context) {
 	}
 	defer c.endRound()
 	c.mu.Lock()
-	known := maps.Clone(c.places.states)
+	known := c.positions.states()
 	c.mu.Unlock()
 	if len(known) == 0 {
 		return
@@ -169,5 +163,5 @@ func (c *Consumer) settleRemade(ctx context.Context) {
 func (c *Consumer) isFormer(topic string, id [16]byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.places.isOld(topic, id)
+	return c.positions.topic(topic).isOld(id)
 }

@@ -51,13 +51,14 @@ type damage struct {
 func (c *Consumer) holdUp(topic string, part int32, at int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cluster.isClosed() || c.group != "" && !c.places.owns(topic, part) {
+	known := c.positions.at(topic, part)
+	if c.cluster.isClosed() || c.group != "" && !known.owned {
 		return
 	}
-	u := c.held[topic][part]
+	u := known.held
 	if u == nil || u.at != at {
 		u = &unreadable{at: at, since: time.Now(), pause: firstLook}
-		set(c.held, topic, part, u)
+		known.held = u
 	}
 	if u.looks {
 		return // kgo had asked for it before it was paused
@@ -73,9 +74,9 @@ func (c *Consumer) holdUp(topic string, part int32, at int64, err error) {
 func (c *Consumer) suspect(topic string, part int32) {
 	defer c.budget.speaks(topic, part)
 	c.mu.Lock()
-	at, known := c.places.expect(topic, part, -1)
+	at := c.positions.at(topic, part).next
 	c.mu.Unlock()
-	if !known {
+	if at == noOffset {
 		return
 	}
 	if found, err := c.look(c.cluster.client.Context(), topic, part, at); err == nil && found != nil {
@@ -90,10 +91,12 @@ func (c *Consumer) letGo(topic string, part int32) {
 
 // letAllGo does so with all partitions of a topic that is another.
 func (c *Consumer) letAllGo(topic string) {
-	for part := range c.held[topic] {
-		c.letGo(topic, part)
+	for id, part := range c.positions.topic(topic).partitions {
+		if part.held != nil {
+			part.held = nil
+			c.letGo(topic, id)
+		}
 	}
-	delete(c.held, topic)
 }
 
 // lastsAt is what troubles knows of a partition.
@@ -143,7 +146,7 @@ func (c *Consumer) mend(topic string, part int32, u *unreadable, err error) {
 func (c *Consumer) isHeld(topic string, part int32, u *unreadable) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.held[topic][part] == u
+	return c.positions.at(topic, part).held == u
 }
 
 func isAnswer(err error) bool {
@@ -156,7 +159,8 @@ func isAnswer(err error) bool {
 func (c *Consumer) giveUp(topic string, part int32, u *unreadable, found *damage) {
 	c.troubles.over(lastsAt(topic, part))
 	c.mu.Lock()
-	id, mine := c.places.states[topic].id, c.held[topic][part] == u
+	in := c.positions.topic(topic)
+	id, mine := in.state.id, in.at(part).held == u
 	c.mu.Unlock()
 	if !mine {
 		return
