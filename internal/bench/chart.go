@@ -88,7 +88,7 @@ func (c *chart) lines(p *plot.Plot) error {
 }
 
 func (c *chart) bars(p *plot.Plot) error {
-	width := chartWidth * 0.7 / vg.Length(len(c.Groups)*len(c.Series))
+	width := min(chartWidth*0.7/vg.Length(len(c.Groups)*len(c.Series)), 2*vg.Centimeter)
 	for i, s := range c.Series {
 		bar, err := plotter.NewBarChart(plotter.Values(s.Y), width)
 		if err != nil {
@@ -101,6 +101,6 @@ func (c *chart) bars(p *plot.Plot) error {
 	}
 	p.NominalX(c.Groups...)
 	p.X.Min, p.X.Max = -0.5, float64(len(c.Groups))-0.5
-	p.Y.Min = 0
+	p.Y.Min, p.Y.Max = 0, 1.25*p.Y.Max // room for the legend
 	return nil
 }

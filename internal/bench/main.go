@@ -109,6 +109,7 @@ func run(ctx context.Context, args []string) error {
 		list   = flags.Bool("list", false, "name the sections and end")
 		out    = flags.String("out", "../../BENCHMARKS.md", "the `file` to write; if empty, none")
 		charts = flags.String("charts", "charts", "the `directory` of the charts")
+		tops   = flags.String("profiles", "profiles", "the `directory` of the profiles of what has missed its target")
 		commit = flags.String("before", "a94b379", "the `commit` that is measured beside ours, in the sections that need a broker; empty: none")
 		guard  = flags.Bool("guard", false, "fail if ours has become twice as slow beside bare as guard.json says; nothing else is done")
 		record = flags.Bool("record", false, "with -guard: write guard.json")
@@ -135,7 +136,7 @@ func run(ctx context.Context, args []string) error {
 	if *out == "" {
 		return nil
 	}
-	return writeReport(*out, *charts, *kept)
+	return (&report{out: *out, charts: *charts, profiles: *tops, kept: *kept}).write()
 }
 
 // choose returns the sections that -only names.
@@ -209,12 +210,6 @@ func measureOne(ctx context.Context, b *bench, s section, dir string, m machine)
 
 func printResult(r *result) {
 	var b strings.Builder
-	if len(r.Figures) > 0 {
-		t := figureTable(r.Figures)
-		t.markdown(&b)
-	}
-	for _, t := range r.Tables {
-		t.markdown(&b)
-	}
+	r.tables(&b)
 	fmt.Print(b.String())
 }

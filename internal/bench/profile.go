@@ -35,18 +35,18 @@ func explain(ctx context.Context, rig *rig, r *result, fig *figure, f func(*chil
 	if err != nil {
 		return err
 	}
-	r.After += "\nMissed: " + fig.What + ". Where ours spends the processor's time while it does that again and again:\n\n" + top
+	r.Profiles = append(r.Profiles, profile{fig.What, top})
 	return nil
 }
 
-// topOf is what a processor profile says of a program, as Markdown.
+// topOf is what a processor profile says of a program.
 func topOf(ctx context.Context, binary, profile string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-cum", "-nodecount=25", binary, profile).Output()
 	if err != nil {
 		return "", fmt.Errorf("go tool pprof: %w", err)
 	}
 	_, table, _ := strings.Cut(string(out), "Duration") // without the path of the program
-	return "```\nDuration" + strings.TrimRight(table, "\n") + "\n```\n", nil
+	return "Duration" + strings.TrimRight(table, "\n") + "\n", nil
 }
 
 func missed(fig *figure) bool {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -43,54 +44,116 @@ func kept(dir, name string) (k keptResult, err error) {
 const head = `# Benchmarks
 
 This library (**ours**) beside the Python package that it replaces (**peer**: ligo-gracedb 2.16.1), beside what can be
-done by hand with the engine below it (**bare**: franz-go and net/http, compressing with zstd as the peer does; **bare,
-no codec**: the same without compression), and beside the **floor**: the round trips and copies that nobody can save.
-Some sections hold ours against **before**, which is this library as another commit has it (-before): a94b379 wrote
-through franz-go's own producer. All do the same work in one run on one machine, in turn, so that whatever else the machine does meets all of them:
-**compare the ratios, not the times**. Where three numbers stand together they are the least, the **median** and the 99th
-percentile. The broker is Apache Kafka 4.3.1 over TLS with OAUTHBEARER, one node, the JVM with its defaults; GraceDB is a
-stand-in that speaks HTTPS and does nothing slowly; all on the loopback interface, which hides round trips, unless a
-section says otherwise.
-
-This file is written by one command: ` + "`cd internal/bench && go run .`" + ` (about 20 minutes; -only and -quick do less).
+done by hand with the engine below it (**bare**: franz-go and net/http, compressing with zstd as the peer does;
+**bare-none**: the same without compression), beside the **floor**, the round trips and copies that nobody can save, and
+in some sections beside **before**, this library as another commit has it (a94b379 wrote through franz-go's own producer).
 
 `
 
-// writeReport writes the file and the charts from what is kept, whoever measured it.
-func writeReport(out, charts, dir string) error {
-	var body, overview strings.Builder
+const method = `## How it is measured
+
+All do the same work in one run on one machine, in turn, so that whatever else the machine does meets all of them:
+**compare the ratios, not the times**. Where three numbers stand together they are the least, the **median** and the 99th
+percentile; ratios are of medians. The broker is Apache Kafka 4.3.1 over TLS with OAUTHBEARER, one node, the JVM with its
+defaults. GraceDB is a stand-in that speaks HTTPS and does nothing slowly. All are on the loopback interface, which hides
+round trips, unless a section says otherwise.
+
+This file is written by one command: ` + "`cd internal/bench && go run .`" + ` (about 20 minutes; -only and -quick do less).
+Profiles of what has missed its target are in [internal/bench/profiles](internal/bench/profiles).
+
+`
+
+// A report is where the results are written to, and the directory where they are kept.
+type report struct{ out, charts, profiles, kept string }
+
+// write writes the file, the charts and the profiles from what is kept, whoever measured it.
+func (r *report) write() error {
+	var targets, body strings.Builder
 	var machines []string
-	for _, s := range sections {
-		k, err := kept(dir, s.name)
+	if err := r.clear(); err != nil {
+		return err
+	}
+	for i := range sections {
+		s := &sections[i]
+		k, err := kept(r.kept, s.name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // never measured here
 		}
+		if err == nil {
+			err = errors.Join(r.targets(&targets, s, &k), r.section(&body, s, &k))
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		if err := k.markdown(&body, &s, out, charts); err != nil {
-			return err
-		}
-		for _, f := range k.Figures {
-			for _, t := range f.Targets {
-				fmt.Fprintf(&overview, "| [%s](#%s) | %s | %s | %s | %s |\n", s.title, anchor(s.title), f.What, t.Text, t.Got, yes(t.Met))
-			}
 		}
 		machines = append(machines, k.stamp())
 	}
 	var b strings.Builder
 	b.WriteString(head)
-	for i, m := range machines {
-		if i == 0 || m != machines[i-1] {
-			b.WriteString(m)
+	b.WriteString(flow(strings.Join(slices.Compact(machines), "\n\n")) + "\n")
+	b.WriteString("\n## Targets\n\nA target names what ours is held against and by how much: \"peer ÷ 5\" is at most a fifth of the peer.\n\n")
+	b.WriteString(targets.String() + method)
+	b.WriteString(strings.TrimRight(body.String(), "\n") + "\n")
+	return os.WriteFile(r.out, []byte(b.String()), 0o644)
+}
+
+// clear makes the directories. Profiles of before go: what they are of may have met its
+// target since.
+func (r *report) clear() error {
+	if err := errors.Join(os.MkdirAll(r.charts, 0o755), os.MkdirAll(r.profiles, 0o755)); err != nil {
+		return err
+	}
+	old, err := filepath.Glob(filepath.Join(r.profiles, "*.txt"))
+	for _, name := range old {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
+// targets writes what became of a section's targets, and its first chart.
+func (r *report) targets(b *strings.Builder, s *section, k *keptResult) error {
+	t := table{Head: []string{"what", "target", "ratio or value", "met"}}
+	for _, f := range k.Figures {
+		for _, target := range f.Targets {
+			t.row(f.What, target.Text, target.Got, yes(target.Met))
 		}
 	}
-	b.WriteString("\n## Targets\n\nA target names what ours is held against and by how much: \"peer ÷ 5\" is at most a fifth of the peer.\n\n" +
-		"| section | what | target | ratio or value | met |\n| --- | --- | --- | --- | --- |\n")
-	b.WriteString(overview.String())
-	b.WriteString("\n")
-	b.WriteString(strings.TrimRight(body.String(), "\n") + "\n")
-	return os.WriteFile(out, []byte(b.String()), 0o644)
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	fmt.Fprintf(b, "**[%s](#%s)**\n\n", s.title, anchor(s.title))
+	t.markdown(b)
+	if len(k.Charts) == 0 {
+		k.Charts = append(k.Charts, k.overview(s))
+	}
+	err := r.chart(b, &k.Charts[0])
+	k.Charts = k.Charts[1:] // the section shows the others
+	return err
+}
+
+// overview is a chart of what has a target, for a section that has none of its own.
+func (k *keptResult) overview(s *section) chart {
+	c := chart{Name: "targets-" + s.name, Title: s.title, Y: "times as much as ours (median)"}
+	values := make(map[string][]float64)
+	measured := make(map[string]bool)
+	for _, f := range k.Figures {
+		if len(f.Targets) == 0 {
+			continue
+		}
+		c.Groups = append(c.Groups, narrow(f.What))
+		for _, who := range append([]string{ours}, others()...) {
+			ratio := 0.0
+			if _, ok := f.By[who]; ok {
+				ratio, measured[who] = f.ratio(who, ours), true
+			}
+			values[who] = append(values[who], ratio)
+		}
+	}
+	for _, who := range append([]string{ours}, others()...) {
+		if measured[who] {
+			c.Series = append(c.Series, series{Name: who, Y: values[who]})
+		}
+	}
+	return c
 }
 
 func (k *keptResult) stamp() string {
@@ -98,42 +161,76 @@ func (k *keptResult) stamp() string {
 	if k.Quick {
 		quick = " A quick run: too short for its numbers to mean anything."
 	}
-	return fmt.Sprintf("- %s, %s.%s\n", k.When.UTC().Format(time.DateOnly), k.Machine, quick)
+	return fmt.Sprintf("%s, %s.%s", k.When.UTC().Format(time.DateOnly), k.Machine, quick)
 }
 
-func (k *keptResult) markdown(b *strings.Builder, s *section, out, charts string) error {
+// section writes a section but for the chart that stands with its targets.
+func (r *report) section(b *strings.Builder, s *section, k *keptResult) error {
 	fmt.Fprintf(b, "## %s\n\n", s.title)
 	if k.Text != "" {
-		fmt.Fprintf(b, "%s\n\n", strings.TrimSpace(k.Text))
+		b.WriteString(flow(k.Text) + "\n\n")
 	}
-	if len(k.Figures) > 0 {
-		t := figureTable(k.Figures)
-		t.markdown(b)
-	}
-	for _, t := range k.Tables {
-		t.markdown(b)
-	}
-	if len(k.Charts) > 0 {
-		if err := os.MkdirAll(charts, 0o755); err != nil {
+	k.tables(b)
+	for i := range k.Charts {
+		if err := r.chart(b, &k.Charts[i]); err != nil {
 			return err
 		}
 	}
-	for _, c := range k.Charts {
-		if !c.Drawn {
-			if err := c.draw(charts); err != nil {
-				return err
-			}
+	if k.After != "" {
+		b.WriteString(flow(k.After) + "\n\n")
+	}
+	return r.explain(b, s, k)
+}
+
+// tables writes all tables of a result.
+func (r *result) tables(b *strings.Builder) {
+	if len(r.Figures) > 0 {
+		measured, compared := figureTables(r.Figures)
+		measured.markdown(b)
+		compared.markdown(b)
+	}
+	for _, t := range r.Tables {
+		t.markdown(b)
+	}
+}
+
+// chart draws a chart, unless another program has, and writes the link to it.
+func (r *report) chart(b *strings.Builder, c *chart) error {
+	if !c.Drawn {
+		if err := c.draw(r.charts); err != nil {
+			return err
 		}
-		link, err := relative(filepath.Dir(out), filepath.Join(charts, c.Name+".svg"))
+	}
+	link, err := r.link(filepath.Join(r.charts, c.Name+".svg"))
+	fmt.Fprintf(b, "![%s](%s)\n\n", c.Title, link)
+	return err
+}
+
+// explain writes the profiles of what has missed its target, and the links to them.
+func (r *report) explain(b *strings.Builder, s *section, k *keptResult) error {
+	if len(k.Profiles) == 0 {
+		return nil
+	}
+	b.WriteString("Where ours spends the processor's time while it does again and again what has missed its target:\n\n")
+	for _, p := range k.Profiles {
+		file := filepath.Join(r.profiles, s.name+"-"+anchor(p.What)+".txt")
+		if err := os.WriteFile(file, []byte(p.Top), 0o644); err != nil {
+			return err
+		}
+		link, err := r.link(file)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(b, "![%s](%s)\n\n", c.Title, filepath.ToSlash(link))
+		fmt.Fprintf(b, "- [%s](%s)\n", p.What, link)
 	}
-	if k.After != "" {
-		fmt.Fprintf(b, "%s\n\n", strings.TrimSpace(k.After))
-	}
+	b.WriteString("\n")
 	return nil
+}
+
+// link is how the file names another.
+func (r *report) link(file string) (string, error) {
+	link, err := relative(filepath.Dir(r.out), file)
+	return filepath.ToSlash(link), err
 }
 
 // relative is filepath.Rel also for paths that begin at the working directory.

@@ -29,7 +29,15 @@ type result struct {
 	Figures []figure // one table of them
 	Tables  []table  // others
 	Charts  []chart
-	After   string // Markdown, after all of that: what explains a target that was missed
+	After   string // Markdown, after all of that
+	// Profiles say where ours spends its time on what has missed its target.
+	Profiles []profile
+}
+
+// A profile is what pprof says of a figure.
+type profile struct {
+	What string
+	Top  string
 }
 
 // A figure is one thing measured on everybody. Less is better.
@@ -123,19 +131,6 @@ func (t *table) row(cells ...any) {
 	t.Rows = append(t.Rows, row)
 }
 
-func (t *table) markdown(b *strings.Builder) {
-	if t.Title != "" {
-		fmt.Fprintf(b, "%s\n\n", t.Title)
-	}
-	line := func(cells []string) { fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | ")) }
-	line(t.Head)
-	line(slices.Repeat([]string{"---"}, len(t.Head)))
-	for _, row := range t.Rows {
-		line(row)
-	}
-	b.WriteString("\n")
-}
-
 // trim writes a number with three significant digits.
 func trim(x float64) string {
 	switch {
@@ -147,34 +142,38 @@ func trim(x float64) string {
 	return strconv.FormatFloat(x, 'g', 3, 64)
 }
 
-// figureTable lays figures out, with the columns that any of them has.
-func figureTable(figures []figure) table {
-	t := table{Head: []string{"what"}}
+// figureTables lays figures out, with the columns that any of them has: what was measured,
+// and how that compares.
+func figureTables(figures []figure) (measured, compared table) {
+	measured.Head, compared.Head = []string{"what"}, []string{"what"}
 	var used []string
 	for _, c := range columns {
 		if slices.ContainsFunc(figures, func(f figure) bool { _, ok := f.By[c.who]; return ok }) {
 			used = append(used, c.who)
-			t.Head = append(t.Head, c.title)
+			measured.Head = append(measured.Head, c.title)
 		}
 	}
-	compared := []string{before, bare, bareNone, peer, floor}
-	compared = slices.DeleteFunc(compared, func(who string) bool { return !slices.Contains(used, who) })
-	for _, who := range compared {
-		t.Head = append(t.Head, who+" ÷ ours")
+	others := slices.DeleteFunc(others(), func(who string) bool { return !slices.Contains(used, who) })
+	for _, who := range others {
+		compared.Head = append(compared.Head, who+" ÷ ours")
 	}
-	t.Head = append(t.Head, "target", "met")
+	compared.Head = append(compared.Head, "target", "met")
 	for _, f := range figures {
-		row := []string{f.What + ", " + f.Unit}
+		row, ratios := []string{f.What + ", " + f.Unit}, []string{f.What}
 		for _, who := range used {
 			row = append(row, f.cell(who))
 		}
-		for _, who := range compared {
-			row = append(row, f.ratios(who))
+		for _, who := range others {
+			ratios = append(ratios, f.compared(who))
 		}
-		t.Rows = append(t.Rows, append(row, f.verdict()...))
+		measured.Rows = append(measured.Rows, row)
+		compared.Rows = append(compared.Rows, append(ratios, f.verdict()...))
 	}
-	return t
+	return measured, compared
 }
+
+// others are those that ours is compared with.
+func others() []string { return []string{before, bare, bareNone, peer, floor} }
 
 // cell is the least, the **median** and the 99th percentile.
 func (f *figure) cell(who string) string {
@@ -188,16 +187,13 @@ func (f *figure) cell(who string) string {
 	return fmt.Sprintf("%s / **%s** / %s", trim(s.Min), trim(s.Median), trim(s.P99))
 }
 
-func (f *figure) ratios(who string) string {
-	a, ok := f.By[who]
-	b, both := f.By[ours]
-	switch {
-	case !ok || !both:
+// compared is the median of who over that of ours; nothing if one was not measured.
+func (f *figure) compared(who string) string {
+	_, ok := f.By[who]
+	if _, both := f.By[ours]; !ok || !both {
 		return ""
-	case a.N == 1:
-		return "**" + trim(a.Median/b.Median) + "**"
 	}
-	return fmt.Sprintf("%s / **%s** / %s", trim(a.Min/b.Min), trim(a.Median/b.Median), trim(a.P99/b.P99))
+	return trim(f.ratio(who, ours))
 }
 
 func (f *figure) verdict() []string {
