@@ -4,8 +4,8 @@
 //	go test -race -json . ./internal/... | go run ./internal/faults/table
 //	GRACEDB_INTEROP=1 go test -race -json ./internal/chaos | go run ./internal/faults/table
 //
-// A row's tests are those named TestFault_<row>_. Tests that did not run keep their
-// last result.
+// A row's tests are those named TestFault_<row>_, one a line. Tests that did not run keep
+// their last result.
 package main
 
 import (
@@ -93,7 +93,8 @@ func place(pkg string) string {
 	return pkg
 }
 
-// rewrite puts results into the table's lines.
+// rewrite puts results into the table. Each test has a line; those after a row's first leave
+// its name and fault out.
 func rewrite(text string, found map[string][]shown) (string, error) {
 	before, rest, ok := strings.Cut(text, head)
 	if !ok {
@@ -101,36 +102,46 @@ func rewrite(text string, found map[string][]shown) (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString(before + head)
-	for line := range strings.Lines(rest) {
-		row := strings.Split(strings.Trim(line, "| \n"), " | ")
-		if !strings.HasPrefix(line, "|") || len(row) != 4 {
-			b.WriteString(line)
-			continue
-		}
-		known := make(map[string]string)
-		if tests := strings.Split(row[2], "<br>"); strings.HasPrefix(row[2], "`") {
-			results := strings.Split(row[3], "<br>")
-			for i, name := range tests {
-				known[name] = "-"
-				if i < len(results) {
-					known[name] = results[i]
-				}
-			}
+	var row []string                 // name, fault, and what stands there instead of tests
+	known := make(map[string]string) // results by test
+	end := func() {
+		if row == nil {
+			return
 		}
 		for _, s := range found[row[0]] {
 			known[s.name] = s.result
 		}
 		delete(found, row[0])
-		if len(known) > 0 {
-			names := slices.Sorted(maps.Keys(known))
-			var last []string
-			for _, name := range names {
-				last = append(last, known[name])
-			}
-			row[2], row[3] = strings.Join(names, "<br>"), strings.Join(last, "<br>")
+		if len(known) == 0 {
+			b.WriteString("| " + strings.Join(row, " | ") + " |\n")
 		}
-		b.WriteString("| " + strings.Join(row, " | ") + " |\n")
+		name := row[0] + " | " + row[1]
+		for _, test := range slices.Sorted(maps.Keys(known)) {
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", name, test, known[test])
+			name = " | "
+		}
+		row = nil
+		clear(known)
 	}
+	for line := range strings.Lines(rest) {
+		cells := strings.Split(strings.Trim(line, "|\n"), "|")
+		if !strings.HasPrefix(line, "|") || len(cells) != 4 {
+			end()
+			b.WriteString(line)
+			continue
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if cells[0] != "" {
+			end()
+			row = cells
+		}
+		if strings.HasPrefix(cells[2], "`") {
+			known[cells[2]] = cells[3]
+		}
+	}
+	end()
 	if len(found) > 0 {
 		return "", fmt.Errorf("%s has no rows %q", file, slices.Sorted(maps.Keys(found)))
 	}
