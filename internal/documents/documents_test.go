@@ -5,8 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 )
 
 const root = "../.."
@@ -62,4 +65,61 @@ func TestReliabilityNamesTestsThatExist(t *testing.T) {
 			}
 		}
 	}
+}
+
+// No line of a document is longer than maxLine, so that it can be read and compared as it is.
+func TestLinesOfDocuments(t *testing.T) {
+	const maxLine = 160
+	for name, text := range files(t, ".md") {
+		number := 0
+		for line := range strings.Lines(text) {
+			number++
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > maxLine {
+				t.Errorf("%s:%d has %d characters, and may have %d", name, number, n, maxLine)
+			}
+		}
+	}
+}
+
+// Links within the repository lead to what is there.
+func TestLinksOfDocuments(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	for name, text := range files(t, ".md") {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			target, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(target, ":") {
+				continue // elsewhere
+			}
+			path := filepath.Join(root, name)
+			if target != "" {
+				path = filepath.Join(filepath.Dir(path), filepath.FromSlash(target))
+			}
+			data, err := os.ReadFile(path)
+			if at, statErr := os.Stat(path); statErr == nil && at.IsDir() {
+				err = nil
+			}
+			if err != nil {
+				t.Errorf("%s: %s: %v", name, m[1], err)
+			} else if anchor != "" && !slices.Contains(anchors(string(data)), anchor) {
+				t.Errorf("%s: %s: there is no such heading", name, m[1])
+			}
+		}
+	}
+}
+
+// anchors are what the headings of a document can be linked to by.
+func anchors(text string) []string {
+	var found []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		found = append(found, strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return r
+			}
+			return -1
+		}, strings.ToLower(m[1])))
+	}
+	return found
 }
