@@ -27,7 +27,7 @@ import (
 // connections are this package's own, takes tokens out of that; with other connections
 // look at errors.Is, and do not show the text.
 func OAuthBearer(src TokenSource) sasl.Mechanism {
-	return &bearer{src: src, watch: newAuthWatch(slog.New(slog.DiscardHandler), 0)}
+	return &bearer{src: src, state: newAuthState(slog.New(slog.DiscardHandler), 0)}
 }
 
 const (
@@ -45,10 +45,10 @@ const (
 // they do not know yet: at a longer one they hang up without a word.
 const maxKafkaToken = 512<<10 - 1<<10
 
-// A bearer is the mechanism. All it knows of the past is in its watch.
+// A bearer is the mechanism. All that it knows of the past is in its state.
 type bearer struct {
 	src   TokenSource
-	watch *authWatch
+	state *authState
 }
 
 func (*bearer) Name() string { return "OAUTHBEARER" }
@@ -60,19 +60,19 @@ func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session
 	ctx, cancel := context.WithTimeout(caller, askTimeout)
 	defer cancel()
 	for {
-		if err := m.watch.turn(ctx); err != nil {
+		if err := m.state.waitTurn(ctx); err != nil {
 			return nil, nil, temporary{err}
 		}
 		asked := time.Now()
 		tok, claims, err := m.ask(ctx)
 		if err == nil {
-			err = m.watch.ending(claims)
+			err = m.state.ending(claims)
 		}
 		if err != nil {
-			m.watch.fail(err)
+			m.state.fail(err)
 			continue
 		}
-		if err := m.watch.held(tok); err != nil {
+		if err := m.state.suspended(tok); err != nil {
 			return nil, nil, temporary{err}
 		}
 		tokensShown.note(tok)
@@ -91,7 +91,7 @@ func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
 		tok string
 		err error
 	}
-	ctx = withTokenHints(ctx, m.watch.refusedToken(), m.watch.log)
+	ctx = withTokenHints(ctx, m.state.refusedToken(), m.state.log)
 	got := make(chan answer, 1)
 	go func() {
 		tok, err := m.src.ask(ctx)
@@ -103,7 +103,7 @@ func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
 	case a = <-got:
 	case <-ctx.Done():
 		// Only the last of several tries was short of time.
-		if _, _, cause := m.watch.status(); cause != nil && time.Since(start) < askTimeout/2 {
+		if cause := m.state.failure(); cause != nil && time.Since(start) < askTimeout/2 {
 			return "", token.Claims{}, cause
 		}
 		a.err = fail([]error{ErrToken, ctx.Err()}, "kafka: the token source has not answered within %v", askTimeout)
@@ -157,12 +157,12 @@ func (*bearerSession) Format(f fmt.State, _ rune) {
 // %x01: the bare code 58 that would follow says less and fails what is buffered.
 func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
 	if len(answer) == 0 {
-		s.m.watch.accept(s.claims)
+		s.m.state.accept(s.claims)
 		return true, nil, nil
 	}
 	err := kafkaRefusal(s.host, s.token, answer)
-	if again := s.m.watch.refused(s.token, s.asked); again {
-		s.m.watch.fail(err)
+	if sourceKnew := s.m.state.refused(s.token, s.asked); sourceKnew {
+		s.m.state.fail(err)
 		return false, nil, temporary{err}
 	}
 	// The token may just have been renewed: only when the source has nothing
@@ -170,7 +170,7 @@ func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
 	ctx, cancel := context.WithTimeout(s.caller, askTimeout)
 	defer cancel()
 	if other, _, askErr := s.m.ask(ctx); askErr != nil || other == s.token {
-		s.m.watch.fail(err)
+		s.m.state.fail(err)
 	}
 	return false, nil, temporary{err}
 }

@@ -94,7 +94,8 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 		return nil, err
 	}
 	c.Logger = pacedLog(c.Logger)
-	return c.clientOpts(context.Background(), &bearer{src: c.tokenSource(""), watch: newAuthWatch(c.logger(), 0)}, nil)
+	state := newAuthState(c.logger(), 0)
+	return c.clientOpts(context.Background(), &bearer{src: c.tokenSource(""), state: state}, newHealth(c.logger(), state), nil)
 }
 
 // The waits of every client. A broker that has not answered a request within
@@ -114,7 +115,7 @@ const (
 
 // clientOpts returns the options common to all clients. Opts of the user come
 // last, so that they win.
-func (c Cluster) clientOpts(ctx context.Context, auth *bearer, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
+func (c Cluster) clientOpts(ctx context.Context, mechanism *bearer, health *health, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
 	dial, err := c.dialer(ctx)
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (c Cluster) clientOpts(ctx context.Context, auth *bearer, wrap func(net.Con
 		if err != nil {
 			return nil, err
 		}
-		conn = newFramedConn(conn, func(asked time.Duration) { auth.watch.throttledFor(address, asked) })
+		conn = newFramedConn(conn, func(asked time.Duration) { health.overThrottled(address, asked) })
 		if wrap != nil {
 			conn = wrap(conn)
 		}
@@ -136,8 +137,8 @@ func (c Cluster) clientOpts(ctx context.Context, auth *bearer, wrap func(net.Con
 		kgo.ClientID("gracedb-go"),
 		kgo.SoftwareNameAndVersion("gracedb-go", version),
 		kgo.Dialer(dial),
-		kgo.SASL(auth),
-		kgo.WithHooks(auth.watch),
+		kgo.SASL(mechanism),
+		kgo.WithHooks(health),
 		kgo.RequestTimeoutOverhead(requestTimeout),
 		kgo.RetryBackoffFn(retryBackoff),
 		kgo.MetadataMinAge(metadataMinAge),

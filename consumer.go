@@ -70,11 +70,11 @@ type Consumer struct {
 	budget        *budget
 
 	// Of the goroutine that polls.
-	buffer   []batch // fetched, not yet returned
-	current  taken   // returned last; done when the next is asked for
-	passing  *skip   // what the error that was returned last asks for, once the next is asked for
-	lastPast <-chan struct{}
-	polling  chan *polled // of the poll that has not returned; nil if there is none
+	buffer  []batch // fetched, not yet returned
+	current taken   // returned last; done when the next is asked for
+	passing *skip   // what the error that was returned last asks for, once the next is asked for
+	outage  int     // the last one of authentication that Poll has told of
+	polling *polled // the poll that has not returned; nil if there is none
 
 	round chan struct{} // holds a value while somebody looks at the topics
 
@@ -303,11 +303,9 @@ func (c *Consumer) next() (taken, error) {
 
 // nextReport returns what is to be said before waiting.
 func (c *Consumer) nextReport() error {
-	if cause := c.cluster.watch.pastGrace(); cause != nil {
-		if _, past, _ := c.cluster.watch.status(); past != c.lastPast {
-			c.lastPast = past
-			return fail([]error{cause, ErrConsumer}, "%s", reason(cause))
-		}
+	if cause, outage := c.cluster.auth.pastGrace(); cause != nil && outage != c.outage {
+		c.outage = outage
+		return fail([]error{cause, ErrConsumer}, "%s", reason(cause))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

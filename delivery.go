@@ -81,7 +81,7 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 	case o.Result == sender.Unknown:
 		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
 	case errors.Is(err, sender.ErrClosed), isContextError(err):
-		is, why := p.cluster.watch.trouble()
+		is, why := p.cluster.health.trouble()
 		if why != "" {
 			why = ": " + why
 		}

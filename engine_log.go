@@ -47,7 +47,7 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 		case error:
 			text = reason(v)
 			_, dial := errors.AsType[*dialError](v)
-			told = told || dial || errors.Is(v, ErrAuthentication) // authWatch tells
+			told = told || dial || errors.Is(v, ErrAuthentication) // health and authState tell
 		case string:
 			text = cleanText(v)
 		case nil, bool, int, int16, int32, int64, uint64, float64, time.Duration, time.Time:
@@ -107,7 +107,7 @@ func hasPrefix(s string, prefixes []string) bool {
 
 // toldElsewhere is how kgo begins to tell what users hear of in another way.
 var toldElsewhere = []string{
-	"unable to open connection to broker",               // authWatch tells
+	"unable to open connection to broker",               // health tells
 	"received OFFSET_OUT_OF_RANGE while consuming",      // Poll tells, and what is lost
 	"metadata has a new ID for a topic we already hold", // Poll tells
 	"unable to commit offset for topic partition",       // whoever wanted the commit tells

@@ -12,46 +12,38 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A polled is what the engine has returned.
+// A polled is one call of kgo's PollRecords, and what that returned.
 type polled struct {
+	done chan struct{} // closed when the rest is set
+
 	fetches kgo.Fetches
 	losses  int // of partitions, until then
 }
 
-func (c *Consumer) poll(ctx context.Context, to chan<- *polled) {
-	fetches := c.cluster.client.PollRecords(ctx, pollRecords)
+func (c *Consumer) poll(ctx context.Context, p *polled) {
+	defer close(p.done)
+	p.fetches = c.cluster.client.PollRecords(ctx, pollRecords)
 	c.mu.Lock()
-	losses := c.positions.losses
-	c.mu.Unlock()
-	to <- &polled{fetches, losses}
+	defer c.mu.Unlock()
+	p.losses = c.positions.losses
 }
 
 // fetch waits until there is something for Poll to do.
 func (c *Consumer) fetch(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	_, past, _ := c.cluster.watch.status()
-	if past == c.lastPast {
-		past = nil // said already
-	}
 	if c.polling == nil {
-		c.polling = make(chan *polled, 1)
+		c.polling = &polled{done: make(chan struct{})}
 		go c.poll(inner, c.polling)
 	}
-	var got *polled
-	select {
-	case got = <-c.polling:
-	case <-past:
-	case <-c.wake:
-	case <-c.cluster.closed:
-	case <-ctx.Done():
-	}
-	if got == nil {
+	got := c.polling
+	end, _ := c.cluster.auth.wait(ctx, waiting{done: got.done, closed: c.cluster.closed, news: c.wake, stop: stopPastGrace, told: c.outage})
+	if end != isDone {
 		cancel()
-		// The engine returns at once, unless it is moving a partition from one broker
-		// to another: then as soon as a connection to the first is made or given up.
+		// kgo returns at once, unless it is moving a partition from one broker to another: then
+		// as soon as a connection to the first is made or given up.
 		select {
-		case got = <-c.polling:
+		case <-got.done:
 		case <-time.After(verdictTime):
 			return
 		}
@@ -175,7 +167,7 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
 		return batch{} // ours
 	case errors.Is(err, ErrAuthentication), isRefusal(err):
-		return batch{} // the watch tells it, past the grace
+		return batch{} // authState tells it, past the grace
 	}
 	if _, ofGroup := errors.AsType[*kgo.ErrGroupSession](err); ofGroup {
 		return batch{} // groupWatch tells it

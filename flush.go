@@ -32,29 +32,17 @@ func (p *Producer) Flush(ctx context.Context) error {
 
 // drain returns when w is done (nil), or why there is no use in waiting.
 func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
-	select {
-	case <-w.done:
-		return nil
-	default:
-	}
-	for {
-		_, past, _ := p.cluster.watch.status()
-		select {
-		case <-w.done:
-			return nil
-		case <-p.released:
-			return nil
-		case <-ctx.Done():
-			is, why := p.cluster.watch.trouble()
-			if why != "" {
-				why = ": " + why
-			}
-			return fail(append(is, ErrOutcomeUnknown, ctx.Err()), "kafka: flushing: %s with %d message(s) not settled (%s)%s", ctx.Err(), p.Pending(), p.unsent(), why)
-		case <-past:
-			if cause := p.refused(); cause != nil {
-				return fail([]error{cause, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token (%s)", reason(cause), p.Pending(), p.unsent())
-			}
+	switch end, why := p.cluster.auth.wait(ctx, waiting{done: w.done, closed: p.released, stop: stopPastGrace}); end {
+	case ctxEnded:
+		is, trouble := p.cluster.health.trouble()
+		if trouble != "" {
+			trouble = ": " + trouble
 		}
+		return fail(append(is, ErrOutcomeUnknown, why), "kafka: flushing: %s with %d message(s) not settled (%s)%s", why, p.Pending(), p.unsent(), trouble)
+	case authFails:
+		return fail([]error{why, ErrProducer, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token (%s)", reason(why), p.Pending(), p.unsent())
+	default: // done, or settled by Close
+		return nil
 	}
 }
 

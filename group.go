@@ -229,7 +229,7 @@ func (c *Consumer) autoCommitted(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, res
 	if err == nil {
 		err = commitError(resp)
 	}
-	if err != nil && !isContextError(err) && !c.cluster.watch.said.already("not stored: "+err.Error()) {
+	if err != nil && !isContextError(err) && !c.cluster.health.said.already("not stored: "+err.Error()) {
 		c.logNotStored(err, "it will be tried again")
 	}
 }

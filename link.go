@@ -19,13 +19,14 @@ import (
 // A link is a kgo client and what this package knows of its connections; a
 // Producer and a Consumer have one each.
 type link struct {
-	client   *kgo.Client
-	auth     *bearer
-	watch    *authWatch
-	brokers  []string
-	instance string
-	kind     error // ErrProducer or ErrConsumer: what every error is
-	log      *slog.Logger
+	client    *kgo.Client
+	mechanism *bearer
+	auth      *authState
+	health    *health
+	brokers   []string
+	instance  string
+	kind      error // ErrProducer or ErrConsumer: what every error is
+	log       *slog.Logger
 
 	cancel  context.CancelFunc // makes the engine drop all that it waits for
 	closing atomic.Bool
@@ -40,15 +41,16 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 		return nil, err
 	}
 	c.Logger = pacedLog(c.Logger)
+	auth := newAuthState(c.logger(), grace)
 	l := &link{
-		watch: newAuthWatch(c.logger(), grace), brokers: slices.Clone(c.Brokers), instance: instance,
+		auth: auth, health: newHealth(c.logger(), auth), brokers: slices.Clone(c.Brokers), instance: instance,
 		kind: kind, log: c.logger(), closed: make(chan struct{}),
 	}
 	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting, notForOpts)); err != nil {
 		return nil, err
 	}
-	l.auth = &bearer{src: c.tokenSource(scope), watch: l.watch}
-	opts, err := c.clientOpts(ctx, l.auth, wrap)
+	l.mechanism = &bearer{src: c.tokenSource(scope), state: auth}
+	opts, err := c.clientOpts(ctx, l.mechanism, l.health, wrap)
 	if err != nil {
 		if errors.Is(err, ErrConfig) {
 			return nil, err
@@ -64,7 +66,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 		l.cancel()
 		return nil, fail([]error{ErrConfig, err}, "Cluster: %s", reason(err))
 	}
-	l.watch.onBad = l.probe
+	auth.onFail = l.probe
 	return l, nil
 }
 
@@ -72,17 +74,14 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 // connect to nothing, so without it nobody would notice that all is well again.
 func (l *link) probe() {
 	for {
-		select {
-		case <-l.closed:
+		end, _ := l.auth.wait(context.Background(), waiting{done: l.auth.healed(), closed: l.closed, within: refusedPause})
+		if end != lookAgain {
 			return
-		case <-l.watch.healed():
-			return
-		case <-time.After(refusedPause):
 		}
 		ctx, cancel := context.WithTimeout(l.client.Context(), askTimeout)
 		req := kmsg.NewPtrMetadataRequest()
 		req.Topics = []kmsg.MetadataRequestTopic{} // none: without a list it is all
-		_, _ = l.client.Request(ctx, req)          // what it finds, the watch has seen
+		_, _ = l.client.Request(ctx, req)          // what it finds, the mechanism and kgo's hooks have told auth and health
 		cancel()
 	}
 }
@@ -96,14 +95,7 @@ func (l *link) shut() {
 	}
 }
 
-func (l *link) isClosed() bool {
-	select {
-	case <-l.closed:
-		return true
-	default:
-		return false
-	}
-}
+func (l *link) isClosed() bool { return isClosed(l.closed) }
 
 // errClosed is the error of a call after Close.
 func (l *link) errClosed() error {
@@ -134,12 +126,18 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var last atomic.Pointer[error] // of f, before it is run again
-	done := make(chan error, 1)
+	var err error                  // of f, once done is closed
+	done := make(chan struct{})
+	w := waiting{done: done, closed: l.closed, stop: stopPastGrace}
+	if p == starting {
+		w.stop = stopFailing
+	}
 	go func() {
+		defer close(done)
 		if p == starting {
-			done <- whileAway(inner, f, &last)
+			err = whileAway(inner, f, &last)
 		} else {
-			done <- f(inner)
+			err = f(inner)
 		}
 	}()
 	gaveUp := func(ctxErr error) error {
@@ -149,32 +147,26 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 		return l.gaveUp(ctxErr, what, began, nil)
 	}
 	for {
-		bad, past, cause := l.watch.status()
-		stop := past
-		var down <-chan struct{}
 		if p == starting {
-			stop = bad
 			var all bool
-			if all, down = l.watch.allDown(l.brokers, began); all && cause == nil {
-				is, text := l.watch.trouble()
+			if all, w.news = l.health.allDown(l.brokers, began); all && l.auth.failure() == nil {
+				is, text := l.health.trouble()
 				return fail(append(is, l.kind), "kafka: %s: %s", what, text)
 			}
 		}
-		select {
-		case err := <-done:
+		switch end, why := l.auth.wait(ctx, w); end {
+		case isDone:
 			if over := over(ctx); err != nil && over != nil && !errors.Is(err, ErrKafka) {
 				return gaveUp(over)
 			}
 			return l.explain(err, what, began)
-		case <-ctx.Done():
-			return gaveUp(ctx.Err())
-		case <-l.closed:
+		case ctxEnded:
+			return gaveUp(why)
+		case clientClosed:
 			return l.errClosed()
-		case <-stop:
-			if _, _, cause := l.watch.status(); cause != nil {
-				return fail([]error{cause, l.kind}, "%s", reason(cause))
-			}
-		case <-down:
+		case authFails:
+			return fail([]error{why, l.kind}, "%s", reason(why))
+		case lookAgain:
 		}
 	}
 }
@@ -199,7 +191,7 @@ func (l *link) explain(err error, what string, began time.Time) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return l.gaveUp(err, what, began, nil)
 	}
-	if is, text := l.watch.trouble(); is != nil && isConnectionError(err) {
+	if is, text := l.health.trouble(); is != nil && isConnectionError(err) {
 		return fail(append(is, err, l.kind), "kafka: %s: %s", what, text)
 	}
 	if _, answered := errors.AsType[*kerr.Error](err); !answered {
@@ -211,9 +203,9 @@ func (l *link) explain(err error, what string, began time.Time) error {
 // gaveUp is the error of a wait that its ctx ended: with what brokers last answered,
 // with what is known to be wrong, or that nobody has answered since the wait began.
 func (l *link) gaveUp(ctxErr error, what string, began time.Time, last error) error {
-	is, text := l.watch.trouble()
+	is, text := l.health.trouble()
 	answer, answered := errors.AsType[*kerr.Error](last)
-	switch who := l.watch.answered(began); {
+	switch who := l.health.answered(began); {
 	case answered && is != nil:
 		is, text = append(is, answer), reason(last)+"; "+text
 	case answered:
@@ -231,7 +223,7 @@ func (l *link) gaveUp(ctxErr error, what string, began time.Time, last error) er
 func (l *link) checkToken(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if _, _, err := l.auth.ask(ctx); err != nil {
+	if _, _, err := l.mechanism.ask(ctx); err != nil {
 		return fail([]error{err, l.kind}, "%s", reason(err))
 	}
 	return nil

@@ -22,8 +22,9 @@ func (lateContext) Deadline() (time.Time, bool) { return time.Now(), true }
 // A connection has its deadline from the context, and may notice it first: the
 // call has ended because of its context all the same.
 func TestAwaitConnectionDeadline(t *testing.T) {
+	auth := newAuthState(slog.New(slog.DiscardHandler), 0)
 	l := &link{
-		watch: newAuthWatch(slog.New(slog.DiscardHandler), 0), kind: ErrConsumer,
+		auth: auth, health: newHealth(auth.log, auth), kind: ErrConsumer,
 		brokers: []string{"localhost:9092"}, closed: make(chan struct{}),
 	}
 	err := l.await(lateContext{t.Context()}, starting, "connecting", func(context.Context) error {
@@ -107,7 +108,8 @@ func TestCheckPartitions(t *testing.T) {
 
 // Brokers say themselves what their addresses are: not all are remembered for ever.
 func TestAddressesAreForgotten(t *testing.T) {
-	w := newAuthWatch(slog.New(slog.DiscardHandler), 0)
+	auth := newAuthState(slog.New(slog.DiscardHandler), 0)
+	w := newHealth(auth.log, auth)
 	for i := range 10 * maxAddresses {
 		w.OnBrokerConnect(kgo.BrokerMetadata{Host: "kafka.test", Port: int32(i)}, 0, nil, errors.New("refused"))
 	}

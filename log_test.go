@@ -124,7 +124,8 @@ func TestEngineLogLevels(t *testing.T) {
 func TestNotDialed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines := 0
-		w := newAuthWatch(slog.New(handlerFunc(func(slog.Record) { lines++ })), 0)
+		auth := newAuthState(slog.New(handlerFunc(func(slog.Record) { lines++ })), 0)
+		w := newHealth(auth.log, auth)
 		dials := 0
 		dial, err := Cluster{Plaintext: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			dials++

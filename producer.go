@@ -277,35 +277,30 @@ func (p *Producer) afterAll(d *delivery, gaveUp error) (Message, error) {
 func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 	began := time.Now()
 	for {
-		_, past, _ := p.cluster.watch.status()
-		var throttled <-chan struct{}
-		var unsent <-chan time.Time
+		w := waiting{done: d.settled, stop: stopPastGrace}
 		if settle {
 			leader := p.sender.LeaderOf(&d.record)
-			_, throttled = p.cluster.watch.throttledUntil(leader)
-			if p.cluster.watch.outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
+			_, w.news = p.cluster.health.throttledUntil(leader)
+			if p.cluster.health.outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
 				// Should the connection of messages not be the one that is throttled, d is sent
 				// within this time.
-				unsent = time.After(verdictTime)
+				w.within = verdictTime
 			}
 		}
-		select {
-		case <-d.settled:
-			return nil
-		case <-throttled:
-		case <-unsent:
-			if !p.sender.IsSent(&d.record) {
+		switch end, why := p.cluster.auth.wait(ctx, w); end {
+		case ctxEnded:
+			if said := p.sender.Said(&d.record); said != nil {
+				return fail([]error{why, ErrProducer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), why, reason(said))
+			}
+			return p.cluster.gaveUp(why, p.naming(d.msg.Topic), began, nil)
+		case authFails:
+			return fail([]error{why, ErrProducer}, "%s", reason(why))
+		case lookAgain:
+			if w.within > 0 && !isClosed(w.news) && !p.sender.IsSent(&d.record) {
 				return p.cluster.throttleError(p.naming(d.msg.Topic))
 			}
-		case <-ctx.Done():
-			if said := p.sender.Said(&d.record); said != nil {
-				return fail([]error{ctx.Err(), ErrProducer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), ctx.Err(), reason(said))
-			}
-			return p.cluster.gaveUp(ctx.Err(), p.naming(d.msg.Topic), began, nil)
-		case <-past:
-			if err := p.refused(); err != nil {
-				return err
-			}
+		default:
+			return nil
 		}
 	}
 }
@@ -326,7 +321,7 @@ func (p *Producer) naming(topic string) string { return "publishing to " + topic
 // refused returns the error of a call while authentication has failed for longer
 // than the grace, or nil.
 func (p *Producer) refused() error {
-	if cause := p.cluster.watch.pastGrace(); cause != nil {
+	if cause, _ := p.cluster.auth.pastGrace(); cause != nil {
 		return fail([]error{cause, ErrProducer}, "%s", reason(cause))
 	}
 	return nil
@@ -361,12 +356,10 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	}
 	d.msg.Topic, d.cost = topic, int64(size)+messageOverhead
-	_, past, _ := p.cluster.watch.status()
-	switch err := p.queue.enter(ctx, d, past); {
+	switch end, err := p.queue.enter(ctx, d, p.cluster.auth); {
 	case err == nil:
 		return nil
-	case errors.Is(err, errStopped):
-		err = cmp.Or(p.refused(), ErrProducer)
+	case end == authFails:
 		return fail([]error{err, ErrDelivery}, "%s", reason(err))
 	case errors.Is(err, ErrClosed):
 		return p.cluster.errClosed()

@@ -2,7 +2,6 @@ package gracedb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -53,51 +52,39 @@ type drainWaiter struct {
 // most causes that one Flush reports.
 const maxCauses = 3
 
-// enter takes d in, waiting for room until ctx or stop ends.
-func (q *queue) enter(ctx context.Context, d *delivery, stop <-chan struct{}) error {
+// enter takes d in, waiting for room until ctx ends or authentication has failed for longer than
+// the grace.
+func (q *queue) enter(ctx context.Context, d *delivery, auth *authState) (waitEnd, error) {
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
-		return ErrClosed
+		return isDone, ErrClosed
 	}
 	// A message larger than the whole buffer passes when it is alone.
 	if len(q.room) == 0 && q.fits(d) {
 		q.add(d)
 		q.mu.Unlock()
-		return nil
+		return isDone, nil
 	}
 	w := &roomWaiter{d, make(chan struct{})}
 	q.room = append(q.room, w)
 	q.mu.Unlock()
 
-	var err error
-	select {
-	case <-w.ready:
-		if d.in {
-			return nil
-		}
-		return ErrClosed
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-stop:
-		err = errStopped
-	}
+	end, err := auth.wait(ctx, waiting{done: w.ready, stop: stopPastGrace})
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, other := range q.room {
 		if other == w {
 			q.room = append(q.room[:i], q.room[i+1:]...)
 			q.admit() // those behind it may be smaller
-			return err
+			return end, err
 		}
 	}
 	if !d.in {
-		return ErrClosed
+		return isDone, ErrClosed
 	}
-	return nil // room was made at the same moment
+	return isDone, nil // perhaps room was made at the same moment
 }
-
-var errStopped = errors.New("stopped")
 
 func (q *queue) fits(d *delivery) bool { return q.bytes == 0 || q.bytes+d.cost <= q.limit }
 

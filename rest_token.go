@@ -88,7 +88,7 @@ func withGrace(ctx context.Context, p *Producer) context.Context {
 	if p == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, graceKey{}, p.cluster.watch.grace)
+	return context.WithValue(ctx, graceKey{}, p.cluster.auth.grace)
 }
 
 type graceKey struct{}

@@ -4,101 +4,93 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // This file is about the pauses that brokers ask for when a client is over its quota
-// (KIP-219). The engine sends nothing on that connection meanwhile.
+// (KIP-219). kgo sends nothing on that connection meanwhile.
 
-// throttledFor says that a broker has asked for a longer pause than is kept.
-func (w *authWatch) throttledFor(addr string, asked time.Duration) {
-	if w.said.already(addr + ": throttle") {
-		return
-	}
-	w.log.Warn("gracedb: kafka: a broker throttles this client (its quota, or a fault) for longer than is kept; then another connection is made",
-		"broker", cleanText(addr), "asked", asked, "kept", maxThrottle)
-}
-
-// OnBrokerThrottle is kgo's hook.
-func (w *authWatch) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, _ bool) {
-	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
-	w.mu.Lock()
-	if len(w.until) >= maxAddresses {
-		clear(w.until)
-	}
-	w.until[addr] = throttling{meta.NodeID, time.Now().Add(pause)}
-	close(w.throttled)
-	w.throttled = make(chan struct{})
-	sub := w.claims.Subject
-	w.mu.Unlock()
-	if !w.said.already(addr + ": throttle") {
-		w.log.Warn("gracedb: kafka: a broker throttles this client (a quota of its sub or client.id): nothing is sent to it meanwhile",
-			"broker", cleanText(addr), "sub", cleanText(sub), "for", pause)
-	}
-}
-
-// A throttling is the pause that a broker has asked for.
+// A throttling is the pause that a broker has asked for on one connection.
 type throttling struct {
 	node int32
 	end  time.Time
 }
 
-// throttledUntil returns when the pause ends that a broker has asked for, which is in the
-// past if there is none, and a channel that is closed when any asks for one. It may be of
+// overThrottled logs that a broker has asked for a longer pause than is kept.
+func (h *health) overThrottled(addr string, asked time.Duration) {
+	if h.said.already(addr + ": throttle") {
+		return
+	}
+	h.log.Warn("gracedb: kafka: a broker throttles this client (its quota, or a fault) for longer than is kept; then another connection is made",
+		"broker", cleanText(addr), "asked", asked, "kept", maxThrottle)
+}
+
+// OnBrokerThrottle is kgo's hook, called when an answer asks for a pause.
+func (h *health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, _ bool) {
+	addr := addressOf(meta)
+	h.mu.Lock()
+	if len(h.throttles) >= maxAddresses {
+		clear(h.throttles)
+	}
+	h.throttles[addr] = throttling{meta.NodeID, time.Now().Add(pause)}
+	close(h.throttled)
+	h.throttled = make(chan struct{})
+	h.mu.Unlock()
+	if !h.said.already(addr + ": throttle") {
+		h.log.Warn("gracedb: kafka: a broker throttles this client (a quota of its sub or client.id): nothing is sent to it meanwhile",
+			"broker", cleanText(addr), "sub", cleanText(h.auth.identity().Subject), "for", pause)
+	}
+}
+
+// throttledUntil returns when the pause ends that a broker has asked for (a time in the past if
+// there is none), and a channel that is closed when any broker asks for one. The pause may be of
 // another connection than that of messages.
-func (w *authWatch) throttledUntil(node int32) (end time.Time, news <-chan struct{}) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, t := range w.until {
+func (h *health) throttledUntil(node int32) (end time.Time, news <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.throttles {
 		if t.node == node && t.end.After(end) {
 			end = t.end
 		}
 	}
-	return end, w.throttled
+	return end, h.throttled
 }
 
-// outlasts reports whether the pause that a broker has asked for is longer than ctx.
-func (w *authWatch) outlasts(ctx context.Context, node int32) bool {
-	end, _ := w.throttledUntil(node)
+// outlasts reports whether the pause that a broker has asked for ends after ctx.
+func (h *health) outlasts(ctx context.Context, node int32) bool {
+	end, _ := h.throttledUntil(node)
 	deadline, ok := ctx.Deadline()
 	return ok && end.After(deadline)
 }
 
 // isThrottled reports whether a pause that a broker has asked for lasts.
-func (w *authWatch) isThrottled() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.throttles() != ""
-}
+func (h *health) isThrottled() bool { return h.throttleText() != "" }
 
-// throttleError says that what a broker has asked for is longer than a call can wait.
-func (l *link) throttleError(what string) error {
-	l.watch.mu.Lock()
-	text := l.watch.throttles()
-	l.watch.mu.Unlock()
-	return fail([]error{ErrConnection, l.kind}, "kafka: %s: %s, which is longer than is waited for", what, text)
-}
-
-// throttles says which brokers have asked for a pause that lasts. It is called with the
-// lock held.
-func (w *authWatch) throttles() string {
+// throttleText says which brokers have asked for a pause that lasts; "" if none has.
+func (h *health) throttleText() string {
+	sub := h.auth.identity().Subject
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	now := time.Now()
-	maps.DeleteFunc(w.until, func(_ string, t throttling) bool { return !t.end.After(now) })
+	maps.DeleteFunc(h.throttles, func(_ string, t throttling) bool { return !t.end.After(now) })
 	var who []string
-	for _, addr := range slices.Sorted(maps.Keys(w.until)) {
-		who = append(who, fmt.Sprintf("%s for another %v", cleanText(addr), w.until[addr].end.Sub(now).Round(time.Millisecond)))
+	for _, addr := range slices.Sorted(maps.Keys(h.throttles)) {
+		who = append(who, fmt.Sprintf("%s for another %v", cleanText(addr), h.throttles[addr].end.Sub(now).Round(time.Millisecond)))
 	}
 	if who == nil {
 		return ""
 	}
 	text := "throttled by " + shortList(who)
-	if w.claims.Subject != "" {
-		text += " (a quota of " + cleanText(w.claims.Subject) + " or of its client.id)"
+	if sub != "" {
+		text += " (a quota of " + cleanText(sub) + " or of its client.id)"
 	}
 	return text
+}
+
+// throttleError says that what a broker has asked for is longer than a call can wait.
+func (l *link) throttleError(what string) error {
+	return fail([]error{ErrConnection, l.kind}, "kafka: %s: %s, which is longer than is waited for", what, l.health.throttleText())
 }

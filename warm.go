@@ -76,7 +76,7 @@ func (p *Producer) warm(ctx context.Context) error {
 func (p *Producer) openLeaders(ctx context.Context) error {
 	leaders := p.sender.Leaders()
 	for _, id := range leaders {
-		if p.cluster.watch.outlasts(ctx, id) {
+		if p.cluster.health.outlasts(ctx, id) {
 			return p.cluster.throttleError("a round trip")
 		}
 	}
@@ -121,10 +121,10 @@ func (p *Producer) keepWarm() {
 			return
 		case <-tick.C:
 		}
-		if _, _, cause := p.cluster.watch.status(); cause != nil {
-			continue // the prober is at work
+		if p.cluster.auth.failure() != nil {
+			continue // link.probe is at work
 		}
-		if p.cluster.watch.isThrottled() {
+		if p.cluster.health.isThrottled() {
 			continue // kgo holds up messages for a request that waits for another connection's throttle
 		}
 		// A dead connection is closed by this, which is all that is wanted.
@@ -398,7 +398,7 @@ func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
 	if topic == "" && p.topic == "" {
 		topic = "test"
 	}
-	claims := p.cluster.watch.identity()
+	claims := p.cluster.auth.identity()
 	return p.publish(ctx, Message{
 		Topic: topic, Key: []byte("ping/" + claims.Subject), Value: encodePing(time.Now(), claims.Subject, claims.Scope),
 	}, false)
