@@ -52,7 +52,7 @@ type verdict struct {
 // the answer says what is known in either case.
 func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 	t := tries{c: c, answer: answer{x: x}}
-	defer c.pace.leave(&t.place)
+	defer c.pace.leave(&t.turn)
 	for {
 		if err := t.prepare(ctx); err != nil {
 			return t.answer, err
@@ -72,7 +72,7 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 type tries struct {
 	c       *Client
 	answer  answer
-	place   place      // in the line of the pacer
+	turn    turn       // at the pacer
 	token   *readToken // for the next try; nil to ask the source
 	renewed bool       // a refused token was replaced by another one
 	repeats int        // tries that were sent again, without those for another token
@@ -82,7 +82,7 @@ type tries struct {
 // prepare waits until the next try may be sent, and finds its token: every try asks for
 // the token again, since a pause may outlive one.
 func (t *tries) prepare(ctx context.Context) error {
-	if t.answer.x.method != http.MethodGet && t.c.pace.enter(ctx, &t.place) != nil {
+	if t.answer.x.method != http.MethodGet && t.c.pace.enter(ctx, &t.turn) != nil {
 		return t.answer.interrupted(ctx, t.last)
 	}
 	if t.token == nil {
@@ -141,18 +141,18 @@ func (t *tries) next(ctx context.Context, v verdict, err error) (again bool, _ e
 func (c *Client) try(ctx context.Context, a *answer) (verdict, error) {
 	a.tries++
 	a.status, a.header, a.body, a.away = 0, nil, nil, false
-	wire := wire{once: !a.x.repeatable}
-	if wire.once && c.shared.isOld() {
+	trace := requestTrace{once: !a.x.repeatable}
+	if trace.once && c.shared.isOld() {
 		c.http.CloseIdleConnections()
 	}
-	defer c.shared.used(&wire)
-	req, err := a.x.request(httptrace.WithClientTrace(ctx, wire.trace()), a.token)
+	defer c.shared.used(&trace)
+	req, err := a.x.request(httptrace.WithClientTrace(ctx, trace.hooks()), a.token)
 	if err != nil {
 		return verdict{}, a.failure(err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return c.lost(ctx, a, err, &wire)
+		return c.lost(ctx, a, err, &trace)
 	}
 	defer func() { _ = resp.Body.Close() }()
 
@@ -166,7 +166,7 @@ func (c *Client) try(ctx context.Context, a *answer) (verdict, error) {
 	enough := err == nil && whole || good && a.x.method == http.MethodPost && headGraceID(body) != ""
 	if good && err != nil && !enough {
 		// Half an answer is none.
-		return c.lost(ctx, a, err, &wire)
+		return c.lost(ctx, a, err, &trace)
 	}
 	a.status, a.header, a.body = resp.StatusCode, resp.Header, body
 	switch {
@@ -182,9 +182,9 @@ func (c *Client) try(ctx context.Context, a *answer) (verdict, error) {
 }
 
 // lost returns the verdict on a try without an answer, and its error.
-func (c *Client) lost(ctx context.Context, a *answer, err error, w *wire) (verdict, error) {
-	v := verdict{acted: w.reached()}
-	a.away = !w.connected.Load()
+func (c *Client) lost(ctx context.Context, a *answer, err error, trace *requestTrace) (verdict, error) {
+	v := verdict{acted: trace.mayHaveArrived()}
+	a.away = !trace.connected.Load()
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // its own text repeats method and URL
 	}

@@ -9,28 +9,33 @@ import (
 // A pacer makes the callers of a Client take turns while the server throttles.
 // Without it, a hundred callers who were told to come back in a second would all
 // come back in a second, and all but a few would be refused until they give up.
-// With it one after the other asks, as fast as the answers come, and all wait
-// when one of them is refused. It does nothing until a server throttles and
+// With it one after the other sends its request, as fast as the answers come, and all
+// wait when one of them is throttled. It does nothing until a server throttles, and
 // nothing once nobody waits any more.
 type pacer struct {
-	turn chan struct{} // holds one while somebody has the turn; first come, first served
+	// current holds one element while a caller has the turn. Go's channels hand it to
+	// the callers in the order in which they came.
+	current chan struct{}
 
 	mu     sync.Mutex
-	inLine int       // who has the turn or waits for it; guarded by mu
-	until  time.Time // nothing is sent before; guarded by mu
+	queued int       // callers that have the turn or wait for it; guarded by mu
+	until  time.Time // no request is sent before it; guarded by mu
 }
 
-// A place is a caller's place in the line.
-type place struct {
-	hasTurn bool
-	passed  *time.Timer // passes the turn on; stopped before it fires, the turn is still ours
+// A turn is what the pacer knows of one caller. The zero turn is that of a caller who
+// does not wait.
+type turn struct {
+	held bool
+	// passes hands the turn to the next caller, when it fires. A caller that stops it
+	// before then has the turn still.
+	passes *time.Timer
 }
 
-// patience is how long the next in line waits for the answer to the one before: a
-// refusal mostly comes sooner, while a creation may take seconds.
-const patience = 20 * time.Millisecond
+// handOver is how long a caller has the turn after its request was sent, unless the answer
+// comes before: a refusal mostly does, while a creation may take seconds.
+const handOver = 20 * time.Millisecond
 
-// throttle keeps everybody waiting for d.
+// throttle lets nobody send a request for d.
 func (p *pacer) throttle(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -39,26 +44,23 @@ func (p *pacer) throttle(d time.Duration) {
 	}
 }
 
-// enter waits until a request may be sent. Its error is that of ctx.
-func (p *pacer) enter(ctx context.Context, pl *place) error {
-	if pl.passed != nil {
-		pl.hasTurn = pl.passed.Stop()
-		pl.passed = nil
-	}
-	if !pl.hasTurn {
+// enter waits until the caller may send a request. Its error is that of ctx.
+func (p *pacer) enter(ctx context.Context, t *turn) error {
+	t.keep()
+	if !t.held {
 		p.mu.Lock()
-		if p.inLine == 0 && !time.Now().Before(p.until) {
+		if p.queued == 0 && !time.Now().Before(p.until) {
 			p.mu.Unlock()
 			return ctx.Err()
 		}
-		p.inLine++
+		p.queued++
 		p.mu.Unlock()
 		select {
-		case p.turn <- struct{}{}:
-			pl.hasTurn = true
+		case p.current <- struct{}{}:
+			t.held = true
 		case <-ctx.Done():
 			p.mu.Lock()
-			p.inLine--
+			p.queued--
 			p.mu.Unlock()
 			return ctx.Err()
 		}
@@ -74,25 +76,31 @@ func (p *pacer) enter(ctx context.Context, pl *place) error {
 			return err
 		}
 	}
-	pl.passed = time.AfterFunc(patience, p.pass)
+	t.passes = time.AfterFunc(handOver, p.pass)
 	return ctx.Err()
 }
 
-// leave gives up the place, and the turn if the caller has it.
-func (p *pacer) leave(pl *place) {
-	if pl.passed != nil {
-		pl.hasTurn = pl.passed.Stop()
-		pl.passed = nil
-	}
-	if pl.hasTurn {
-		pl.hasTurn = false
+// leave hands the turn on, if the caller has it.
+func (p *pacer) leave(t *turn) {
+	t.keep()
+	if t.held {
+		t.held = false
 		p.pass()
 	}
 }
 
+// keep keeps the turn for the caller, if it was not handed on yet.
+func (t *turn) keep() {
+	if t.passes != nil {
+		t.held = t.passes.Stop()
+		t.passes = nil
+	}
+}
+
+// pass hands the turn to the next caller.
 func (p *pacer) pass() {
 	p.mu.Lock()
-	p.inLine--
+	p.queued--
 	p.mu.Unlock()
-	<-p.turn
+	<-p.current
 }

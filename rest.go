@@ -134,7 +134,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		c.instance = instance
 	}
 	c.info.turn = make(chan struct{}, 1)
-	c.pace.turn = make(chan struct{}, 1)
+	c.pace.current = make(chan struct{}, 1)
 	return c, nil
 }
 
