@@ -1,34 +1,19 @@
 package gracedb_test
 
 import (
-	"bytes"
 	"errors"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/gracedb-go/gracedb/internal/testlog"
 )
 
 // No test leaves a goroutine behind.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A lockedBuffer may be written to from several goroutines.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
+type lockedBuffer = testlog.Log
 
 func wantIs(t testing.TB, err error, is ...error) {
 	t.Helper()

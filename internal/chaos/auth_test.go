@@ -4,9 +4,6 @@ package chaos
 
 import (
 	"context"
-	"log/slog"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +12,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/faultproxy"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testlog"
 )
 
 // grace is how long a Producer waits out a refusal.
@@ -77,8 +75,8 @@ func TestFault_T7_TokenExpiresOnKafka(t *testing.T) {
 // that.
 func TestFault_T9_AnotherPrincipalOnKafka(t *testing.T) {
 	r := newRig(t, "t9", 1)
-	var log lockedLog
-	p := r.producer(t, func(c *gracedb.ProducerConfig) { c.Cluster.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	var log testlog.Log
+	p := r.producer(t, func(c *gracedb.ProducerConfig) { c.Cluster.Logger = log.Logger() })
 	stop := r.traffic(t, p, 2)
 	r.tokens.say(testauth.Claims{Subject: "carol"})
 	for start := time.Now(); time.Since(start) < sessionLife+2*time.Second; {
@@ -87,7 +85,7 @@ func TestFault_T9_AnotherPrincipalOnKafka(t *testing.T) {
 	}
 	stop()
 	r.close(t, p)
-	if n := log.count("another sub"); n != 1 {
+	if n := log.Count("another sub"); n != 1 {
 		t.Errorf("warned %d times", n)
 	}
 }
@@ -167,23 +165,4 @@ func (r *rig) refused(t *testing.T, source gracedb.TokenSource, names ...string)
 	_, err = gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{r.topic}})
 	wantKinds(t, err, []error{gracedb.ErrAuthentication, gracedb.ErrConsumer}, names...)
 	within(t, "two constructors", time.Since(start), time.Second)
-}
-
-// A lockedLog keeps what is logged.
-type lockedLog struct {
-	mu  sync.Mutex
-	buf strings.Builder
-}
-
-func (l *lockedLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-// count returns in how many lines text is.
-func (l *lockedLog) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), text)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testlog"
 )
 
 // sessions make brokers want a new authentication every two seconds.
@@ -417,11 +418,11 @@ func TestFault_T7_ExpiredWithinSkew(t *testing.T) {
 // opened as the one before is not used any more past its session.
 func TestFault_T9_AnotherPrincipal(t *testing.T) {
 	virtually(t, sessions, func(t *testing.T, r *rig) {
-		var log lockedLog
+		var log testlog.Log
 		var subject atomic.Value
 		subject.Store("alice")
 		p := r.producer(t, func(c *gracedb.ProducerConfig) {
-			c.Cluster.Logger = log.logger()
+			c.Cluster.Logger = log.Logger()
 			c.Cluster.Token = func(context.Context) (string, error) {
 				return r.Issuer().Token(testauth.Claims{Subject: subject.Load().(string)})
 			}
@@ -454,7 +455,7 @@ func TestFault_T9_AnotherPrincipal(t *testing.T) {
 		}
 		closeProducer(t, p)
 		r.judge(t)
-		if n := log.count("another sub"); n != 1 {
+		if n := log.Count("another sub"); n != 1 {
 			t.Errorf("warned %d times", n)
 		}
 	})

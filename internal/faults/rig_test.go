@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"math"
 	"os"
 	"strings"
@@ -320,8 +319,6 @@ func wantKinds(t testing.TB, err error, is, isNot []error, names ...string) {
 
 func is(errs ...error) []error { return errs }
 
-// A counter counts what happens.
-
 // raw appends records past all faults and without this package.
 func (r *rig) raw(t testing.TB, topic string, partition int32, values ...string) {
 	t.Helper()
@@ -358,31 +355,4 @@ func (r *rig) raw(t testing.TB, topic string, partition int32, values ...string)
 			t.Fatal("cannot write")
 		}
 	}
-}
-
-// A lockedLog keeps what is logged.
-type lockedLog struct {
-	mu  sync.Mutex
-	buf strings.Builder
-}
-
-func (l *lockedLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *lockedLog) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-// count returns in how many lines text is.
-func (l *lockedLog) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for line := range strings.Lines(l.buf.String()) {
-		if strings.Contains(line, text) {
-			n++
-		}
-	}
-	return n
 }

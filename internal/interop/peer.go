@@ -16,11 +16,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/realkafka"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testlog"
 )
 
 //go:embed requirements.txt
@@ -153,7 +153,7 @@ type Peer struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *json.Decoder
-	log lockedBuffer
+	log testlog.Log
 }
 
 // StartPeer starts a Peer in the Sandbox. Close it.
@@ -229,22 +229,4 @@ func (p *Peer) Close() error {
 		return fmt.Errorf("interop: peer: %w", err)
 	}
 	return nil
-}
-
-// A lockedBuffer may be read while a process writes to it.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer // guarded by mu
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testlog"
 )
 
 // A topic that is deleted and made anew at once, with most of 30 messages unread, is told
@@ -39,9 +38,9 @@ func TestVersionOldTopicIsTold(t *testing.T) {
 			t.Parallel()
 			pipeline := fmt.Sprint("anew", i)
 			s.create(ctx, t, 1, pipeline)
-			var log lockedLog
+			var log testlog.Log
 			cfg := gracedb.ConsumerConfig{Cluster: s.cluster(t, testauth.Claims{}), Topics: []string{pipeline}, GroupID: tt.group}
-			cfg.Cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			cfg.Cluster.Logger = log.Logger()
 			c, err := gracedb.NewConsumer(ctx, cfg)
 			must(t, err)
 			defer func() { must(t, c.Close()) }()
@@ -136,22 +135,4 @@ func remake(ctx context.Context, t *testing.T, s *setting, pipeline string) {
 			return
 		}
 	}
-}
-
-// A lockedLog is what was logged.
-type lockedLog struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
