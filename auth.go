@@ -118,7 +118,7 @@ func (src TokenSource) ask(ctx context.Context, known ...string) (raw string, er
 	defer func() {
 		if p := recover(); p != nil {
 			for _, tok := range known {
-				tokensShown.note(tok)
+				noteToken(tok)
 			}
 			raw, err = "", fail([]error{ErrToken}, "no usable token: the token source panicked: %s", cleanText(fmt.Sprint(p)))
 		}

@@ -75,7 +75,7 @@ func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session
 		if err := m.state.suspended(tok); err != nil {
 			return nil, nil, temporary{err}
 		}
-		tokensShown.note(tok)
+		noteToken(tok)
 		auth := oauth.Auth{Token: tok}
 		_, first, err := auth.AsMechanism().Authenticate(ctx, host)
 		if err != nil {

@@ -157,11 +157,18 @@ type veiled struct {
 	err  error
 }
 
+// errTokenless matches the errors whose own text was made without tokens. They need no veil.
+var errTokenless = errors.New("holds no token")
+
 // veil returns err, veiled if need be.
 func veil(err error) error {
 	switch err := err.(type) { //nolint:errorlint // what it wraps is looked at, too
-	case nil, *kind, *failure, *StatusError, *veiled:
+	case nil, *kind, *failure, *veiled:
 		return err
+	case interface{ Is(target error) bool }:
+		if err.Is(errTokenless) {
+			return err.(error)
+		}
 	}
 	text := err.Error()
 	if withoutTokens(text) == text {

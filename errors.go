@@ -51,59 +51,10 @@ var (
 	ErrNotUpload = errors.New("not an upload message")
 )
 
-// A kind is a node of the tree above: matching it matches its parents too.
-type kind struct {
-	text   string
-	parent error
+func init() {
+	// It may be joined to itself, for each broker.
+	explain(kerr.IllegalSaslState, "a broker takes no new login within a second of the last one: in the last moments of a token, put a newer one in its place")
 }
-
-func (k *kind) Error() string { return k.text }
-func (k *kind) Unwrap() error { return k.parent }
-
-// A failure is what this package's calls return: one line of text, and all that
-// the error is, kinds and causes alike.
-type failure struct {
-	text string
-	is   []error
-}
-
-func (f *failure) Error() string   { return "gracedb: " + f.text }
-func (f *failure) Unwrap() []error { return f.is }
-
-// fail returns an error with the given text that matches all of is. Causes go
-// into is; whoever calls puts what is worth reading of them into the text,
-// through reason.
-func fail(is []error, format string, args ...any) error {
-	is = slices.Clone(is)
-	for i, err := range is {
-		is[i] = veil(err)
-	}
-	return &failure{text: withoutTokens(fmt.Sprintf(format, args...)), is: is}
-}
-
-// reason returns the text of err to stand inside another error: in one line, of
-// bounded length, without this package's prefix.
-func reason(err error) string {
-	limit := maxText
-	switch err.(type) { //nolint:errorlint // its own text is meant
-	case *failure, *StatusError, *ReservedError:
-		limit = maxOwnText
-	}
-	switch {
-	case limit == maxOwnText:
-	case errors.Is(err, kerr.IllegalSaslState):
-		// Its text tells of the protocol. It may be joined to itself, for each broker.
-		return "a broker takes no new login within a second of the last one: in the last moments of a token, put a newer one in its place"
-	}
-	return cleanTextN(strings.TrimPrefix(err.Error(), "gracedb: "), limit)
-}
-
-const (
-	// maxText bounds what one error repeats of a text that it did not write itself.
-	maxText = 512
-	// maxOwnText bounds what one error repeats of another of this package.
-	maxOwnText = 1024
-)
 
 // engineKinds returns what an error of the engine stands for; nothing if that is
 // not known.
@@ -147,10 +98,6 @@ func isDialError(err error) bool {
 // could not be made, or the login on it has failed.
 func isUnconnected(err error) bool {
 	return isDialError(err) || errors.Is(err, ErrAuthentication) || isRefusal(err)
-}
-
-func isContextError(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // A ReservedError reports a reserved graceid for which no acknowledgement came. If
@@ -211,6 +158,6 @@ func (e *StatusError) Error() string {
 
 // Is reports whether target is ErrAuthentication and the status 401 or 403.
 func (e *StatusError) Is(target error) bool {
-	return target == ErrAuthentication &&
+	return target == errTokenless || target == ErrAuthentication &&
 		(e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden)
 }

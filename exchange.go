@@ -91,7 +91,7 @@ func (t *tries) prepare(ctx context.Context) error {
 			return t.answer.failure(err, err, t.last)
 		}
 	}
-	tokensShown.note(t.token.raw)
+	noteToken(t.token.raw)
 	t.answer.token, t.answer.claims = t.token.raw, t.token.claims
 	return nil
 }

@@ -185,7 +185,7 @@ func (l *link) explain(err error, what string, began time.Time) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*failure](err); ok {
+	if isOurs(err) {
 		return fail([]error{err, l.kind}, "%s", reason(err))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -248,7 +248,7 @@ func whileAway(ctx context.Context, f func(context.Context) error, last *atomic.
 
 // isAway reports whether err may end by itself while other brokers answer.
 func isAway(err error) bool {
-	if _, ours := errors.AsType[*failure](err); ours {
+	if isOurs(err) {
 		return false // it has been judged, such as a topic that is missing
 	}
 	if dial, ok := errors.AsType[*dialError](err); ok {

@@ -33,7 +33,7 @@ func seeds(f *testing.F) {
 func FuzzStatusError(f *testing.F) {
 	seeds(f)
 	const token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
-	tokensShown.note(token)
+	noteToken(token)
 	f.Add([]byte(`{"detail": "` + token + `"}`))
 	f.Add([]byte(strings.Repeat("<a ", 1000)))
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -12,6 +12,9 @@ import (
 // are made where nobody knows which token they are about.
 var tokensShown = shownTokens{seed: maphash.MakeSeed()}
 
+// noteToken adds a token to those shown, before anybody is.
+func noteToken(token string) { tokensShown.note(token) }
+
 // A shownTokens remembers tokens by the hashes of their pieces, from which nobody gets a
 // token back. It is safe for concurrent use.
 type shownTokens struct {
