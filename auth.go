@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -63,9 +64,9 @@ func findToken(f *token.Finder) TokenSource {
 		found, err := f.Find(ctx)
 		if err != nil {
 			if _, ok := errors.AsType[*token.NotFoundError](err); !ok {
-				return "", fail([]error{ErrToken, err}, "no usable token: %v before one could be looked for", err)
+				return "", errs.New([]error{errs.Token, err}, "no usable token: %v before one could be looked for", err)
 			}
-			return "", fail([]error{ErrToken, err}, "no usable token (get one with: %s); looked at %v", getToken, err)
+			return "", errs.New([]error{errs.Token, err}, "no usable token (get one with: %s); looked at %v", getToken, err)
 		}
 		for _, text := range found.Warnings {
 			if log := tokenHintsFrom(ctx).log; log != nil {
@@ -86,7 +87,7 @@ var bearerPattern = regexp.MustCompile(`^[-A-Za-z0-9._~+/]+=*$`)
 // its claims are zero.
 func usableToken(raw string) (token.Claims, error) {
 	if !bearerPattern.MatchString(raw) {
-		return token.Claims{}, fail([]error{ErrToken}, "no usable token: what the token source returned is empty or has characters that no token has")
+		return token.Claims{}, errs.New([]error{errs.Token}, "no usable token: what the token source returned is empty or has characters that no token has")
 	}
 	claims, err := token.Parse(raw)
 	if err != nil {
@@ -105,7 +106,7 @@ func checkExpiry(claims token.Claims) error {
 	if ago < time.Hour { // a clock that is further ahead is noticed elsewhere
 		advice += "; if it is new, check the clock of this machine"
 	}
-	return fail([]error{ErrToken}, "no usable token: the one at hand expired %s ago (get one with: %s)",
+	return errs.New([]error{errs.Token}, "no usable token: the one at hand expired %s ago (get one with: %s)",
 		token.Span(ago), advice)
 }
 
@@ -113,14 +114,14 @@ func checkExpiry(claims token.Claims) error {
 // of this package, which no caller can recover. known are tokens that it may have been about.
 func (src TokenSource) ask(ctx context.Context, known ...string) (raw string, err error) {
 	if src == nil {
-		return "", fail([]error{ErrToken}, "no usable token: the token source is nil")
+		return "", errs.New([]error{errs.Token}, "no usable token: the token source is nil")
 	}
 	defer func() {
 		if p := recover(); p != nil {
 			for _, tok := range known {
-				noteToken(tok)
+				errs.NoteToken(tok)
 			}
-			raw, err = "", fail([]error{ErrToken}, "no usable token: the token source panicked: %s", cleanText(fmt.Sprint(p)))
+			raw, err = "", errs.New([]error{errs.Token}, "no usable token: the token source panicked: %s", errs.Clean(fmt.Sprint(p)))
 		}
 	}()
 	return src(ctx)

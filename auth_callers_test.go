@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // Case 57, fault row T19.
@@ -49,7 +51,7 @@ func TestCase58_CallersWhoLeave(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			start := time.Now()
-			if _, err := r(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrToken) {
+			if _, err := r(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errs.Token) {
 				t.Errorf("the first: %v", err)
 			}
 			if took := time.Since(start); took != 100*time.Millisecond {
@@ -142,7 +144,7 @@ func TestCase59_BrokenSources(t *testing.T) {
 			defer cancel()
 			start = time.Now()
 			_, err := r(ctx)
-			if !errors.Is(err, ErrToken) || time.Since(start) > 2*time.Second {
+			if !errors.Is(err, errs.Token) || time.Since(start) > 2*time.Second {
 				t.Errorf("after %v: %v", time.Since(start), err)
 			}
 		})
@@ -199,7 +201,7 @@ func TestCase60_Refused(t *testing.T) {
 		wantToken(t.Context(), t, r, raw)
 		cause := errors.New("away")
 		s.set("", cause)
-		if _, err := r(withTokenHints(t.Context(), raw, nil)); !errors.Is(err, ErrToken) || !errors.Is(err, cause) {
+		if _, err := r(withTokenHints(t.Context(), raw, nil)); !errors.Is(err, errs.Token) || !errors.Is(err, cause) {
 			t.Errorf("error %v", err)
 		}
 		wantToken(t.Context(), t, r, raw) // others, who were not refused, go on
@@ -284,7 +286,7 @@ func TestRefusedWhileTheSourceHangs(t *testing.T) {
 		}
 		time.AfterFunc(time.Second, cancel)
 		start := time.Now()
-		if _, _, err := s.Challenge([]byte(`{"status":"invalid_token"}`)); !errors.Is(err, ErrAuthentication) {
+		if _, _, err := s.Challenge([]byte(`{"status":"invalid_token"}`)); !errors.Is(err, errs.Authentication) {
 			t.Errorf("%v", err)
 		}
 		if took := time.Since(start); took > time.Second {

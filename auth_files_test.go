@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -40,7 +41,7 @@ func TestCase51_VanishesInsideBuffer(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		_, err := r(ctx)
-		if !errors.Is(err, ErrToken) || !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), file) {
+		if !errors.Is(err, errs.Token) || !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), file) {
 			t.Errorf("after the expiry: %v", err)
 		}
 		if n := strings.Count(logged.String(), "token not renewed yet"); n != 1 {
@@ -182,7 +183,7 @@ func TestCase61_LastMinute(t *testing.T) {
 			wantToken(t.Context(), t, r, raw)
 			time.Sleep(time.Second)
 		}
-		if got, err := r(t.Context()); got != "" || !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "expired 0s ago") {
+		if got, err := r(t.Context()); got != "" || !errors.Is(err, errs.Token) || !strings.Contains(err.Error(), "expired 0s ago") {
 			t.Errorf("after the expiry: %v", err)
 		}
 		// T6: three hours later, the error says so.

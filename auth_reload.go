@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -142,7 +143,7 @@ func (r *reloader) demand(ctx context.Context, refused string) (string, error) {
 		}
 		return f.held.raw, nil
 	}
-	return "", fail([]error{ErrToken, ctx.Err()}, "no usable token: no answer from the token source: %v", ctx.Err())
+	return "", errs.New([]error{errs.Token, ctx.Err()}, "no usable token: no answer from the token source: %v", ctx.Err())
 }
 
 // leave takes back one caller's wish for an answer.
@@ -204,11 +205,11 @@ func (r *reloader) land(ctx context.Context, f *flight, raw string, err error) {
 	switch {
 	case warn:
 		hints.log.WarnContext(ctx, "gracedb: token not renewed yet; the one in use stays until it expires",
-			"expires", old.claims.Expires, "error", reason(err))
+			"expires", old.claims.Expires, "error", errs.Reason(err))
 	case err != nil || hints.log == nil || old == nil || old.raw == next.raw:
 	case !sameOwner(next, old):
 		hints.log.WarnContext(ctx, "gracedb: token renewed, for another user or issuer",
-			"subject", cleanText(next.claims.Subject), "issuer", cleanText(next.claims.Issuer), "expires", next.claims.Expires)
+			"subject", errs.Clean(next.claims.Subject), "issuer", errs.Clean(next.claims.Issuer), "expires", next.claims.Expires)
 	default:
 		hints.log.InfoContext(ctx, "gracedb: token renewed", "expires", next.claims.Expires)
 	}
@@ -218,20 +219,20 @@ func (r *reloader) land(ctx context.Context, f *flight, raw string, err error) {
 // is usable, one that cannot be read is an error too: perhaps it is half written.
 func (r *reloader) check(raw string, err error, now time.Time, usable bool) (*heldToken, error) {
 	switch {
-	case errors.Is(err, ErrToken):
+	case errors.Is(err, errs.Token):
 		return nil, err
 	case err != nil:
-		return nil, fail([]error{ErrToken, err}, "no usable token: %s", reason(err))
+		return nil, errs.New([]error{errs.Token, err}, "no usable token: %s", errs.Reason(err))
 	case raw == "":
-		return nil, fail([]error{ErrToken}, "no usable token: the token source returned an empty one")
+		return nil, errs.New([]error{errs.Token}, "no usable token: the token source returned an empty one")
 	}
 	claims, err := token.Parse(raw)
 	if err != nil && usable {
-		return nil, fail([]error{ErrToken, err}, "no usable token: the token source returned what is none: %v", err)
+		return nil, errs.New([]error{errs.Token, err}, "no usable token: the token source returned what is none: %v", err)
 	}
 	h := &heldToken{raw: raw, claims: claims}
 	if !h.valid(now) {
-		return nil, fail([]error{ErrToken}, "no usable token (get one with: %s): that of the token source expired %s ago (%s)",
+		return nil, errs.New([]error{errs.Token}, "no usable token (get one with: %s): that of the token source expired %s ago (%s)",
 			getToken, token.Span(now.Sub(claims.Expires)), claims.Expires.UTC().Format(time.RFC3339))
 	}
 	return h, nil

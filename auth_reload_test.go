@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // An issuer is a token source under the control of a test.
@@ -120,7 +122,7 @@ func TestCase47_OddBuffers(t *testing.T) {
 				want = 30 * 60 / 5
 			}
 			wantAsked(t, s, want)
-			if _, err := r(t.Context()); !errors.Is(err, ErrToken) {
+			if _, err := r(t.Context()); !errors.Is(err, errs.Token) {
 				t.Errorf("after the expiry: %v", err)
 			}
 		})
@@ -254,7 +256,7 @@ func TestStaticTokenExpires(t *testing.T) {
 		_, err := r(t.Context())
 		want := fmt.Sprintf("gracedb: no usable token (get one with: %s): that of the token source expired 0s ago (%s)",
 			getToken, time.Now().UTC().Format(time.RFC3339))
-		if !errors.Is(err, ErrToken) || err.Error() != want {
+		if !errors.Is(err, errs.Token) || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
 		}
 	})

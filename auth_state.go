@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -99,7 +100,7 @@ func (s *authState) ending(claims token.Claims) error {
 	if claims.Expires.IsZero() || left >= lastMoments || newer {
 		return nil
 	}
-	return fail([]error{ErrToken}, "no usable token: the one at hand ends in %s, and there is no newer one (get one with: %s)",
+	return errs.New([]error{errs.Token}, "no usable token: the one at hand ends in %s, and there is no newer one (get one with: %s)",
 		left.Truncate(100*time.Millisecond), getToken)
 }
 
@@ -144,7 +145,7 @@ func (s *authState) fail(err error) {
 	}
 	s.mu.Unlock()
 	if news {
-		s.log.Warn("gracedb: kafka: authentication fails", "err", reason(err))
+		s.log.Warn("gracedb: kafka: authentication fails", "err", errs.Reason(err))
 	}
 	if first && s.onFail != nil {
 		go s.onFail()
@@ -193,7 +194,7 @@ func (s *authState) accept(claims token.Claims) {
 		s.log.Info("gracedb: kafka: authentication works again")
 	}
 	if was != "" && was != claims.Subject {
-		s.log.Warn("gracedb: kafka: the token has another sub", "was", cleanText(was), "is", cleanText(claims.Subject))
+		s.log.Warn("gracedb: kafka: the token has another sub", "was", errs.Clean(was), "is", errs.Clean(claims.Subject))
 	}
 }
 

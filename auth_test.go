@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -141,12 +142,12 @@ func TestFindTokenError(t *testing.T) {
 	writeToken(t, file, tokenIn(-26*time.Hour-10*time.Minute))
 	t.Setenv("BEARER_TOKEN_FILE", file)
 	_, err := find(t.Context())
-	for _, kind := range []error{ErrToken, ErrAuthentication, fs.ErrNotExist} {
+	for _, kind := range []error{errs.Token, errs.Authentication, fs.ErrNotExist} {
 		if !errors.Is(err, kind) {
 			t.Errorf("errors.Is(err, %v) is false", kind)
 		}
 	}
-	if errors.Is(err, ErrKafka) {
+	if errors.Is(err, errs.Kafka) {
 		t.Error("not every look-up is for Kafka")
 	}
 	expired := func(d time.Duration) string { return time.Now().Add(-d).UTC().Format("2006-01-02T15:04") }
@@ -166,7 +167,7 @@ func TestFindTokenEndedContext(t *testing.T) {
 	find, _ := noTokens(t, TokenQuery{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := find(ctx); !errors.Is(err, ErrToken) || !errors.Is(err, context.Canceled) {
+	if _, err := find(ctx); !errors.Is(err, errs.Token) || !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -39,11 +40,11 @@ func loadAuthorities(ctx context.Context, file string, log *slog.Logger) (*autho
 	}
 	pool, sum, err := a.read(ctx, [sha256.Size]byte{})
 	if err != nil {
-		is := []error{err, ErrConfig}
+		is := []error{err, errs.Config}
 		if ctx.Err() != nil {
 			is = is[:1]
 		}
-		return nil, fail(is, "CAFile %s: %s", cleanText(file), reason(err))
+		return nil, errs.New(is, "CAFile %s: %s", errs.Clean(file), errs.Reason(err))
 	}
 	a.pool, a.sum = pool, sum
 	return a, nil
@@ -62,7 +63,7 @@ func (a *authorities) read(ctx context.Context, known [sha256.Size]byte) (*x509.
 	}
 	if token.WritableByOthers(mode) {
 		warnOnce(a.log, fmt.Sprintf("gracedb: the CA file %s may be changed by other users (mode %#o), who could take the token with it: chmod o-w it",
-			cleanText(a.file), mode.Perm()))
+			errs.Clean(a.file), mode.Perm()))
 	}
 	return pool, sum, nil
 }
@@ -86,7 +87,7 @@ func (a *authorities) renewed(ctx context.Context, was *x509.CertPool, err error
 	pool, sum, err := a.read(ctx, known)
 	if err != nil && ctx.Err() == nil && !a.said.already(err.Error()) {
 		// It may be half written: the next handshake that fails looks again.
-		a.log.Warn("gracedb: the CA file cannot be read again; what it held before stays in use", "file", cleanText(a.file), "err", reason(err))
+		a.log.Warn("gracedb: the CA file cannot be read again; what it held before stays in use", "file", errs.Clean(a.file), "err", errs.Reason(err))
 	}
 	a.mu.Lock()
 	now := a.pool
@@ -98,7 +99,7 @@ func (a *authorities) renewed(ctx context.Context, was *x509.CertPool, err error
 	case now != was: // read for another handshake meanwhile
 		return now
 	case pool != nil: // without the lock: a handler may send its records to these brokers
-		a.log.Info("gracedb: the CA file has changed and was read again", "file", cleanText(a.file))
+		a.log.Info("gracedb: the CA file has changed and was read again", "file", errs.Clean(a.file))
 	}
 	return pool
 }
@@ -128,7 +129,7 @@ func (a *authorities) explain(err error, whatName string) error {
 	case a.given:
 		return fmt.Errorf("the certificate's authority is not one that ClientConfig.HTTP trusts (it is for its Transport's TLSClientConfig.RootCAs): %w", err)
 	case a.file != "":
-		return fmt.Errorf("the certificate's authority is not in CAFile %s: %w", cleanText(a.file), err)
+		return fmt.Errorf("the certificate's authority is not in CAFile %s: %w", errs.Clean(a.file), err)
 	case none || hasNoAuthorities():
 		return fmt.Errorf("this machine has no certificate authorities (install ca-certificates, or set SSL_CERT_FILE or CAFile): %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -75,11 +76,11 @@ func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session
 		if err := m.state.suspended(tok); err != nil {
 			return nil, nil, temporary{err}
 		}
-		noteToken(tok)
+		errs.NoteToken(tok)
 		auth := oauth.Auth{Token: tok}
 		_, first, err := auth.AsMechanism().Authenticate(ctx, host)
 		if err != nil {
-			return nil, nil, temporary{fail([]error{ErrAuthentication, err}, "kafka: authentication: %s", reason(err))}
+			return nil, nil, temporary{errs.New([]error{errs.Authentication, err}, "kafka: authentication: %s", errs.Reason(err))}
 		}
 		return &bearerSession{m: m, caller: caller, token: tok, claims: claims, host: host, asked: asked}, first, nil
 	}
@@ -106,7 +107,7 @@ func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
 		if cause := m.state.failure(); cause != nil && time.Since(start) < askTimeout/2 {
 			return "", token.Claims{}, cause
 		}
-		a.err = fail([]error{ErrToken, ctx.Err()}, "kafka: the token source has not answered within %v", askTimeout)
+		a.err = errs.New([]error{errs.Token, ctx.Err()}, "kafka: the token source has not answered within %v", askTimeout)
 	}
 	if a.err != nil {
 		return "", token.Claims{}, tokenError(a.err)
@@ -116,7 +117,7 @@ func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
 		return "", token.Claims{}, err
 	}
 	if len(a.tok) > maxKafkaToken {
-		return "", token.Claims{}, fail([]error{ErrToken},
+		return "", token.Claims{}, errs.New([]error{errs.Token},
 			"no usable token: the one at hand has %d bytes, and Kafka takes none of more than 512 KiB (sasl.server.max.receive.size 524288)", len(a.tok))
 	}
 	return a.tok, claims, nil
@@ -124,10 +125,10 @@ func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
 
 // tokenError gives a source's error the kind that it stands for.
 func tokenError(err error) error {
-	if errors.Is(err, ErrToken) {
+	if errors.Is(err, errs.Token) {
 		return err
 	}
-	return fail([]error{ErrToken, err}, "no usable token: %s", reason(err))
+	return errs.New([]error{errs.Token, err}, "no usable token: %s", errs.Reason(err))
 }
 
 // A temporary error is one that kgo retries for ever, leaving what is buffered

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A Cluster says which Kafka brokers to reach, for which GraceDB instance, and
@@ -183,7 +185,7 @@ func (c Cluster) logger() *slog.Logger {
 // instance returns the prefix of c's topics.
 func (c Cluster) instance() (string, error) {
 	if (c.ServiceURL == "") == (c.Instance == "") {
-		return "", fail([]error{ErrConfig}, "Cluster: set exactly one of ServiceURL and Instance")
+		return "", errs.New([]error{errs.Config}, "Cluster: set exactly one of ServiceURL and Instance")
 	}
 	name := c.Instance
 	if c.ServiceURL != "" {
@@ -193,8 +195,8 @@ func (c Cluster) instance() (string, error) {
 		}
 	}
 	if name == "" || strings.Trim(name, topicLetters) != "" {
-		return "", fail([]error{ErrConfig}, "Cluster: %s is no instance name: topics begin with letters, digits, - or _",
-			cleanText(fmt.Sprintf("%q", name)))
+		return "", errs.New([]error{errs.Config}, "Cluster: %s is no instance name: topics begin with letters, digits, - or _",
+			errs.Clean(fmt.Sprintf("%q", name)))
 	}
 	return name, nil
 }
@@ -204,29 +206,29 @@ const topicLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 
 func (c Cluster) checkBrokers() error {
 	if len(c.Brokers) == 0 {
-		return fail([]error{ErrConfig}, "Cluster: Brokers is empty: give host:port of at least one broker")
+		return errs.New([]error{errs.Config}, "Cluster: Brokers is empty: give host:port of at least one broker")
 	}
 	for _, b := range c.Brokers {
 		host, port, err := net.SplitHostPort(b)
 		if strings.Contains(b, "@") || strings.Contains(b, "://") {
 			// It may hold a password.
-			return fail([]error{ErrConfig}, "Cluster: a broker address has more than host:port: give it without a scheme, user or password")
+			return errs.New([]error{errs.Config}, "Cluster: a broker address has more than host:port: give it without a scheme, user or password")
 		}
 		if err != nil || host == "" || port == "" || strings.ContainsAny(b, "/ ,") {
-			return fail([]error{ErrConfig}, "Cluster: broker %s is not of the form host:port", cleanText(fmt.Sprintf("%q", b)))
+			return errs.New([]error{errs.Config}, "Cluster: broker %s is not of the form host:port", errs.Clean(fmt.Sprintf("%q", b)))
 		}
 		if c.Plaintext && !isLoopback(host) {
-			return fail([]error{ErrConfig}, "Cluster: Plaintext would show the token to the network: broker %s is not on the loopback interface", cleanText(b))
+			return errs.New([]error{errs.Config}, "Cluster: Plaintext would show the token to the network: broker %s is not on the loopback interface", errs.Clean(b))
 		}
 	}
 	for _, h := range c.TokenHosts {
 		if name := strings.TrimPrefix(h, "."); name == "" || strings.ContainsAny(name, "*/@ ,[]") || strings.Contains(name, ":") && net.ParseIP(name) == nil {
-			return fail([]error{ErrConfig}, `Cluster: TokenHosts holds %s, which is neither a host, such as "kafka.example.org", nor a domain with a dot before it, such as ".example.org"`,
-				cleanText(fmt.Sprintf("%q", withoutUserinfo(h))))
+			return errs.New([]error{errs.Config}, `Cluster: TokenHosts holds %s, which is neither a host, such as "kafka.example.org", nor a domain with a dot before it, such as ".example.org"`,
+				errs.Clean(fmt.Sprintf("%q", withoutUserinfo(h))))
 		}
 	}
 	if c.Plaintext && (c.CAFile != "" || c.SkipHostnameVerification) {
-		return fail([]error{ErrConfig}, "Cluster: Plaintext excludes CAFile and SkipHostnameVerification")
+		return errs.New([]error{errs.Config}, "Cluster: Plaintext excludes CAFile and SkipHostnameVerification")
 	}
 	return nil
 }

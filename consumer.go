@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A ConsumerConfig configures a Consumer.
@@ -169,7 +171,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 		)
 	}
 	var err error
-	if c.cluster, err = newLink(ctx, cfg.Cluster, ErrConsumer, "kafka.consume", consumerGrace, fitting, opts...); err != nil {
+	if c.cluster, err = newLink(ctx, cfg.Cluster, errs.Consumer, "kafka.consume", consumerGrace, fitting, opts...); err != nil {
 		return nil, nil, err
 	}
 	c.budget.serve(c.cluster.client)
@@ -186,7 +188,7 @@ func (c *Consumer) fullNames(names []string) ([]string, error) {
 	for _, name := range names {
 		topic := topicName(c.cluster.instance, name)
 		if err := checkTopicName(topic); err != nil {
-			return nil, fail([]error{ErrConfig, ErrConsumer, ErrTopic}, "kafka: %s", reason(err))
+			return nil, errs.New([]error{errs.Config, errs.Consumer, errs.Topic}, "kafka: %s", errs.Reason(err))
 		}
 		if !slices.Contains(full, topic) {
 			full = append(full, topic)
@@ -256,7 +258,7 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 			if n := len(r.Headers); n > maxHeaders {
 				// The next Poll marks it done, as it does a message.
 				c.current.Record = &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch}
-				return Message{}, fail([]error{ErrConsumer}, "kafka: topic %s partition %d offset %d: a message has %d headers, more than the %d that one may have; continuing behind it",
+				return Message{}, errs.New([]error{errs.Consumer}, "kafka: topic %s partition %d offset %d: a message has %d headers, more than the %d that one may have; continuing behind it",
 					r.Topic, r.Partition, r.Offset, n, maxHeaders)
 			}
 			return received(r.Record), nil
@@ -305,7 +307,7 @@ func (c *Consumer) next() (taken, error) {
 func (c *Consumer) nextReport() error {
 	if cause, outage := c.cluster.auth.pastGrace(); cause != nil && outage != c.outage {
 		c.outage = outage
-		return fail([]error{cause, ErrConsumer}, "%s", reason(cause))
+		return errs.New([]error{cause, errs.Consumer}, "%s", errs.Reason(cause))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -420,7 +422,7 @@ func (c *Consumer) close() {
 			c.handMarks()
 			c.logNotStored(c.cluster.client.CommitMarkedOffsets(ctx), "messages will come again")
 			if err := c.cluster.client.LeaveGroupContext(ctx); err != nil {
-				c.cluster.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", reason(err))
+				c.cluster.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", errs.Reason(err))
 			}
 		}
 		c.cluster.shut()

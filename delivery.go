@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
@@ -79,25 +80,25 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 	what := p.naming(topic)
 	switch {
 	case o.Result == sender.Unknown:
-		return fail(append(unsureKinds(err), ErrOutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, reason(err))
-	case errors.Is(err, sender.ErrClosed), isContextError(err):
+		return errs.New(append(unsureKinds(err), errs.OutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, errs.Reason(err))
+	case errors.Is(err, sender.ErrClosed), errs.IsContext(err):
 		is, why := p.cluster.health.trouble()
 		if why != "" {
 			why = ": " + why
 		}
 		if errors.Is(err, sender.ErrClosed) {
-			return fail(append(is, ErrDelivery, ErrClosed, context.Canceled, err), "kafka: %s: closed before it was sent%s", what, why)
+			return errs.New(append(is, errs.Delivery, errs.Closed, context.Canceled, err), "kafka: %s: closed before it was sent%s", what, why)
 		}
-		return fail(append(is, ErrDelivery, err), "kafka: %s: %s before it was sent%s", what, err, why)
+		return errs.New(append(is, errs.Delivery, err), "kafka: %s: %s before it was sent%s", what, err, why)
 	case sender.IsTooLarge(err):
 		return p.tooLarge(topic, messageSize(d.msg), p.sizeReason(topic, o), err)
 	}
 	is := engineKinds(err)
-	if slices.Contains(is, ErrTopic) {
+	if slices.Contains(is, errs.Topic) {
 		p.forget(topic)
-		return fail(append(is, ErrDelivery, err), "kafka: topic %q on %s: %s", topic, p.cluster.brokers[0], p.topicReason(err))
+		return errs.New(append(is, errs.Delivery, err), "kafka: topic %q on %s: %s", topic, p.cluster.brokers[0], p.topicReason(err))
 	}
-	return fail(append(is, ErrDelivery, err), "kafka: %s: %s%s", what, said(err), d.refusalAdvice(err))
+	return errs.New(append(is, errs.Delivery, err), "kafka: %s: %s%s", what, said(err), d.refusalAdvice(err))
 }
 
 // topicReason says what a broker's code for a topic means to a user.
@@ -116,9 +117,9 @@ func (p *Producer) topicReason(err error) string {
 func said(err error) string {
 	r, ok := errors.AsType[*sender.Refusal](err)
 	if !ok {
-		return strings.TrimSuffix(reason(err), ".")
+		return strings.TrimSuffix(errs.Reason(err), ".")
 	}
-	words := strings.TrimSuffix(cleanText(r.Says), ".")
+	words := strings.TrimSuffix(errs.Clean(r.Says), ".")
 	if code, ok := errors.AsType[*kerr.Error](err); ok {
 		return code.Message + ": the broker says: " + words
 	}

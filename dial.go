@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A dialFunc opens a connection, as the Dial of Cluster does.
@@ -216,7 +218,7 @@ type dialError struct {
 
 // newDialError returns the error of a connection to address, which brokers name.
 func newDialError(address string, err error) *dialError {
-	return &dialError{withoutTokens(address), veil(err)}
+	return &dialError{errs.WithoutTokens(address), errs.Veil(err)}
 }
 
 func (e *dialError) Error() string   { return fmt.Sprintf("%s: %s", e.addr, e.err) }

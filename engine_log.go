@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // An engineLog hands kgo's log on. kgo's Info is a debugging aid to users of this
@@ -45,15 +47,15 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 		var text string
 		switch v := v.(type) {
 		case error:
-			text = reason(v)
+			text = errs.Reason(v)
 			_, dial := errors.AsType[*dialError](v)
-			told = told || dial || errors.Is(v, ErrAuthentication) // health and authState tell
+			told = told || dial || errors.Is(v, errs.Authentication) // health and authState tell
 		case string:
-			text = cleanText(v)
+			text = errs.Clean(v)
 		case nil, bool, int, int16, int32, int64, uint64, float64, time.Duration, time.Time:
 			continue
 		default:
-			keyvals[i] = cleanText(fmt.Sprint(v))
+			keyvals[i] = errs.Clean(fmt.Sprint(v))
 			continue
 		}
 		keyvals[i] = text

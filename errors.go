@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
@@ -34,26 +35,26 @@ import (
 // No error text, of whatever kind, holds a token, or 12 letters of one in a row. A cause
 // that would show one can be found with errors.Is, but not with errors.As.
 var (
-	ErrKafka          error = &kind{text: "kafka failure"}
-	ErrProducer       error = &kind{text: "kafka producer failure", parent: ErrKafka}
-	ErrDelivery       error = &kind{text: "message not delivered", parent: ErrProducer}
-	ErrTooLarge       error = &kind{text: "message too large", parent: ErrDelivery}
-	ErrOutcomeUnknown error = &kind{text: "outcome unknown", parent: ErrProducer}
-	ErrConsumer       error = &kind{text: "kafka consumer failure", parent: ErrKafka}
-	ErrAuthentication error = &kind{text: "authentication failed"}
-	ErrToken          error = &kind{text: "no usable token", parent: ErrAuthentication}
-	ErrConnection     error = &kind{text: "cannot connect"}
-	ErrTopic          error = &kind{text: "topic unavailable"}
+	ErrKafka          = errs.Kafka
+	ErrProducer       = errs.Producer
+	ErrDelivery       = errs.Delivery
+	ErrTooLarge       = errs.TooLarge
+	ErrOutcomeUnknown = errs.OutcomeUnknown
+	ErrConsumer       = errs.Consumer
+	ErrAuthentication = errs.Authentication
+	ErrToken          = errs.Token
+	ErrConnection     = errs.Connection
+	ErrTopic          = errs.Topic
 
-	ErrClosed    = errors.New("already closed")
-	ErrConfig    = errors.New("invalid configuration")
-	ErrEvent     = errors.New("invalid event")
-	ErrNotUpload = errors.New("not an upload message")
+	ErrClosed    = errs.Closed
+	ErrConfig    = errs.Config
+	ErrEvent     = errs.Event
+	ErrNotUpload = errs.NotUpload
 )
 
 func init() {
 	// It may be joined to itself, for each broker.
-	explain(kerr.IllegalSaslState, "a broker takes no new login within a second of the last one: in the last moments of a token, put a newer one in its place")
+	errs.Explain(kerr.IllegalSaslState, "a broker takes no new login within a second of the last one: in the last moments of a token, put a newer one in its place")
 }
 
 // engineKinds returns what an error of the engine stands for; nothing if that is
@@ -61,17 +62,17 @@ func init() {
 func engineKinds(err error) []error {
 	var is []error
 	switch {
-	case errors.Is(err, ErrAuthentication), isRefusal(err):
-		is = append(is, ErrAuthentication)
+	case errors.Is(err, errs.Authentication), isRefusal(err):
+		is = append(is, errs.Authentication)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID),
 		errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.InvalidTopicException):
-		is = append(is, ErrTopic)
+		is = append(is, errs.Topic)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		is = append(is, ErrTooLarge)
+		is = append(is, errs.TooLarge)
 	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, sender.ErrClosed):
-		is = append(is, ErrClosed)
+		is = append(is, errs.Closed)
 	case isConnectionError(err):
-		is = append(is, ErrConnection)
+		is = append(is, errs.Connection)
 	}
 	return is
 }
@@ -79,7 +80,7 @@ func engineKinds(err error) []error {
 // unsureKinds is engineKinds without the kinds that promise that nothing was
 // written.
 func unsureKinds(err error) []error {
-	return slices.DeleteFunc(engineKinds(err), func(k error) bool { return errors.Is(k, ErrDelivery) })
+	return slices.DeleteFunc(engineKinds(err), func(k error) bool { return errors.Is(k, errs.Delivery) })
 }
 
 func isConnectionError(err error) bool {
@@ -97,7 +98,7 @@ func isDialError(err error) bool {
 // isUnconnected reports whether err is of a request for which there was no connection: one
 // could not be made, or the login on it has failed.
 func isUnconnected(err error) bool {
-	return isDialError(err) || errors.Is(err, ErrAuthentication) || isRefusal(err)
+	return isDialError(err) || errors.Is(err, errs.Authentication) || isRefusal(err)
 }
 
 // A ReservedError reports a reserved graceid for which no acknowledgement came. If
@@ -112,10 +113,10 @@ type ReservedError struct {
 func (e *ReservedError) Error() string {
 	why := "no cause is given"
 	if e.Err != nil {
-		why = reason(e.Err)
+		why = errs.Reason(e.Err)
 	}
 	return fmt.Sprintf("gracedb: graceid %s is reserved but its event is not acknowledged: %s",
-		cleanText(e.Reservation.GraceID), why)
+		errs.Clean(e.Reservation.GraceID), why)
 }
 
 // Unwrap returns the cause.
@@ -138,7 +139,7 @@ func (e *StatusError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "gracedb: %s %s: %d %s", e.Method, e.URL, e.StatusCode, http.StatusText(e.StatusCode))
 	if said := strings.Join(e.Messages, "; "); said != "" {
-		fmt.Fprintf(&b, ": %s", cleanText(said))
+		fmt.Fprintf(&b, ": %s", errs.Clean(said))
 	}
 	if e.RetryAfter > 0 {
 		fmt.Fprintf(&b, " (retry after %v)", e.RetryAfter)
@@ -158,6 +159,6 @@ func (e *StatusError) Error() string {
 
 // Is reports whether target is ErrAuthentication and the status 401 or 403.
 func (e *StatusError) Is(target error) bool {
-	return target == errTokenless || target == ErrAuthentication &&
+	return target == errs.Tokenless || target == errs.Authentication &&
 		(e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden)
 }

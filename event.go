@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // An Event is what CreateEvent uploads and PublishEvent publishes.
@@ -49,7 +51,7 @@ func (e Event) checkLocally() (Event, error) {
 	case e.Pipeline == "":
 		return e, badEvent("the event has no pipeline")
 	case e.ReplayID != "" && !replayIDPattern.MatchString(e.ReplayID):
-		return e, badEvent("replay_id %q is not 1 to 30 of A-Z a-z 0-9 _ -", cleanText(e.ReplayID))
+		return e, badEvent("replay_id %q is not 1 to 30 of A-Z a-z 0-9 _ -", errs.Clean(e.ReplayID))
 	case len(e.Data) == 0:
 		return e, badEvent("the event file %q is empty", name)
 	}
@@ -85,14 +87,14 @@ func known(what, value string, names []string) error {
 	}
 	for _, name := range names {
 		if strings.EqualFold(name, value) {
-			return badEvent("unknown %s %q: did you mean %q?", what, cleanText(value), cleanText(name))
+			return badEvent("unknown %s %q: did you mean %q?", what, errs.Clean(value), errs.Clean(name))
 		}
 	}
 	const few = 160 // bytes
 	if list := strings.Join(names, ", "); len(names) > 0 && len(list) <= few {
-		return badEvent("unknown %s %q: the server knows %s", what, cleanText(value), cleanText(list))
+		return badEvent("unknown %s %q: the server knows %s", what, errs.Clean(value), errs.Clean(list))
 	}
-	return badEvent("unknown %s %q: the server knows %d others", what, cleanText(value), len(names))
+	return badEvent("unknown %s %q: the server knows %d others", what, errs.Clean(value), len(names))
 }
 
 // baseName returns the last element of a path of Unix or Windows, as the server
@@ -103,17 +105,17 @@ func baseName(name string) (string, error) {
 	stored := storedName(base)
 	switch {
 	case base == "" || base == "." || base == "..":
-		return "", badEvent("%q is not a file name", cleanText(name))
+		return "", badEvent("%q is not a file name", errs.Clean(name))
 	case !utf8.ValidString(base):
-		return "", badEvent("file name %q is not UTF-8", cleanText(base))
+		return "", badEvent("file name %q is not UTF-8", errs.Clean(base))
 	case strings.ContainsFunc(base, unicode.IsControl):
-		return "", badEvent("file name %q has control characters", cleanText(base))
+		return "", badEvent("file name %q has control characters", errs.Clean(base))
 	case stored == "" || stored == "." || stored == "..":
-		return "", badEvent("file name %q is none to GraceDB, which undoes HTML entities and drops directories and what cannot be printed", cleanText(base))
+		return "", badEvent("file name %q is none to GraceDB, which undoes HTML entities and drops directories and what cannot be printed", errs.Clean(base))
 	case strings.Contains(stored, ","):
-		return "", badEvent("file name %q has a comma, which GraceDB does not take", cleanText(base))
+		return "", badEvent("file name %q has a comma, which GraceDB does not take", errs.Clean(base))
 	case max(utf8.RuneCountInString(base), utf8.RuneCountInString(stored)) > maxFilename:
-		return "", badEvent("file name %q is too long: GraceDB takes at most %d characters", cleanText(base), maxFilename)
+		return "", badEvent("file name %q is too long: GraceDB takes at most %d characters", errs.Clean(base), maxFilename)
 	}
 	return base, nil
 }
@@ -135,7 +137,7 @@ func storedName(name string) string {
 // the caller or from the server.
 func checkGraceID(id string) error {
 	if !isGraceID(id) {
-		return badEvent("%q is not a graceid: %s", cleanText(id), graceIDs)
+		return badEvent("%q is not a graceid: %s", errs.Clean(id), graceIDs)
 	}
 	return nil
 }
@@ -151,7 +153,7 @@ func isGraceID(id string) bool {
 }
 
 func badEvent(format string, args ...any) error {
-	return fail([]error{ErrEvent}, format, args...)
+	return errs.New([]error{errs.Event}, format, args...)
 }
 
 // expandTemplate puts a graceid into a template of the root document, as text: a
@@ -162,11 +164,11 @@ func expandTemplate(template, graceID string) (string, error) {
 		return "", err
 	}
 	if !strings.Contains(template, placeholder) {
-		return "", fail(nil, "the server's template %q has no %s", cleanText(template), placeholder)
+		return "", errs.New(nil, "the server's template %q has no %s", errs.Clean(template), placeholder)
 	}
 	expanded := strings.ReplaceAll(template, placeholder, graceID)
 	if strings.ContainsAny(expanded, "{}") {
-		return "", fail(nil, "the server's template %q has placeholders other than %s", cleanText(template), placeholder)
+		return "", errs.New(nil, "the server's template %q has placeholders other than %s", errs.Clean(template), placeholder)
 	}
 	return expanded, nil
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -91,7 +92,7 @@ func (t *tries) prepare(ctx context.Context) error {
 			return t.answer.failure(err, err, t.last)
 		}
 	}
-	noteToken(t.token.raw)
+	errs.NoteToken(t.token.raw)
 	t.answer.token, t.answer.claims = t.token.raw, t.token.claims
 	return nil
 }
@@ -124,7 +125,7 @@ func (t *tries) next(ctx context.Context, v verdict, err error) (again bool, _ e
 		return false, err // waiting would be for nothing
 	}
 	t.c.log.InfoContext(ctx, "gracedb: trying again", "method", a.x.method, "url", showURL(a.x.url),
-		"status", a.status, "wait", wait, "cause", reason(err))
+		"status", a.status, "wait", wait, "cause", errs.Reason(err))
 	t.last = err
 	if a.status == http.StatusTooManyRequests && a.x.method != http.MethodGet {
 		t.c.pace.throttle(wait) // waited for by prepare
@@ -196,10 +197,10 @@ func (c *Client) lost(ctx context.Context, a *answer, err error, trace *requestT
 		// This long was waited already: more of it helps only where nobody could be
 		// connected to.
 		v.again = a.away && c.waitsForReturn(ctx)
-		return v, a.failure(errors.New("no answer in time ("+reason(err)+")"), ErrConnection, err)
+		return v, a.failure(errors.New("no answer in time ("+errs.Reason(err)+")"), errs.Connection, err)
 	}
 	v.again = !dialProblem(err) && (a.x.repeatable || !v.acted)
-	return v, a.failure(err, ErrConnection, err)
+	return v, a.failure(err, errs.Connection, err)
 }
 
 // waitsForReturn reports whether a server that is away is waited for until ctx ends.
@@ -231,12 +232,12 @@ func (x exchange) request(ctx context.Context, token string) (*http.Request, err
 // failure returns an error about the exchange that reads as cause does and is all
 // of is, where a nil is left out.
 func (a *answer) failure(cause error, is ...error) error {
-	text := reason(cause)
+	text := errs.Reason(cause)
 	if a.tries > 1 {
 		text += fmt.Sprintf(" (%d attempts)", a.tries)
 	}
 	is = slices.DeleteFunc(is, func(err error) bool { return err == nil })
-	return fail(is, "%s %s: %s", a.x.method, showURL(a.x.url), text)
+	return errs.New(is, "%s %s: %s", a.x.method, showURL(a.x.url), text)
 }
 
 // interrupted returns the error of an exchange that ctx ended, after last.
@@ -247,7 +248,7 @@ func (a *answer) interrupted(ctx context.Context, last error) error {
 	case errors.Is(last, ctx.Err()):
 		return last
 	}
-	return fail([]error{ctx.Err(), last}, "%s: %s", reason(last), reason(ctx.Err()))
+	return errs.New([]error{ctx.Err(), last}, "%s: %s", errs.Reason(last), errs.Reason(ctx.Err()))
 }
 
 // unexpected returns the error of an answer that is good by its status alone: the server
@@ -256,10 +257,10 @@ func (a *answer) unexpected(format string, args ...any) error {
 	a.acted = true
 	status := &StatusError{
 		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries, advice: a.advice(),
-		Body: cleanTextN(string(a.body[:min(len(a.body), maxErrorReply)]), maxErrorBody),
+		Body: errs.CleanN(string(a.body[:min(len(a.body), maxErrorReply)]), maxErrorBody),
 	}
-	inner := fail(nil, format, args...)
-	status.Messages = []string{"the answer " + reason(inner)}
+	inner := errs.New(nil, format, args...)
+	status.Messages = []string{"the answer " + errs.Reason(inner)}
 	return status
 }
 
@@ -271,11 +272,11 @@ func (c *Client) created(ctx context.Context, a *answer, err error) (created, er
 	}
 	made, err := decodeCreated(a.body)
 	if err != nil {
-		return created{}, a.unexpected("%s", reason(err))
+		return created{}, a.unexpected("%s", errs.Reason(err))
 	}
-	made.Submitter = cleanText(made.Submitter)
+	made.Submitter = errs.Clean(made.Submitter)
 	for i, w := range made.Warnings {
-		made.Warnings[i] = cleanText(w)
+		made.Warnings[i] = errs.Clean(w)
 	}
 	if made.damaged {
 		c.log.WarnContext(ctx, "gracedb: the server's answer is too long or damaged: only the graceid could be read of it",

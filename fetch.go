@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A polled is one call of kgo's PollRecords, and what that returned.
@@ -135,7 +137,7 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 	switch {
 	case first < resumedAt:
 		// Where nothing was read yet the engine goes to the log's start in silence.
-		b := batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages before %d are lost: the broker's log ended before it; continuing at %d",
+		b := batch{err: errs.New([]error{errs.Consumer}, "kafka: topic %s partition %d: messages before %d are lost: the broker's log ended before it; continuing at %d",
 			p.Topic, p.Partition, resumedAt, first)}
 		if c.group != "" {
 			// kgo takes no mark before the group's position until it is told to go on there.
@@ -146,7 +148,7 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 	case expected != noOffset && first > expected && p.LogStartOffset > expected:
 		// Offsets have holes (compaction, transactions); what lies before the log's
 		// start is lost.
-		c.buffer = append(c.buffer, batch{err: fail([]error{ErrConsumer}, "kafka: topic %s partition %d: messages %d to %d are lost: the broker's log begins at %d; continuing there",
+		c.buffer = append(c.buffer, batch{err: errs.New([]error{errs.Consumer}, "kafka: topic %s partition %d: messages %d to %d are lost: the broker's log begins at %d; continuing there",
 			p.Topic, p.Partition, expected, min(first, p.LogStartOffset)-1, p.LogStartOffset)})
 	}
 	c.mu.Lock()
@@ -166,7 +168,7 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
 		return batch{} // ours
-	case errors.Is(err, ErrAuthentication), isRefusal(err):
+	case errors.Is(err, errs.Authentication), isRefusal(err):
 		return batch{} // authState tells it, past the grace
 	}
 	if _, ofGroup := errors.AsType[*kgo.ErrGroupSession](err); ofGroup {
@@ -184,11 +186,11 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 		}
 		part.rewind(loss.ResetTo)
 		c.mu.Unlock()
-		return batch{err: fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
+		return batch{err: errs.New([]error{errs.Consumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
 			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)}
 	}
 	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-		err := fail([]error{ErrConsumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
+		err := errs.New([]error{errs.Consumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
 			p.Topic, p.Partition, bomb.Offset, maxBatchBytes, heaviestBatch)
 		return batch{err: err, past: &skip{topic: p.Topic, partition: p.Partition, offset: bomb.NextOffset}}
 	}
@@ -208,16 +210,16 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 		ahead = c.positions.ahead()
 	}
 	c.mu.Unlock()
-	is := append(engineKinds(err), ErrConsumer, err)
+	is := append(engineKinds(err), errs.Consumer, err)
 	switch {
 	case fresh && denied:
-		return batch{err: fail(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.cluster.principal())}
+		return batch{err: errs.New(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.cluster.principal())}
 	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err):
 		return batch{} // heals by itself; a frame that is too large is none of these
 	case fresh && p.Topic == "":
-		return batch{err: fail(is, "kafka: fetching from %s: %s%s", strings.Join(c.cluster.brokers, ", "), reason(err), ahead)}
+		return batch{err: errs.New(is, "kafka: fetching from %s: %s%s", strings.Join(c.cluster.brokers, ", "), errs.Reason(err), ahead)}
 	case fresh:
-		return batch{err: fail(is, "kafka: topic %s: %s", p.Topic, reason(err))}
+		return batch{err: errs.New(is, "kafka: topic %s: %s", p.Topic, errs.Reason(err))}
 	case p.Topic != "" && p.Partition >= 0 && !denied:
 		if at < 0 {
 			at = p.LogStartOffset

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // Flush waits until all queued messages are settled. Its error says how many of
@@ -25,9 +27,9 @@ func (p *Producer) Flush(ctx context.Context) error {
 		return stopped
 	}
 	if stopped != nil {
-		return fail(append(causes, stopped), "%s; %s", reason(stopped), failureText(failed, causes))
+		return errs.New(append(causes, stopped), "%s; %s", errs.Reason(stopped), failureText(failed, causes))
 	}
-	return fail(causes, "kafka: %s", failureText(failed, causes))
+	return errs.New(causes, "kafka: %s", failureText(failed, causes))
 }
 
 // drain returns when w is done (nil), or why there is no use in waiting.
@@ -38,9 +40,9 @@ func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
 		if trouble != "" {
 			trouble = ": " + trouble
 		}
-		return fail(append(is, ErrOutcomeUnknown, why), "kafka: flushing: %s with %d message(s) not settled (%s)%s", why, p.Pending(), p.unsent(), trouble)
+		return errs.New(append(is, errs.OutcomeUnknown, why), "kafka: flushing: %s with %d message(s) not settled (%s)%s", why, p.Pending(), p.unsent(), trouble)
 	case authFails:
-		return fail([]error{why, ErrProducer, ErrOutcomeUnknown}, "%s; %d message(s) wait for a good token (%s)", reason(why), p.Pending(), p.unsent())
+		return errs.New([]error{why, errs.Producer, errs.OutcomeUnknown}, "%s; %d message(s) wait for a good token (%s)", errs.Reason(why), p.Pending(), p.unsent())
 	default: // done, or settled by Close
 		return nil
 	}
@@ -91,7 +93,7 @@ func (p *Producer) close() error {
 	if failed == 0 {
 		return nil
 	}
-	return fail(causes, "kafka: closed with %s", failureText(failed, causes))
+	return errs.New(causes, "kafka: closed with %s", failureText(failed, causes))
 }
 
 // settleRest waits until all is settled: one message after the other, so that many take

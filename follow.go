@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // followEvery is how often new partitions are looked for: they are to be read
@@ -107,7 +109,7 @@ func (c *Consumer) lookAt(topic string, now topicState) bool {
 		c.mu.Unlock()
 		c.cluster.client.PurgeTopicsFromConsuming(topic)
 	}
-	c.say(fail([]error{ErrTopic, ErrConsumer, err}, "kafka: topic %q on %s: %s", topic, c.cluster.brokers[0], what))
+	c.say(errs.New([]error{errs.Topic, errs.Consumer, err}, "kafka: topic %q on %s: %s", topic, c.cluster.brokers[0], what))
 	return false
 }
 
@@ -128,7 +130,7 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 		c.follow(ctx, topic, now)
 	} else if err := c.position(ctx, []string{topic}); err != nil {
 		c.groupFails(err)
-		c.cluster.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", reason(err))
+		c.cluster.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", errs.Reason(err))
 		return
 	}
 	c.mu.Lock()

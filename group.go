@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file is what a Consumer does with the stored position of its group.
@@ -47,7 +49,7 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 	}
 	err = c.commitAs(ctx, "", -1, states, missing)
 	if err != nil {
-		c.cluster.log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", reason(err))
+		c.cluster.log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", errs.Reason(err))
 		return nil
 	}
 	c.logStarts(missing)
@@ -197,7 +199,7 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 		if err := c.commitAs(ctx, member, generation, states, pinned); err != nil {
-			c.cluster.log.Warn("gracedb: kafka: the group's first position could not be stored yet", "group", c.group, "err", reason(err))
+			c.cluster.log.Warn("gracedb: kafka: the group's first position could not be stored yet", "group", c.group, "err", errs.Reason(err))
 		}
 	}
 	return offsets, nil
@@ -229,7 +231,7 @@ func (c *Consumer) autoCommitted(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, res
 	if err == nil {
 		err = commitError(resp)
 	}
-	if err != nil && !isContextError(err) && !c.cluster.health.said.already("not stored: "+err.Error()) {
+	if err != nil && !errs.IsContext(err) && !c.cluster.health.said.already("not stored: "+err.Error()) {
 		c.logNotStored(err, "it will be tried again")
 	}
 }
@@ -238,7 +240,7 @@ func (c *Consumer) autoCommitted(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, res
 // that is not there any more is worth nothing: Poll tells that.
 func (c *Consumer) logNotStored(err error, then string) {
 	if err != nil && !isTopicGone(err) {
-		c.cluster.log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", reason(err))
+		c.cluster.log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", errs.Reason(err))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // groupTrouble begins what a Consumer's troubles know of its group; groupStays is for how
@@ -38,7 +40,7 @@ func (c *Consumer) groupFails(err error) {
 		return
 	}
 	if c.troubles.met(groupTrouble+cause.Message, err, groupStays) {
-		c.say(fail([]error{err, ErrConsumer}, "%s", reason(err)))
+		c.say(errs.New([]error{err, errs.Consumer}, "%s", errs.Reason(err)))
 	}
 }
 
@@ -90,11 +92,11 @@ func (c *Consumer) groupError(err error) error {
 	case errors.Is(err, kerr.InvalidSessionTimeout):
 		what = fmt.Sprintf("the broker takes no session of %v (group.min.session.timeout.ms, group.max.session.timeout.ms)", sessionTimeout)
 	}
-	is := []error{ErrConsumer, errOfGroup, err}
+	is := []error{errs.Consumer, errOfGroup, err}
 	if what == "" {
-		return fail(is, "kafka: group %s: %s", cleanText(c.group), reason(err))
+		return errs.New(is, "kafka: group %s: %s", errs.Clean(c.group), errs.Reason(err))
 	}
-	return fail(is, "kafka: group %s: %s: %s", cleanText(c.group), cause.Message, what)
+	return errs.New(is, "kafka: group %s: %s: %s", errs.Clean(c.group), cause.Message, what)
 }
 
 // logStarts says where the group begins to read, since it has no position there: it is

@@ -15,6 +15,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A health is what one client knows of the brokers' addresses: how the last connection to each
@@ -70,12 +72,12 @@ func (h *health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net
 		h.note(addr, nil)
 		h.mu.Unlock()
 		return
-	case errors.Is(err, ErrAuthentication):
+	case errors.Is(err, errs.Authentication):
 		return // the mechanism has told the authState
 	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, context.Canceled), errors.Is(err, errNotDialed):
 		return // it says nothing of the address
 	case isRefusal(err):
-		h.auth.fail(fail([]error{ErrAuthentication, err}, "kafka: broker %s refused to authenticate: %s (the reason is in the broker's log)", addr, reason(err)))
+		h.auth.fail(errs.New([]error{errs.Authentication, err}, "kafka: broker %s refused to authenticate: %s (the reason is in the broker's log)", addr, errs.Reason(err)))
 		return
 	}
 	h.mu.Lock()
@@ -85,7 +87,7 @@ func (h *health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net
 	h.failed = make(chan struct{})
 	h.mu.Unlock()
 	if !h.said.already(addr+": "+err.Error()) || known == nil {
-		h.log.Warn("gracedb: kafka: cannot connect", "broker", cleanText(addr), "err", reason(err))
+		h.log.Warn("gracedb: kafka: cannot connect", "broker", errs.Clean(addr), "err", errs.Reason(err))
 	}
 }
 
@@ -117,12 +119,12 @@ func (h *health) OnBrokerRead(meta kgo.BrokerMetadata, key int16, bytesRead int,
 		h.heard[addr] = time.Now()
 		h.mu.Unlock()
 		return
-	case isConnectionError(err), kgo.IsRetryableBrokerErr(err), errors.Is(err, kgo.ErrClientClosed), isContextError(err):
+	case isConnectionError(err), kgo.IsRetryableBrokerErr(err), errors.Is(err, kgo.ErrClientClosed), errs.IsContext(err):
 		return
 	}
 	// The size may be another each time.
 	if request := kmsg.NameForKey(key); !h.said.already(addr + ": answer to " + request) {
-		h.log.Warn("gracedb: kafka: an answer cannot be read", "broker", cleanText(addr), "request", request, "err", reason(err))
+		h.log.Warn("gracedb: kafka: an answer cannot be read", "broker", errs.Clean(addr), "request", request, "err", errs.Reason(err))
 	}
 }
 
@@ -143,7 +145,7 @@ func (h *health) answered(since time.Time) []string {
 // text; nothing if nothing is.
 func (h *health) trouble() (is []error, text string) {
 	if cause := h.auth.failure(); cause != nil {
-		return []error{ErrAuthentication, cause}, reason(cause)
+		return []error{errs.Authentication, cause}, errs.Reason(cause)
 	}
 	is, texts := h.failures()
 	throttles := h.throttleText()
@@ -151,11 +153,11 @@ func (h *health) trouble() (is []error, text string) {
 	case texts == nil && throttles == "":
 		return nil, ""
 	case texts == nil:
-		return []error{ErrConnection}, throttles
+		return []error{errs.Connection}, throttles
 	case throttles != "":
 		throttles = "; " + throttles
 	}
-	return append(is, ErrConnection), "cannot connect to " + cleanText(strings.Join(texts, "; ")) + throttles
+	return append(is, errs.Connection), "cannot connect to " + errs.Clean(strings.Join(texts, "; ")) + throttles
 }
 
 // failures returns which addresses could not be connected to of late, and why.
@@ -168,9 +170,9 @@ func (h *health) failures() (is []error, texts []string) {
 			continue
 		}
 		is = append(is, a.err)
-		text := reason(a.err)
+		text := errs.Reason(a.err)
 		if dial, ok := errors.AsType[*dialError](a.err); ok {
-			text = reason(dial) // without what kgo puts around it
+			text = errs.Reason(dial) // without what kgo puts around it
 		}
 		if !strings.Contains(text, addr) {
 			text = addr + ": " + text

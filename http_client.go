@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 var versionAtEnd = regexp.MustCompile(`/v[0-9]+/*$`)
@@ -16,7 +18,7 @@ var versionAtEnd = regexp.MustCompile(`/v[0-9]+/*$`)
 // parseServiceURL checks where the token would be sent to, for a version of the API.
 func parseServiceURL(s, version string) (*url.URL, error) {
 	bad := func(format string, args ...any) error {
-		return fail([]error{ErrConfig}, "ClientConfig: ServiceURL: "+format, args...)
+		return errs.New([]error{errs.Config}, "ClientConfig: ServiceURL: "+format, args...)
 	}
 	if s == "" {
 		return nil, bad(`it is required, such as "https://gracedb.ligo.org/api/"`)
@@ -37,16 +39,16 @@ func parseServiceURL(s, version string) (*url.URL, error) {
 	case u.User != nil:
 		return nil, bad("user and password do not belong into it")
 	case u.Hostname() == "":
-		return nil, bad("%q has no host", cleanText(s))
+		return nil, bad("%q has no host", errs.Clean(s))
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, bad("%q has a query or a fragment", cleanText(s))
+		return nil, bad("%q has a query or a fragment", errs.Clean(s))
 	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, bad("%q is not https", cleanText(s))
+		return nil, bad("%q is not https", errs.Clean(s))
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		return nil, bad("%q would show the token to the network: use https", cleanText(s))
+		return nil, bad("%q would show the token to the network: use https", errs.Clean(s))
 	case versionAtEnd.MatchString(u.Path) && version != "default":
 		return nil, bad("%q ends in a version of the API: give the root, such as %q, and another version than v2 as APIVersion",
-			cleanText(s), cleanText(u.Scheme+"://"+u.Host+versionAtEnd.ReplaceAllString(u.Path, "/")))
+			errs.Clean(s), errs.Clean(u.Scheme+"://"+u.Host+versionAtEnd.ReplaceAllString(u.Path, "/")))
 	}
 	return u.JoinPath("/"), nil
 }

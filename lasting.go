@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A lasting is what keeps a Consumer from reading until somebody else mends it, such as
@@ -71,7 +73,7 @@ func (l *lasting) now() error {
 		err := l.by[about].err
 		is = append(is, err)
 		if len(texts) < most {
-			texts = append(texts, reason(err))
+			texts = append(texts, errs.Reason(err))
 		}
 	}
 	if is == nil {
@@ -80,7 +82,7 @@ func (l *lasting) now() error {
 	if more := len(is) - len(texts); more > 0 {
 		texts = append(texts, fmt.Sprintf("%d more", more))
 	}
-	return fail(is, "%s", strings.Join(texts, "; "))
+	return errs.New(is, "%s", strings.Join(texts, "; "))
 }
 
 // forget drops what has not been met again. It is called with the lock held.

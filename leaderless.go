@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file is about partitions without a leader, since all brokers that have them are
@@ -82,7 +84,7 @@ func checkLeaders(states map[string]topicState, topics ...string) error {
 	if texts == nil {
 		return nil
 	}
-	return fail([]error{ErrConnection, kerr.LeaderNotAvailable},
+	return errs.New([]error{errs.Connection, kerr.LeaderNotAvailable},
 		"kafka: no broker leads %s: nothing is written to or read from there until one does", shortList(texts))
 }
 

@@ -14,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A link is a kgo client and what this package knows of its connections; a
@@ -52,10 +54,10 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	l.mechanism = &bearer{src: c.tokenSource(scope), state: auth}
 	opts, err := c.clientOpts(ctx, l.mechanism, l.health, wrap)
 	if err != nil {
-		if errors.Is(err, ErrConfig) {
+		if errors.Is(err, errs.Config) {
 			return nil, err
 		}
-		return nil, fail([]error{err, kind}, "kafka: %s", reason(err)) // ctx has ended
+		return nil, errs.New([]error{err, kind}, "kafka: %s", errs.Reason(err)) // ctx has ended
 	}
 	life, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
@@ -64,7 +66,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	common := len(opts) - len(c.Opts)
 	if l.client, err = kgo.NewClient(slices.Concat(opts[:common], own, opts[common:])...); err != nil {
 		l.cancel()
-		return nil, fail([]error{ErrConfig, err}, "Cluster: %s", reason(err))
+		return nil, errs.New([]error{errs.Config, err}, "Cluster: %s", errs.Reason(err))
 	}
 	auth.onFail = l.probe
 	return l, nil
@@ -99,11 +101,11 @@ func (l *link) isClosed() bool { return isClosed(l.closed) }
 
 // errClosed is the error of a call after Close.
 func (l *link) errClosed() error {
-	is := []error{ErrClosed, l.kind}
-	if errors.Is(l.kind, ErrProducer) {
-		is = append(is, ErrDelivery)
+	is := []error{errs.Closed, l.kind}
+	if errors.Is(l.kind, errs.Producer) {
+		is = append(is, errs.Delivery)
 	}
-	return fail(is, "kafka: %s", ErrClosed)
+	return errs.New(is, "kafka: %s", errs.Closed)
 }
 
 // A waitMode says what ends a wait before its ctx.
@@ -151,12 +153,12 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 			var all bool
 			if all, w.news = l.health.allDown(l.brokers, began); all && l.auth.failure() == nil {
 				is, text := l.health.trouble()
-				return fail(append(is, l.kind), "kafka: %s: %s", what, text)
+				return errs.New(append(is, l.kind), "kafka: %s: %s", what, text)
 			}
 		}
 		switch end, why := l.auth.wait(ctx, w); end {
 		case isDone:
-			if over := over(ctx); err != nil && over != nil && !errors.Is(err, ErrKafka) {
+			if over := over(ctx); err != nil && over != nil && !errors.Is(err, errs.Kafka) {
 				return gaveUp(over)
 			}
 			return l.explain(err, what, began)
@@ -165,7 +167,7 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 		case clientClosed:
 			return l.errClosed()
 		case authFails:
-			return fail([]error{why, l.kind}, "%s", reason(why))
+			return errs.New([]error{why, l.kind}, "%s", errs.Reason(why))
 		case lookAgain:
 		}
 	}
@@ -185,19 +187,19 @@ func (l *link) explain(err error, what string, began time.Time) error {
 	if err == nil {
 		return nil
 	}
-	if isOurs(err) {
-		return fail([]error{err, l.kind}, "%s", reason(err))
+	if errs.IsOurs(err) {
+		return errs.New([]error{err, l.kind}, "%s", errs.Reason(err))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return l.gaveUp(err, what, began, nil)
 	}
 	if is, text := l.health.trouble(); is != nil && isConnectionError(err) {
-		return fail(append(is, err, l.kind), "kafka: %s: %s", what, text)
+		return errs.New(append(is, err, l.kind), "kafka: %s: %s", what, text)
 	}
 	if _, answered := errors.AsType[*kerr.Error](err); !answered {
 		what += " with " + strings.Join(l.brokers, ", ")
 	}
-	return fail(append(engineKinds(err), err, l.kind), "kafka: %s: %s", what, reason(err))
+	return errs.New(append(engineKinds(err), err, l.kind), "kafka: %s: %s", what, errs.Reason(err))
 }
 
 // gaveUp is the error of a wait that its ctx ended: with what brokers last answered,
@@ -207,15 +209,15 @@ func (l *link) gaveUp(ctxErr error, what string, began time.Time, last error) er
 	answer, answered := errors.AsType[*kerr.Error](last)
 	switch who := l.health.answered(began); {
 	case answered && is != nil:
-		is, text = append(is, answer), reason(last)+"; "+text
+		is, text = append(is, answer), errs.Reason(last)+"; "+text
 	case answered:
-		is, text = append(engineKinds(last), last), reason(last)
+		is, text = append(engineKinds(last), last), errs.Reason(last)
 	case is == nil && len(who) > 0:
-		is, text = []error{ErrConnection}, "not all that it takes was answered in time; answers came from "+strings.Join(who, ", ")
+		is, text = []error{errs.Connection}, "not all that it takes was answered in time; answers came from "+strings.Join(who, ", ")
 	case is == nil:
-		is, text = []error{ErrConnection}, "no answer from "+strings.Join(l.brokers, ", ")
+		is, text = []error{errs.Connection}, "no answer from "+strings.Join(l.brokers, ", ")
 	}
-	return fail(append(is, ctxErr, l.kind), "kafka: %s: %s: %s", what, ctxErr, text)
+	return errs.New(append(is, ctxErr, l.kind), "kafka: %s: %s: %s", what, ctxErr, text)
 }
 
 // checkToken asks for a token without connecting to anything, so that a missing or
@@ -224,7 +226,7 @@ func (l *link) checkToken(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	if _, _, err := l.mechanism.ask(ctx); err != nil {
-		return fail([]error{err, l.kind}, "%s", reason(err))
+		return errs.New([]error{err, l.kind}, "%s", errs.Reason(err))
 	}
 	return nil
 }
@@ -248,7 +250,7 @@ func whileAway(ctx context.Context, f func(context.Context) error, last *atomic.
 
 // isAway reports whether err may end by itself while other brokers answer.
 func isAway(err error) bool {
-	if isOurs(err) {
+	if errs.IsOurs(err) {
 		return false // it has been judged, such as a topic that is missing
 	}
 	if dial, ok := errors.AsType[*dialError](err); ok {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A lateContext has reached its deadline, and does not know it yet.
@@ -24,13 +26,13 @@ func (lateContext) Deadline() (time.Time, bool) { return time.Now(), true }
 func TestAwaitConnectionDeadline(t *testing.T) {
 	auth := newAuthState(slog.New(slog.DiscardHandler), 0)
 	l := &link{
-		auth: auth, health: newHealth(auth.log, auth), kind: ErrConsumer,
+		auth: auth, health: newHealth(auth.log, auth), kind: errs.Consumer,
 		brokers: []string{"localhost:9092"}, closed: make(chan struct{}),
 	}
 	err := l.await(lateContext{t.Context()}, starting, "connecting", func(context.Context) error {
 		return connError{os.ErrDeadlineExceeded}
 	})
-	for _, kind := range []error{context.DeadlineExceeded, ErrConnection, ErrConsumer} {
+	for _, kind := range []error{context.DeadlineExceeded, errs.Connection, errs.Consumer} {
 		if !errors.Is(err, kind) {
 			t.Errorf("not %q: %v", kind, err)
 		}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // login reads the rest of an answer to SaslAuthenticate, and cleans the text of a refusal in
@@ -39,7 +41,7 @@ func cleanLogin(body []byte, version int16) []byte {
 	if !in.Ok() || r.ReadFrom(in.Src) != nil || r.ErrorMessage == nil {
 		return body
 	}
-	said := cleanText(*r.ErrorMessage)
+	said := errs.Clean(*r.ErrorMessage)
 	if said == *r.ErrorMessage {
 		return body
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file hands what is done to the engine, which stores it as the group's position. The
@@ -109,7 +111,7 @@ func (c *Consumer) Commit(ctx context.Context) error {
 		c.handMarks()
 		err := c.cluster.client.CommitMarkedOffsets(ctx)
 		if errors.Is(err, kerr.UnknownTopicID) {
-			return fail([]error{err}, "kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost", cleanText(c.group))
+			return errs.New([]error{err}, "kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost", errs.Clean(c.group))
 		}
 		return err
 	})

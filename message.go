@@ -9,6 +9,8 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	jsonv1 "github.com/go-json-experiment/json/v1"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A Message is one Kafka record.
@@ -42,7 +44,7 @@ type Header struct {
 func JSONMessage(topic string, v any) (Message, error) {
 	value, err := json.Marshal(v)
 	if err != nil {
-		return Message{}, fail([]error{err}, "message for topic %q: cannot encode %T: %s", cleanText(topic), v, reason(err))
+		return Message{}, errs.New([]error{err}, "message for topic %q: cannot encode %T: %s", errs.Clean(topic), v, errs.Reason(err))
 	}
 	return Message{Topic: topic, Value: value}, nil
 }
@@ -83,7 +85,7 @@ func (m Message) Upload() (Upload, error) {
 
 // invalid returns the error of a message whose value is not what it should be.
 func (m Message) invalid(err error) error {
-	return fail([]error{err}, "%s: %s", m.where(), reason(err))
+	return errs.New([]error{err}, "%s: %s", m.where(), errs.Reason(err))
 }
 
 // where says which message an error is about.
@@ -91,5 +93,5 @@ func (m Message) where() string {
 	if m.Topic == "" {
 		return "message"
 	}
-	return fmt.Sprintf("message in topic %s, partition %d, offset %d", cleanText(m.Topic), m.Partition, m.Offset)
+	return fmt.Sprintf("message in topic %s, partition %d, offset %d", errs.Clean(m.Topic), m.Partition, m.Offset)
 }

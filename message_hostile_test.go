@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 func TestUploadError(t *testing.T) {
@@ -93,7 +95,7 @@ func TestUploadError(t *testing.T) {
 			if !strings.HasPrefix(err.Error(), want) || strings.ContainsAny(err.Error(), "\n\r") || len(err.Error()) > 1000 {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
-			if errors.Is(err, ErrNotUpload) || errors.Is(err, ErrKafka) {
+			if errors.Is(err, errs.NotUpload) || errors.Is(err, errs.Kafka) {
 				t.Errorf("%v is of a kind", err)
 			}
 			if diff := cmp.Diff(Upload{}, u); diff != "" {
@@ -119,7 +121,7 @@ func TestUploadOtherType(t *testing.T) {
 		"a token for a type":          `{"type":"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"}`,
 	} {
 		_, err := Message{Topic: "t", Value: []byte(value)}.Upload()
-		if !errors.Is(err, ErrNotUpload) || strings.Contains(err.Error(), "eyJ") {
+		if !errors.Is(err, errs.NotUpload) || strings.Contains(err.Error(), "eyJ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

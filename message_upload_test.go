@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/segmentio/asm/base64"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/samples"
 )
 
@@ -72,7 +73,7 @@ func TestEncodePingGolden(t *testing.T) {
 
 	_, err := Message{Topic: "gracedb-test.test", Partition: 1, Offset: 7, Value: ping}.Upload()
 	const want = `gracedb: message in topic gracedb-test.test, partition 1, offset 7: not an upload message: its type is "ping"`
-	if !errors.Is(err, ErrNotUpload) || err.Error() != want {
+	if !errors.Is(err, errs.NotUpload) || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }

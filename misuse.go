@@ -3,6 +3,8 @@ package gracedb
 import (
 	"reflect"
 	"runtime"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file makes errors of mistakes that would end the program, or wait for ever.
@@ -10,7 +12,7 @@ import (
 // made returns an error for a Producer that no constructor made, or nil.
 func (p *Producer) made() error {
 	if p == nil || p.cluster == nil {
-		return fail([]error{ErrConfig, ErrDelivery}, "kafka: this Producer was not made by NewProducer")
+		return errs.New([]error{errs.Config, errs.Delivery}, "kafka: this Producer was not made by NewProducer")
 	}
 	return nil
 }
@@ -18,7 +20,7 @@ func (p *Producer) made() error {
 // made returns an error for a Consumer that no constructor made, or nil.
 func (c *Consumer) made() error {
 	if c == nil || c.cluster == nil {
-		return fail([]error{ErrConfig, ErrConsumer}, "kafka: this Consumer was not made by NewConsumer")
+		return errs.New([]error{errs.Config, errs.Consumer}, "kafka: this Consumer was not made by NewConsumer")
 	}
 	return nil
 }
@@ -26,7 +28,7 @@ func (c *Consumer) made() error {
 // made returns an error for a Client that no constructor made, or nil.
 func (c *Client) made() error {
 	if c == nil || c.service == nil {
-		return fail([]error{ErrConfig}, "this Client was not made by NewClient")
+		return errs.New([]error{errs.Config}, "this Client was not made by NewClient")
 	}
 	return nil
 }
@@ -50,7 +52,7 @@ func inDone(what string) error {
 		for more := n > 0; more; {
 			var f runtime.Frame
 			if f, more = frames.Next(); f.Entry == tellDoneEntry {
-				return fail([]error{ErrProducer}, "kafka: %s was called by the done of a message, and would wait for that done to return: start a goroutine for it", what)
+				return errs.New([]error{errs.Producer}, "kafka: %s was called by the done of a message, and would wait for that done to return: start a goroutine for it", what)
 			}
 		}
 		if n < len(pcs) {

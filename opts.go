@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // connecting are the options that would replace how a Cluster says that brokers are reached,
@@ -104,12 +106,12 @@ var notForOpts = map[string]string{
 func (c Cluster) checkOpts(rules ...map[string]string) error {
 	for _, opt := range c.Opts {
 		if opt == nil {
-			return fail([]error{ErrConfig}, "Cluster: Opts holds a nil option")
+			return errs.New([]error{errs.Config}, "Cluster: Opts holds a nil option")
 		}
 		name := optName(opt)
 		for _, rule := range rules {
 			if instead, bad := rule[name]; bad {
-				return fail([]error{ErrConfig}, "Cluster: Opts may not hold kgo.%s: %s", name, instead)
+				return errs.New([]error{errs.Config}, "Cluster: Opts may not hold kgo.%s: %s", name, instead)
 			}
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // allowedOpts are the options that Cluster.Opts may hold. With those in checkOpts' rules
@@ -84,7 +86,7 @@ func TestOptNames(t *testing.T) {
 		name, opt := made(f)
 		known[name] = true
 		err := Cluster{Opts: []kgo.Opt{kgo.ClientID("x"), opt}}.checkOpts(connecting, notForOpts)
-		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "kgo."+name+": "+rules[name]) {
+		if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), "kgo."+name+": "+rules[name]) {
 			t.Errorf("%s: %v", name, err)
 		}
 		delete(rules, name)
@@ -153,16 +155,16 @@ func TestOptsRefused(t *testing.T) {
 		_, err := NewConsumer(t.Context(), ConsumerConfig{Cluster: c, Topics: []string{"test"}, Lazy: true, GroupID: "g"})
 		_, err2 := NewProducer(t.Context(), ProducerConfig{Cluster: c, Lazy: true})
 		for _, err := range []error{err, err2} {
-			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "kgo."+name+": ") {
+			if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), "kgo."+name+": ") {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 		_, err = c.ClientOpts()
-		if _, refused := connecting[name]; refused != errors.Is(err, ErrConfig) {
+		if _, refused := connecting[name]; refused != errors.Is(err, errs.Config) {
 			t.Errorf("ClientOpts with %s: %v", name, err)
 		}
 	}
-	if _, err := cluster(nil).ClientOpts(); !errors.Is(err, ErrConfig) {
+	if _, err := cluster(nil).ClientOpts(); !errors.Is(err, errs.Config) {
 		t.Errorf("a nil option: %v", err)
 	}
 	// One that is wrapped is not looked at.

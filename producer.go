@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
@@ -65,11 +66,11 @@ func (cfg ProducerConfig) check() error {
 		{"MaxBufferedBytes", cfg.MaxBufferedBytes < 0},
 	} {
 		if f.negative {
-			return fail([]error{ErrConfig}, "ProducerConfig: %s is negative", f.name)
+			return errs.New([]error{errs.Config}, "ProducerConfig: %s is negative", f.name)
 		}
 	}
 	if cfg.MaxMessageBytes > 1<<29 {
-		return fail([]error{ErrConfig}, "ProducerConfig: MaxMessageBytes is over 512 MiB")
+		return errs.New([]error{errs.Config}, "ProducerConfig: MaxMessageBytes is over 512 MiB")
 	}
 	return nil
 }
@@ -135,7 +136,7 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		released:     make(chan struct{}),
 	}
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
-	p.cluster, err = newLink(ctx, cfg.Cluster, ErrProducer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
+	p.cluster, err = newLink(ctx, cfg.Cluster, errs.Producer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
 		kgo.WithHooks(codec),
 		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
 		kgo.BrokerMaxReadBytes(maxSmallAnswer), kgo.FetchMaxBytes(maxSmallAnswer/2), // it fetches nothing
@@ -168,7 +169,7 @@ const (
 
 // waits logs, once a minute, what the messages for a partition wait for.
 func (p *Producer) waits(topic string, partition int32, said error) {
-	why := reason(said)
+	why := errs.Reason(said)
 	if !p.told.already(fmt.Sprint(topic, partition, why)) {
 		p.cluster.log.Warn("gracedb: kafka: a broker takes no messages for now; they are sent again until it does", "topic", topic, "partition", partition, "err", why)
 	}
@@ -176,7 +177,7 @@ func (p *Producer) waits(topic string, partition int32, said error) {
 
 func (p *Producer) checkTopicName(topic string) error {
 	if err := checkTopicName(topic); err != nil {
-		return fail([]error{ErrConfig, ErrTopic, ErrDelivery}, "kafka: %s", reason(err))
+		return errs.New([]error{errs.Config, errs.Topic, errs.Delivery}, "kafka: %s", errs.Reason(err))
 	}
 	return nil
 }
@@ -255,9 +256,9 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 		default:
 		}
 		if !sent {
-			return Message{}, fail([]error{ErrOutcomeUnknown, gaveUp}, "%s; the message has not been sent, and may be until Close", reason(gaveUp))
+			return Message{}, errs.New([]error{errs.OutcomeUnknown, gaveUp}, "%s; the message has not been sent, and may be until Close", errs.Reason(gaveUp))
 		}
-		return Message{}, fail([]error{ErrOutcomeUnknown, gaveUp}, "%s; the message may have been written, or may be until Close", reason(gaveUp))
+		return Message{}, errs.New([]error{errs.OutcomeUnknown, gaveUp}, "%s; the message may have been written, or may be until Close", errs.Reason(gaveUp))
 	}
 	return p.afterAll(d, gaveUp)
 }
@@ -267,10 +268,10 @@ func (p *Producer) afterAll(d *delivery, gaveUp error) (Message, error) {
 	if d.err == nil {
 		return d.msg, nil
 	}
-	if errors.Is(d.err, ErrDelivery) {
-		return Message{}, fail([]error{ErrDelivery, gaveUp, d.err}, "%s; the message was not written", reason(gaveUp))
+	if errors.Is(d.err, errs.Delivery) {
+		return Message{}, errs.New([]error{errs.Delivery, gaveUp, d.err}, "%s; the message was not written", errs.Reason(gaveUp))
 	}
-	return Message{}, fail([]error{d.err, gaveUp}, "%s; %s", reason(gaveUp), reason(d.err))
+	return Message{}, errs.New([]error{d.err, gaveUp}, "%s; %s", errs.Reason(gaveUp), errs.Reason(d.err))
 }
 
 // wait returns when d is settled (nil), or why there is no use in waiting.
@@ -290,11 +291,11 @@ func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 		switch end, why := p.cluster.auth.wait(ctx, w); end {
 		case ctxEnded:
 			if said := p.sender.Said(&d.record); said != nil {
-				return fail([]error{why, ErrProducer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), why, reason(said))
+				return errs.New([]error{why, errs.Producer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), why, errs.Reason(said))
 			}
 			return p.cluster.gaveUp(why, p.naming(d.msg.Topic), began, nil)
 		case authFails:
-			return fail([]error{why, ErrProducer}, "%s", reason(why))
+			return errs.New([]error{why, errs.Producer}, "%s", errs.Reason(why))
 		case lookAgain:
 			if w.within > 0 && !isClosed(w.news) && !p.sender.IsSent(&d.record) {
 				return p.cluster.throttleError(p.naming(d.msg.Topic))
@@ -310,7 +311,7 @@ func (p *Producer) result(ctx context.Context, d *delivery) (Message, error) {
 	switch {
 	case d.err == nil:
 		return d.msg, nil
-	case errors.Is(d.err, ErrTopic):
+	case errors.Is(d.err, errs.Topic):
 		return Message{}, p.cluster.withTopicsAtHand(ctx, d.err)
 	}
 	return Message{}, d.err
@@ -322,7 +323,7 @@ func (p *Producer) naming(topic string) string { return "publishing to " + topic
 // than the grace, or nil.
 func (p *Producer) refused() error {
 	if cause, _ := p.cluster.auth.pastGrace(); cause != nil {
-		return fail([]error{cause, ErrProducer}, "%s", reason(cause))
+		return errs.New([]error{cause, errs.Producer}, "%s", errs.Reason(cause))
 	}
 	return nil
 }
@@ -337,34 +338,34 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 		topic = topicName(p.cluster.instance, d.msg.Topic)
 	}
 	if topic == "" {
-		return fail([]error{ErrTopic, ErrDelivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")
+		return errs.New([]error{errs.Topic, errs.Delivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")
 	}
 	if err := p.checkTopicName(topic); err != nil {
 		return err
 	}
 	if n := len(d.msg.Headers); n > maxHeaders {
-		return fail([]error{ErrTooLarge}, "kafka: a message for topic %s has %d headers, and may have %d: put them into its value", topic, n, maxHeaders)
+		return errs.New([]error{errs.TooLarge}, "kafka: a message for topic %s has %d headers, and may have %d: put them into its value", topic, n, maxHeaders)
 	}
 	size := messageSize(d.msg)
 	if size > p.maxMessage {
 		return p.tooLarge(topic, size, fmt.Sprintf("MaxMessageBytes is %d", p.maxMessage), nil)
 	}
 	if err := ctx.Err(); err != nil {
-		return fail([]error{err, ErrDelivery}, "kafka: %s: %s", p.naming(topic), err)
+		return errs.New([]error{err, errs.Delivery}, "kafka: %s: %s", p.naming(topic), err)
 	}
 	if err := p.refused(); err != nil {
-		return fail([]error{err, ErrDelivery}, "%s", reason(err))
+		return errs.New([]error{err, errs.Delivery}, "%s", errs.Reason(err))
 	}
 	d.msg.Topic, d.cost = topic, int64(size)+messageOverhead
 	switch end, err := p.queue.enter(ctx, d, p.cluster.auth); {
 	case err == nil:
 		return nil
 	case end == authFails:
-		return fail([]error{err, ErrDelivery}, "%s", reason(err))
-	case errors.Is(err, ErrClosed):
+		return errs.New([]error{err, errs.Delivery}, "%s", errs.Reason(err))
+	case errors.Is(err, errs.Closed):
 		return p.cluster.errClosed()
 	default:
-		return fail([]error{err, ErrDelivery}, "kafka: %s: %s while waiting for room: %d bytes are not settled yet",
+		return errs.New([]error{err, errs.Delivery}, "kafka: %s: %s while waiting for room: %d bytes are not settled yet",
 			p.naming(topic), err, p.queue.limit)
 	}
 }
@@ -382,11 +383,11 @@ func messageSize(m Message) int {
 }
 
 func (p *Producer) tooLarge(topic string, size int, limit string, cause error) error {
-	is := []error{ErrTooLarge}
+	is := []error{errs.TooLarge}
 	if cause != nil {
 		is = append(is, cause)
 	}
-	return fail(is, "kafka: a message of %d bytes for topic %s is too large: %s", size, topic, limit)
+	return errs.New(is, "kafka: a message of %d bytes for topic %s is too large: %s", size, topic, limit)
 }
 
 // Pending returns how many messages are not settled yet.

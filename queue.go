@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A queue holds the messages that a Producer has accepted and not settled, in the
@@ -58,7 +60,7 @@ func (q *queue) enter(ctx context.Context, d *delivery, auth *authState) (waitEn
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
-		return isDone, ErrClosed
+		return isDone, errs.Closed
 	}
 	// A message larger than the whole buffer passes when it is alone.
 	if len(q.room) == 0 && q.fits(d) {
@@ -81,7 +83,7 @@ func (q *queue) enter(ctx context.Context, d *delivery, auth *authState) (waitEn
 		}
 	}
 	if !d.in {
-		return isDone, ErrClosed
+		return isDone, errs.Closed
 	}
 	return isDone, nil // perhaps room was made at the same moment
 }
@@ -233,10 +235,10 @@ func failureText(failed int, causes []error) string {
 	var texts []string
 	seen := make(map[string]bool)
 	for _, c := range causes {
-		if t := reason(c); !seen[t] {
+		if t := errs.Reason(c); !seen[t] {
 			seen[t] = true
 			texts = append(texts, t)
 		}
 	}
-	return fmt.Sprintf("%d message(s) failed, first: %s", failed, cleanText(strings.Join(texts, "; ")))
+	return fmt.Sprintf("%d message(s) failed, first: %s", failed, errs.Clean(strings.Join(texts, "; ")))
 }

@@ -11,20 +11,21 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // kafkaRefusal turns a broker's challenge into an error. Kafka says no more than
 // invalid_token, so the error says what the token does.
 func kafkaRefusal(addr, tok string, challenge []byte) error {
-	status, text := readChallenge(challenge[:min(len(challenge), maxLook)])
+	status, text := readChallenge(challenge[:min(len(challenge), errs.MaxLook)])
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		host = addr
 	}
 	d := token.Describe(tok, host, time.Now())
 	var b strings.Builder
-	fmt.Fprintf(&b, "broker %s refused the token: %s", addr, cleanTextN(text, maxText/4))
+	fmt.Fprintf(&b, "broker %s refused the token: %s", addr, errs.CleanN(text, errs.MaxText/4))
 	switch {
 	case status != "invalid_token":
 	case len(d.Causes) > 0:
@@ -34,7 +35,7 @@ func kafkaRefusal(addr, tok string, challenge []byte) error {
 	}
 	b.WriteString("; " + whatTokenSays(tok, d))
 	b.WriteString("; the reason is in the broker's log")
-	return fail([]error{ErrAuthentication, kerr.SaslAuthenticationFailed}, "kafka: %s", cleanTextN(b.String(), maxOwnText))
+	return errs.New([]error{errs.Authentication, kerr.SaslAuthenticationFailed}, "kafka: %s", errs.CleanN(b.String(), errs.MaxOwnText))
 }
 
 // whatTokenSays returns a clause about tok: its claims and, if FindToken has found it,

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file is about topics that are deleted and made anew under their name. Brokers tell
@@ -73,7 +75,7 @@ func (c *Consumer) remake(ctx context.Context, topic string, now topicState) {
 		c.beginAfresh(ctx, topic, now, lost) // before whoever is told ends, and is started again
 	}
 	if c.group == "" || len(lost) > 0 {
-		c.say(fail([]error{ErrConsumer}, "kafka: topic %s was deleted and made anew; what was not read of the old one%s is lost; continuing at the beginning",
+		c.say(errs.New([]error{errs.Consumer}, "kafka: topic %s was deleted and made anew; what was not read of the old one%s is lost; continuing at the beginning",
 			topic, fromOffsets(lost, len(was.partitions))))
 	} else {
 		c.cluster.log.Info("gracedb: kafka: a topic was deleted and made anew, of which this member of the group had nothing to read", "group", c.group, "topic", topic)
@@ -129,7 +131,7 @@ func (c *Consumer) beginAfresh(ctx context.Context, topic string, now topicState
 	defer cancel()
 	if err := c.commitAs(ctx, member, generation, map[string]topicState{topic: now}, begin); err != nil {
 		// Not if the partitions come back to this member, or to one that has seen it, too.
-		c.cluster.log.Debug("gracedb: kafka: the beginning of a topic that was made anew could not be stored yet", "group", c.group, "topic", topic, "err", reason(err))
+		c.cluster.log.Debug("gracedb: kafka: the beginning of a topic that was made anew could not be stored yet", "group", c.group, "topic", topic, "err", errs.Reason(err))
 	}
 }
 

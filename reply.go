@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // Limits on what a server may make us hold and show.
@@ -56,7 +58,7 @@ func statusError(resp *http.Response, body []byte, after time.Duration) *StatusE
 		Method:     resp.Request.Method,
 		URL:        showURL(resp.Request.URL),
 		StatusCode: resp.StatusCode,
-		Body:       cleanTextN(string(body), maxErrorBody),
+		Body:       errs.CleanN(string(body), maxErrorBody),
 		RetryAfter: after,
 	}
 	if resp.StatusCode/100 == 3 {
@@ -65,7 +67,7 @@ func statusError(resp *http.Response, body []byte, after time.Duration) *StatusE
 		return e
 	}
 	for _, m := range messagesOf(resp.Header.Get("Content-Type"), body) {
-		if m = cleanText(m); m != "" && len(e.Messages) < maxMessages {
+		if m = errs.Clean(m); m != "" && len(e.Messages) < maxMessages {
 			e.Messages = append(e.Messages, m)
 		}
 	}
@@ -77,12 +79,12 @@ func redirectTarget(resp *http.Response) string {
 	if err != nil {
 		return "nowhere"
 	}
-	return cleanText(to.Scheme + "://" + to.Host)
+	return errs.Clean(to.Scheme + "://" + to.Host)
 }
 
 // showURL returns u as errors show it: without user, query and fragment.
 func showURL(u *url.URL) string {
-	return cleanText(u.Scheme + "://" + u.Host + u.EscapedPath())
+	return errs.Clean(u.Scheme + "://" + u.Host + u.EscapedPath())
 }
 
 // messagesOf finds what a person can read in the body of an error. GraceDB
@@ -164,8 +166,8 @@ func htmlText(page []byte) string {
 
 // excerpt returns the beginning of a body that is not what it should be.
 func excerpt(body []byte) string {
-	body = body[:min(len(body), maxLook)]
-	return cleanTextN(spaces.ReplaceAllString(string(body), " "), maxExcerpt)
+	body = body[:min(len(body), errs.MaxLook)]
+	return errs.CleanN(spaces.ReplaceAllString(string(body), " "), maxExcerpt)
 }
 
 // retryAfter reads the Retry-After header, in seconds or as a date. Whatever else
@@ -211,15 +213,15 @@ func decodeCreated(body []byte) (created, error) {
 		if id := headGraceID(body); id != "" {
 			return created{GraceID: id, damaged: true}, nil
 		}
-		return created{}, fail([]error{err}, "is not a JSON object: %q", excerpt(body))
+		return created{}, errs.New([]error{err}, "is not a JSON object: %q", excerpt(body))
 	}
 	raw, ok := fields["graceid"]
 	if !ok {
-		return created{}, fail(nil, "has no graceid: %q", excerpt(body))
+		return created{}, errs.New(nil, "has no graceid: %q", excerpt(body))
 	}
 	var c created
 	if err := json.Unmarshal(raw, &c.GraceID); err != nil || checkGraceID(c.GraceID) != nil {
-		return created{}, fail(nil, "has a graceid that is none: %q", excerpt(raw))
+		return created{}, errs.New(nil, "has a graceid that is none: %q", excerpt(raw))
 	}
 	if json.Unmarshal(fields["submitter"], &c.Submitter) != nil {
 		c.Submitter = ""

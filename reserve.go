@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A Reservation is a graceid that waits for its event.
@@ -120,7 +122,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		switch {
 		case err == nil:
 			reservation = &made
-		case errors.Is(err, ErrAuthentication) || !mayFallBack(ctx, err, opts):
+		case errors.Is(err, errs.Authentication) || !mayFallBack(ctx, err, opts):
 			return Receipt{}, err
 		default:
 			return c.fallBackToCreate(ctx, ce, both(kafka, err), receipt.Timing)
@@ -171,7 +173,7 @@ func reservedError(r *Reservation, err error) error {
 // checkPublish finds what is wrong with a call whatever the event is.
 func (c *Client) checkPublish(p *Producer, opts PublishOptions) error {
 	bad := func(format string, args ...any) error {
-		return fail([]error{ErrConfig}, "PublishEvent: "+format, args...)
+		return errs.New([]error{errs.Config}, "PublishEvent: "+format, args...)
 	}
 	switch {
 	case opts.PublishOnly && opts.HTTPFallback:
@@ -199,8 +201,8 @@ func (c *Client) preflight(ctx context.Context, p *Producer, topic string, u Upl
 		return c.noProducer()
 	}
 	err := p.ready(ctx, topicOf(p, topic, u), uploadSize(u))
-	if errors.Is(err, ErrKafka) && !errors.Is(err, ErrDelivery) {
-		return fail([]error{ErrDelivery, err}, "%s", reason(err)) // for certain
+	if errors.Is(err, errs.Kafka) && !errors.Is(err, errs.Delivery) {
+		return errs.New([]error{errs.Delivery, err}, "%s", errs.Reason(err)) // for certain
 	}
 	return err
 }
@@ -223,7 +225,7 @@ func (c *Client) reserveAndDraft(ctx context.Context, e checked, u Upload, wante
 // publish completes the value of u, of which d may be a beginning, and publishes it.
 func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, d *draft, t *Timing) (Message, error) {
 	if err := ctx.Err(); err != nil {
-		return Message{}, fail([]error{ErrDelivery, err}, "not published: %s", reason(err))
+		return Message{}, errs.New([]error{errs.Delivery, err}, "not published: %s", errs.Reason(err))
 	}
 	start := time.Now()
 	u.Time = start
@@ -242,12 +244,12 @@ func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, d 
 
 // mayFallBack reports whether HTTP may do what failed with err.
 func mayFallBack(ctx context.Context, err error, opts PublishOptions) bool {
-	return opts.HTTPFallback && ctx.Err() == nil && !errors.Is(err, ErrEvent) && !errors.Is(err, ErrConfig)
+	return opts.HTTPFallback && ctx.Err() == nil && !errors.Is(err, errs.Event) && !errors.Is(err, errs.Config)
 }
 
 // fallBackToCreate uploads e for which no graceid could be reserved.
 func (c *Client) fallBackToCreate(ctx context.Context, e checked, cause error, t Timing) (Receipt, error) {
-	c.log.WarnContext(ctx, "gracedb: no graceid could be reserved: creating the event over HTTP", "cause", reason(cause))
+	c.log.WarnContext(ctx, "gracedb: no graceid could be reserved: creating the event over HTTP", "cause", errs.Reason(cause))
 	receipt, err := c.createEvent(ctx, e)
 	if err != nil {
 		return Receipt{}, both(cause, err)
@@ -260,8 +262,8 @@ func (c *Client) fallBackToCreate(ctx context.Context, e checked, cause error, t
 // fallBackToUpload uploads an event that Kafka did not carry, or not for certain,
 // to its graceid.
 func (c *Client) fallBackToUpload(ctx context.Context, r Reservation, e checked, cause error, t Timing) (Receipt, error) {
-	c.log.WarnContext(ctx, "gracedb: Kafka failed: uploading the event over HTTP", "graceid", r.GraceID, "cause", reason(cause))
-	arrived := errors.Is(cause, ErrOutcomeUnknown)
+	c.log.WarnContext(ctx, "gracedb: Kafka failed: uploading the event over HTTP", "graceid", r.GraceID, "cause", errs.Reason(cause))
+	arrived := errors.Is(cause, errs.OutcomeUnknown)
 	receipt, err := c.uploadReserved(ctx, r, e, Provenance{KafkaServer: kafkaFailed}, arrived)
 	if err != nil {
 		return Receipt{}, &ReservedError{r, both(cause, err)}
@@ -278,15 +280,17 @@ func both(first, second error) error {
 	if first == nil {
 		return second
 	}
-	if errors.Is(second, ErrOutcomeUnknown) {
+	if errors.Is(second, errs.OutcomeUnknown) {
 		first = notDelivery{first}
 	}
-	return fail([]error{first, second}, "%s; then over HTTP: %s", reason(first), reason(second))
+	return errs.New([]error{first, second}, "%s; then over HTTP: %s", errs.Reason(first), errs.Reason(second))
 }
 
 // A notDelivery is err but for being ErrDelivery.
 type notDelivery struct{ err error }
 
-func (n notDelivery) Error() string        { return n.err.Error() }
-func (n notDelivery) Is(target error) bool { return target != ErrDelivery && errors.Is(n.err, target) }
-func (n notDelivery) As(target any) bool   { return errors.As(n.err, target) }
+func (n notDelivery) Error() string { return n.err.Error() }
+func (n notDelivery) Is(target error) bool {
+	return target != errs.Delivery && errors.Is(n.err, target)
+}
+func (n notDelivery) As(target any) bool { return errors.As(n.err, target) }

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"sync/atomic"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // version is this module's, as GraceDB's logs show it.
@@ -111,13 +113,13 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	case apiVersionPattern.MatchString(v):
 		c.root = service.JoinPath(v + "/")
 	default:
-		return nil, fail([]error{ErrConfig}, "ClientConfig: APIVersion %q is not a version", cleanText(v))
+		return nil, errs.New([]error{errs.Config}, "ClientConfig: APIVersion %q is not a version", errs.Clean(v))
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.HTTP != nil && cfg.CAFile != "" {
-		return nil, fail([]error{ErrConfig}, "ClientConfig: set at most one of CAFile and HTTP")
+		return nil, errs.New([]error{errs.Config}, "ClientConfig: set at most one of CAFile and HTTP")
 	}
 	if c.trust, err = loadAuthorities(context.Background(), cfg.CAFile, c.log); err != nil {
 		return nil, err
@@ -169,11 +171,11 @@ func (c *Client) noProducer() error {
 	cause := c.producer.Load()
 	switch {
 	case cause == nil:
-		return fail([]error{ErrDelivery}, text)
-	case errors.Is(*cause, ErrConfig):
-		return fail([]error{ErrDelivery}, text+": %s", reason(*cause))
+		return errs.New([]error{errs.Delivery}, text)
+	case errors.Is(*cause, errs.Config):
+		return errs.New([]error{errs.Delivery}, text+": %s", errs.Reason(*cause))
 	}
-	return fail([]error{ErrDelivery, *cause}, text+": %s", reason(*cause))
+	return errs.New([]error{errs.Delivery, *cause}, text+": %s", errs.Reason(*cause))
 }
 
 // A Receipt says what became of an event.
@@ -313,14 +315,14 @@ func (c *Client) uploadReserved(ctx context.Context, r Reservation, e checked, v
 
 // unknown adds to err that what it failed to do may have been done.
 func unknown(err error, remark string) error {
-	return fail([]error{unansweredKind{}, err}, "%s; %s", reason(err), remark)
+	return errs.New([]error{unansweredKind{}, err}, "%s; %s", errs.Reason(err), remark)
 }
 
 // An unansweredKind is ErrOutcomeUnknown without being a Kafka failure.
 type unansweredKind struct{}
 
-func (unansweredKind) Error() string        { return ErrOutcomeUnknown.Error() }
-func (unansweredKind) Is(target error) bool { return target == ErrOutcomeUnknown }
+func (unansweredKind) Error() string        { return errs.OutcomeUnknown.Error() }
+func (unansweredKind) Is(target error) bool { return target == errs.OutcomeUnknown }
 
 // dialProblem reports whether err will be the same however often one tries.
 func dialProblem(err error) bool {

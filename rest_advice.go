@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -47,7 +48,7 @@ func (a *answer) tokenAdvice() string {
 		}
 	}
 	b.WriteString(whatTokenSays(a.token, token.Describe(a.token, host, now)))
-	return cleanTextN(b.String(), maxText)
+	return errs.CleanN(b.String(), errs.MaxText)
 }
 
 // tokenQueryFor returns what a GraceDB on a host wants of a token.
@@ -87,7 +88,7 @@ func (c *Client) proxy(u *url.URL) string {
 	if err != nil || proxy == nil {
 		return ""
 	}
-	return cleanText(proxy.Host)
+	return errs.Clean(proxy.Host)
 }
 
 // A proxyRefusal is what a proxy answers that does not let a connection through. It
@@ -111,5 +112,5 @@ func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.R
 	if resp.StatusCode == http.StatusOK {
 		return nil
 	}
-	return &proxyRefusal{cleanText(proxy.Host), resp.StatusCode}
+	return &proxyRefusal{errs.Clean(proxy.Host), resp.StatusCode}
 }

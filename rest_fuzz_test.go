@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // seeds adds the bodies of the recorded answers.
@@ -33,7 +35,7 @@ func seeds(f *testing.F) {
 func FuzzStatusError(f *testing.F) {
 	seeds(f)
 	const token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
-	noteToken(token)
+	errs.NoteToken(token)
 	f.Add([]byte(`{"detail": "` + token + `"}`))
 	f.Add([]byte(strings.Repeat("<a ", 1000)))
 	f.Fuzz(func(t *testing.T, body []byte) {

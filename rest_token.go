@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -29,11 +30,11 @@ type readToken struct {
 func (c *Client) bearer(ctx context.Context) (*readToken, error) {
 	for {
 		t, err := c.askToken(ctx, "")
-		if err == nil || !errors.Is(err, ErrToken) || !c.known.mayWait(graceOf(ctx)) {
+		if err == nil || !errors.Is(err, errs.Token) || !c.known.mayWait(graceOf(ctx)) {
 			return t, err
 		}
 		if ended := sleep(ctx, refusedPause); ended != nil {
-			return nil, fail([]error{ended, err}, "%s: %s", reason(err), reason(ended))
+			return nil, errs.New([]error{ended, err}, "%s: %s", errs.Reason(err), errs.Reason(ended))
 		}
 	}
 }
@@ -64,7 +65,7 @@ func (c *Client) askToken(ctx context.Context, refused string) (*readToken, erro
 	raw, err := c.token.ask(withTokenHints(ctx, refused, c.log))
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil, fail([]error{ctx.Err(), err}, "%s", reason(err))
+		return nil, errs.New([]error{ctx.Err(), err}, "%s", errs.Reason(err))
 	case err != nil:
 		return nil, tokenError(err)
 	}

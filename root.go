@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // A ServiceInfo is the root document of a GraceDB server: what it is and what it
@@ -68,7 +70,7 @@ func (c *Client) serviceInfo(ctx context.Context) (*ServiceInfo, error) {
 	case c.info.turn <- struct{}{}:
 		defer func() { <-c.info.turn }()
 	case <-ctx.Done():
-		return nil, fail([]error{ctx.Err()}, "GET %s: %s", showURL(c.root), reason(ctx.Err()))
+		return nil, errs.New([]error{ctx.Err()}, "GET %s: %s", showURL(c.root), errs.Reason(ctx.Err()))
 	}
 	if info := c.info.known.Load(); info != nil {
 		return info, nil
@@ -100,7 +102,7 @@ func (c *Client) fetchInfo(ctx context.Context) (*ServiceInfo, error) {
 	}
 	info, err := decodeInfo(a.body)
 	if err != nil {
-		return nil, a.unexpected("%s", reason(err))
+		return nil, a.unexpected("%s", errs.Reason(err))
 	}
 	if len(info.Links)+len(info.Templates)+len(info.Groups)+len(info.Pipelines) == 0 {
 		// Kept, some other JSON would make every event of this client fail.
@@ -120,11 +122,11 @@ func (c *Client) badVersion(ctx context.Context, notFound error) error {
 		return notFound
 	}
 	if len(info.APIVersions) == 0 {
-		return fail([]error{ErrConfig, notFound},
+		return errs.New([]error{errs.Config, notFound},
 			`%s has no versions of its API: set APIVersion to "default"`, showURL(c.service))
 	}
-	return fail([]error{ErrConfig, notFound}, "%s has no API version %q: it has %s", showURL(c.service),
-		strings.Trim(strings.TrimPrefix(c.root.Path, c.service.Path), "/"), cleanText(strings.Join(info.APIVersions, ", ")))
+	return errs.New([]error{errs.Config, notFound}, "%s has no API version %q: it has %s", showURL(c.service),
+		strings.Trim(strings.TrimPrefix(c.root.Path, c.service.Path), "/"), errs.Clean(strings.Join(info.APIVersions, ", ")))
 }
 
 // decodeInfo reads a root document. What it does not hold stays empty; what it
@@ -166,7 +168,7 @@ func decodeInfo(body []byte) (*ServiceInfo, error) {
 // clean makes what a server has said of itself fit to be shown. Links stay as they are,
 // to be judged as such, but one that holds a token leads nowhere.
 func (info *ServiceInfo) clean() {
-	clean := func(s string) string { return cleanTextN(s, maxLook) }
+	clean := func(s string) string { return errs.CleanN(s, errs.MaxLook) }
 	info.ServerVersion = clean(info.ServerVersion)
 	for _, list := range [][]string{info.APIVersions, info.Groups, info.Pipelines, info.Searches, info.Labels} {
 		for i, name := range list {
@@ -176,7 +178,7 @@ func (info *ServiceInfo) clean() {
 	for _, m := range []*map[string]string{&info.Links, &info.Templates} {
 		cleaned := make(map[string]string, len(*m))
 		for name, value := range *m {
-			cleaned[clean(name)] = withoutTokens(value)
+			cleaned[clean(name)] = errs.WithoutTokens(value)
 		}
 		*m = cleaned
 	}
@@ -224,7 +226,7 @@ func (c *Client) check(ctx context.Context, e Event) (checked, error) {
 func (c *Client) link(info *ServiceInfo, name string) (*url.URL, error) {
 	raw, ok := info.Links[name]
 	if !ok {
-		return nil, fail(nil, "the root document of %s has no link %q", showURL(c.root), name)
+		return nil, errs.New(nil, "the root document of %s has no link %q", showURL(c.root), name)
 	}
 	return c.resolve(name, raw)
 }
@@ -234,7 +236,7 @@ func (c *Client) link(info *ServiceInfo, name string) (*url.URL, error) {
 func (c *Client) template(info *ServiceInfo, name, graceID string) (*url.URL, error) {
 	raw, ok := info.Templates[name]
 	if !ok {
-		return nil, fail([]error{errors.ErrUnsupported},
+		return nil, errs.New([]error{errors.ErrUnsupported},
 			"%s does not reserve graceids: its root document has no %q", showURL(c.root), name)
 	}
 	if graceID != "" {
@@ -252,11 +254,11 @@ func (c *Client) template(info *ServiceInfo, name, graceID string) (*url.URL, er
 func (c *Client) resolve(name, raw string) (*url.URL, error) {
 	u, err := c.root.Parse(raw)
 	if err != nil || u.Opaque != "" {
-		return nil, fail(nil, "the root document of %s: %s is not a URL: %q", showURL(c.root), name, cleanText(raw))
+		return nil, errs.New(nil, "the root document of %s: %s is not a URL: %q", showURL(c.root), name, errs.Clean(raw))
 	}
 	if u.User != nil || !sameOrigin(u, c.service) {
-		return nil, fail(nil, "the root document of %s: %s leads to %s, which is refused: it is not %s://%s", showURL(c.root),
-			name, cleanText(u.Scheme+"://"+u.Host), c.service.Scheme, c.service.Host)
+		return nil, errs.New(nil, "the root document of %s: %s leads to %s, which is refused: it is not %s://%s", showURL(c.root),
+			name, errs.Clean(u.Scheme+"://"+u.Host), c.service.Scheme, c.service.Host)
 	}
 	u.Fragment = ""
 	return u, nil

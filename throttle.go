@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file is about the pauses that brokers ask for when a client is over its quota
@@ -25,7 +27,7 @@ func (h *health) overThrottled(addr string, asked time.Duration) {
 		return
 	}
 	h.log.Warn("gracedb: kafka: a broker throttles this client (its quota, or a fault) for longer than is kept; then another connection is made",
-		"broker", cleanText(addr), "asked", asked, "kept", maxThrottle)
+		"broker", errs.Clean(addr), "asked", asked, "kept", maxThrottle)
 }
 
 // OnBrokerThrottle is kgo's hook, called when an answer asks for a pause.
@@ -41,7 +43,7 @@ func (h *health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, 
 	h.mu.Unlock()
 	if !h.said.already(addr + ": throttle") {
 		h.log.Warn("gracedb: kafka: a broker throttles this client (a quota of its sub or client.id): nothing is sent to it meanwhile",
-			"broker", cleanText(addr), "sub", cleanText(h.auth.identity().Subject), "for", pause)
+			"broker", errs.Clean(addr), "sub", errs.Clean(h.auth.identity().Subject), "for", pause)
 	}
 }
 
@@ -78,19 +80,19 @@ func (h *health) throttleText() string {
 	maps.DeleteFunc(h.throttles, func(_ string, t throttling) bool { return !t.end.After(now) })
 	var who []string
 	for _, addr := range slices.Sorted(maps.Keys(h.throttles)) {
-		who = append(who, fmt.Sprintf("%s for another %v", cleanText(addr), h.throttles[addr].end.Sub(now).Round(time.Millisecond)))
+		who = append(who, fmt.Sprintf("%s for another %v", errs.Clean(addr), h.throttles[addr].end.Sub(now).Round(time.Millisecond)))
 	}
 	if who == nil {
 		return ""
 	}
 	text := "throttled by " + shortList(who)
 	if sub != "" {
-		text += " (a quota of " + cleanText(sub) + " or of its client.id)"
+		text += " (a quota of " + errs.Clean(sub) + " or of its client.id)"
 	}
 	return text
 }
 
 // throttleError says that what a broker has asked for is longer than a call can wait.
 func (l *link) throttleError(what string) error {
-	return fail([]error{ErrConnection, l.kind}, "kafka: %s: %s, which is longer than is waited for", what, l.health.throttleText())
+	return errs.New([]error{errs.Connection, l.kind}, "kafka: %s: %s, which is longer than is waited for", what, l.health.throttleText())
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file is what brokers say of topics.
@@ -125,16 +127,16 @@ func (l *link) topicError(ctx context.Context, name string, cause error) error {
 	case errors.Is(cause, kerr.UnknownTopicOrPartition), errors.Is(cause, kerr.UnknownTopicID):
 		fmt.Fprintf(&b, "topic %q does not exist on %s, or %s may not see it", name, at, l.principal())
 	default:
-		fmt.Fprintf(&b, "topic %q on %s: %s", name, at, reason(cause))
+		fmt.Fprintf(&b, "topic %q on %s: %s", name, at, errs.Reason(cause))
 	}
 	if all, err := l.topics(ctx); err == nil {
 		b.WriteString("; " + topicsAtHand(all, l.instance))
 	}
-	is := []error{ErrTopic, cause, l.kind}
-	if errors.Is(l.kind, ErrProducer) {
-		is = append(is, ErrDelivery)
+	is := []error{errs.Topic, cause, l.kind}
+	if errors.Is(l.kind, errs.Producer) {
+		is = append(is, errs.Delivery)
 	}
-	return fail(is, "kafka: %s", cleanText(b.String()))
+	return errs.New(is, "kafka: %s", errs.Clean(b.String()))
 }
 
 // withTopicsAtHand adds to err, that a topic is missing, which others there are, if
@@ -149,14 +151,14 @@ func (l *link) withTopicsAtHand(ctx context.Context, err error) error {
 	}) != nil {
 		return err
 	}
-	return fail([]error{err}, "%s; %s", reason(err), topicsAtHand(all, l.instance))
+	return errs.New([]error{err}, "%s; %s", errs.Reason(err), topicsAtHand(all, l.instance))
 }
 
 // principal names who was denied something. A broker may take another claim than sub
 // for the principal, and does not say which.
 func (l *link) principal() string {
 	if sub := l.auth.identity().Subject; sub != "" {
-		return "this client (the token's sub is " + cleanText(sub) + ")"
+		return "this client (the token's sub is " + errs.Clean(sub) + ")"
 	}
 	return "this client"
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // DeriveInstanceName returns the first label of the host in serviceURL, in lower
@@ -13,7 +15,7 @@ import (
 // a Kafka topic name, as with "https://[::1]/".
 func DeriveInstanceName(serviceURL string) (string, error) {
 	invalid := func(why string) error {
-		return fail([]error{ErrConfig}, "service URL %q: %s", cleanText(withoutUserinfo(serviceURL)), why)
+		return errs.New([]error{errs.Config}, "service URL %q: %s", errs.Clean(withoutUserinfo(serviceURL)), why)
 	}
 	u, err := url.Parse(strings.TrimSpace(serviceURL))
 	if err != nil || u.Hostname() == "" {
@@ -44,7 +46,7 @@ func MakeTopicName(instance, pipeline string) string { return instance + "." + p
 func ParseTopicName(topic string) (instance, pipeline string, err error) {
 	instance, pipeline, ok := strings.Cut(topic, ".")
 	if !ok {
-		return "", "", fail([]error{ErrConfig}, "topic %q has no dot: expected instance.pipeline, such as gracedb-dev.gstlal", cleanText(topic))
+		return "", "", errs.New([]error{errs.Config}, "topic %q has no dot: expected instance.pipeline, such as gracedb-dev.gstlal", errs.Clean(topic))
 	}
 	return instance, pipeline, nil
 }
@@ -85,7 +87,7 @@ func checkTopicName(name string) error {
 		switch {
 		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '.', r == '_', r == '-':
 		default:
-			return fmt.Errorf("%q is not allowed in topic name %q: only letters a-z, digits, '.', '_' and '-'", r, cleanText(name))
+			return fmt.Errorf("%q is not allowed in topic name %q: only letters a-z, digits, '.', '_' and '-'", r, errs.Clean(name))
 		}
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 func TestDeriveInstanceNameError(t *testing.T) {
@@ -20,7 +22,7 @@ func TestDeriveInstanceNameError(t *testing.T) {
 			if err == nil || err.Error() != tt.want {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
-			if !errors.Is(err, ErrConfig) {
+			if !errors.Is(err, errs.Config) {
 				t.Error("not an ErrConfig")
 			}
 		})
@@ -29,7 +31,7 @@ func TestDeriveInstanceNameError(t *testing.T) {
 
 func TestParseTopicNameError(t *testing.T) {
 	_, _, err := ParseTopicName("gstlal")
-	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), `topic "gstlal" has no dot`) {
+	if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), `topic "gstlal" has no dot`) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -84,7 +86,7 @@ func FuzzDeriveInstanceName(f *testing.F) {
 	f.Fuzz(func(t *testing.T, url string) {
 		instance, err := DeriveInstanceName(url)
 		if err != nil {
-			if instance != "" || !errors.Is(err, ErrConfig) || strings.ContainsAny(err.Error(), "\n\r") {
+			if instance != "" || !errors.Is(err, errs.Config) || strings.ContainsAny(err.Error(), "\n\r") {
 				t.Errorf("DeriveInstanceName(%q) = %q, %v", url, instance, err)
 			}
 			return

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file is about batches that cannot be read. kgo fetches such a batch whole, again
@@ -107,7 +109,7 @@ func (c *Consumer) mend(topic string, part int32, u *unreadable, err error) {
 	again := u.pause > firstLook // kgo meets what was not seen here
 	for {
 		if again {
-			e := fail(append(engineKinds(err), ErrConsumer, err), "kafka: topic %s partition %d, at offset %d: %s; trying again", topic, part, u.at, reason(err))
+			e := errs.New(append(engineKinds(err), errs.Consumer, err), "kafka: topic %s partition %d, at offset %d: %s; trying again", topic, part, u.at, errs.Reason(err))
 			if c.troubles.met(lastsAt(topic, part), e, staysHeld) {
 				c.tell(batch{err: e})
 			}
@@ -166,8 +168,8 @@ func (c *Consumer) giveUp(topic string, part int32, u *unreadable, found *damage
 		return
 	}
 	from := max(found.first, u.at)
-	err := fail([]error{ErrConsumer, found.why}, "kafka: topic %s partition %d: messages %d to %d are lost, at offset %d: a batch cannot be read: %s; continuing at %d",
-		topic, part, from, found.next-1, from, reason(found.why), found.next)
+	err := errs.New([]error{errs.Consumer, found.why}, "kafka: topic %s partition %d: messages %d to %d are lost, at offset %d: a batch cannot be read: %s; continuing at %d",
+		topic, part, from, found.next-1, from, errs.Reason(found.why), found.next)
 	c.tell(batch{err: err, past: &skip{topic: topic, topicID: id, partition: part, offset: found.next}})
 }
 

@@ -14,6 +14,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/segmentio/asm/base64"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // decodeUpload decodes the value of a message.
@@ -24,7 +26,7 @@ func decodeUpload(value []byte) (Upload, error) {
 	// Older producers say "new".
 	kind := ms.unquoted("type", true, &err)
 	if err == nil && string(kind) != "upload" && string(kind) != "new" {
-		return Upload{}, fmt.Errorf("%w: its type is %q", ErrNotUpload, cleanText(string(kind)))
+		return Upload{}, fmt.Errorf("%w: its type is %q", errs.NotUpload, errs.Clean(string(kind)))
 	}
 	u := Upload{
 		Server:         ms.text("gracedb_server", false, &err),
@@ -97,7 +99,7 @@ func (ms members) take(name string, required bool, failed *error) []byte {
 }
 
 func wrongMember(name string, err error) error {
-	return fmt.Errorf("member %q %w", cleanText(name), err)
+	return fmt.Errorf("member %q %w", errs.Clean(name), err)
 }
 
 // unquoted returns the text of a member, which may share memory with the message.
@@ -147,7 +149,7 @@ func (ms members) texts(name string, failed *error) []string {
 func (ms members) graceID(name string, failed *error) string {
 	id := ms.text(name, false, failed)
 	if id != "" && !isGraceID(id) {
-		*failed = wrongMember(name, fmt.Errorf("is %q, not a graceid: %s", cleanText(id), graceIDs))
+		*failed = wrongMember(name, fmt.Errorf("is %q, not a graceid: %s", errs.Clean(id), graceIDs))
 	}
 	return id
 }
@@ -266,7 +268,7 @@ func decodePayload(value, id []byte) ([]byte, error) {
 		}
 		data = text
 	}
-	return nil, fmt.Errorf("their content_id is %s, but the message says %q", contentID(data), cleanText(string(id)))
+	return nil, fmt.Errorf("their content_id is %s, but the message says %q", contentID(data), errs.Clean(string(id)))
 }
 
 func fromBase64(text []byte) (data []byte, ok bool) {

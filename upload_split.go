@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // Nearly all of an upload message is its event file. A JSON decoder would look at
@@ -103,7 +105,7 @@ func appendMember(dst members, m member) (members, error) {
 	if m.name != nil {
 		for _, other := range dst {
 			if bytes.Equal(other.name, m.name) {
-				return nil, fmt.Errorf("member %q is there twice", cleanText(string(m.name)))
+				return nil, fmt.Errorf("member %q is there twice", errs.Clean(string(m.name)))
 			}
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // vectorLines returns the lines of testdata/vectors/name, which are recorded from
@@ -77,7 +79,7 @@ func TestVectorsTopics(t *testing.T) {
 				if got != want || (err == nil) != (want != "") {
 					t.Errorf("DeriveInstanceName(%q) = %q, %v; want %q", input, got, err, want)
 				}
-				if err != nil && !errors.Is(err, ErrConfig) {
+				if err != nil && !errors.Is(err, errs.Config) {
 					t.Errorf("%v is not an ErrConfig", err)
 				}
 			case "make_topic_name":

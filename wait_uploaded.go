@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // WaitUploaded waits until GraceDB has the data of a reserved event, as long as ctx
@@ -48,7 +50,7 @@ func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
 			return err
 		}
 		if err := sleep(ctx, pause); err != nil {
-			return fail([]error{err}, "waiting for the data of %s: %s: %s", graceID, said, reason(err))
+			return errs.New([]error{err}, "waiting for the data of %s: %s: %s", graceID, said, errs.Reason(err))
 		}
 	}
 }

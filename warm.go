@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
@@ -52,7 +53,7 @@ func (p *Producer) find(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fail([]error{ErrTopic}, "kafka: %s: %s", strings.Join(p.cluster.brokers, ", "), topicsAtHand(all, p.cluster.instance))
+	return errs.New([]error{errs.Topic}, "kafka: %s: %s", strings.Join(p.cluster.brokers, ", "), topicsAtHand(all, p.cluster.instance))
 }
 
 // warm takes off the first message what it would have to wait for: the producer id, and the
@@ -65,7 +66,7 @@ func (p *Producer) warm(ctx context.Context) error {
 	wg.Wait()
 	if errors.Is(id, kerr.ClusterAuthorizationFailed) {
 		// A producer id is for whoever may write to any topic (KIP-679).
-		id = fail([]error{ErrTopic, id}, "kafka: topic %q on %s: %s may not write to it, nor to any other topic",
+		id = errs.New([]error{errs.Topic, id}, "kafka: topic %q on %s: %s may not write to it, nor to any other topic",
 			p.topic, p.cluster.brokers[0], p.cluster.principal())
 	}
 	return errors.Join(err, id)
@@ -340,7 +341,7 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 		return p.tooLarge(topic, size, fmt.Sprintf("MaxMessageBytes is %d", p.maxMessage), nil)
 	}
 	if err := p.refused(); err != nil {
-		return fail([]error{err, ErrDelivery}, "%s", reason(err))
+		return errs.New([]error{err, errs.Delivery}, "%s", errs.Reason(err))
 	}
 	if p.knows(topic) {
 		return nil

@@ -1,4 +1,4 @@
-package gracedb
+package errs
 
 import (
 	"hash/maphash"
@@ -12,8 +12,8 @@ import (
 // are made where nobody knows which token they are about.
 var tokensShown = shownTokens{seed: maphash.MakeSeed()}
 
-// noteToken adds a token to those shown, before anybody is.
-func noteToken(token string) { tokensShown.note(token) }
+// NoteToken adds a token to those shown, before anybody is.
+func NoteToken(token string) { tokensShown.note(token) }
 
 // A shownTokens remembers tokens by the hashes of their pieces, from which nobody gets a
 // token back. It is safe for concurrent use.

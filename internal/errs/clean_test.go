@@ -1,4 +1,4 @@
-package gracedb
+package errs
 
 import (
 	"errors"
@@ -29,9 +29,9 @@ func TestCleanText(t *testing.T) {
 		{"of which nothing is known", "eyJhbGciOi.J9 x", "[token removed] x"},
 		{"half of it known", "eyJhbGciOi" + opaque + "JFUzI1NiJ9 x", "[token removed] x"},
 		{"escapes that end early", `\ \\ \u1 % %4 & &# &#x; &;`, `\ \\ \u1 % %4 & &# &#x; &;`},
-		{"too long", strings.Repeat("é", maxText), strings.Repeat("é", (maxText-3)/2) + "…"},
+		{"too long", strings.Repeat("é", MaxText), strings.Repeat("é", (MaxText-3)/2) + "…"},
 	} {
-		if got := cleanText(tt.in); got != tt.want {
+		if got := Clean(tt.in); got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
@@ -69,8 +69,8 @@ func TestShownTokensForget(t *testing.T) {
 func TestFailVeilsCauses(t *testing.T) {
 	tokensShown.note(opaque)
 	cause := fmt.Errorf("joined: %w", errors.Join(net.ErrClosed, &net.DNSError{Name: opaque + ".example", Err: "no such host"}))
-	err := fail([]error{ErrConnection, cause}, "cannot reach %s", opaque)
-	for _, kind := range []error{ErrConnection, net.ErrClosed} {
+	err := New([]error{Connection, cause}, "cannot reach %s", opaque)
+	for _, kind := range []error{Connection, net.ErrClosed} {
 		if !errors.Is(err, kind) {
 			t.Errorf("not %v: %v", kind, err)
 		}
@@ -84,7 +84,7 @@ func TestFailVeilsCauses(t *testing.T) {
 		}
 	}
 	clean := &net.DNSError{Name: "x.example", Err: "no such host"}
-	if got, ok := errors.AsType[*net.DNSError](fail([]error{clean}, "x")); !ok || got != clean {
+	if got, ok := errors.AsType[*net.DNSError](New([]error{clean}, "x")); !ok || got != clean {
 		t.Error("a cause without a token is not handed out")
 	}
 }

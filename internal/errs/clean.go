@@ -1,4 +1,4 @@
-package gracedb
+package errs
 
 import (
 	"cmp"
@@ -15,22 +15,22 @@ import (
 const (
 	// tokenRemoved stands where a token was.
 	tokenRemoved = "[token removed]"
-	// maxLook bounds what is looked at of a text: more than is ever shown of one, so that
+	// MaxLook bounds what is looked at of a text: more than is ever shown of one, so that
 	// a token is recognised although the end of it is cut off.
-	maxLook = 16 << 10
+	MaxLook = 16 << 10
 )
 
 // tokenLike matches what looks like a JWT, or a piece of one in a header.
 var tokenLike = regexp.MustCompile(`eyJ[-_A-Za-z0-9]{6,}(\.[-_A-Za-z0-9]*){0,2}|(?i:bearer )[-_.~+/=A-Za-z0-9]+`)
 
-// cleanText makes a text from elsewhere (a broker, a server, a file) fit to be
-// shown: no token, no control characters, one line, at most maxText bytes.
-func cleanText(s string) string { return cleanTextN(s, maxText) }
+// Clean makes a text from elsewhere (a broker, a server, a file) fit to be
+// shown: no token, no control characters, one line, at most MaxText bytes.
+func Clean(s string) string { return CleanN(s, MaxText) }
 
-// cleanTextN is cleanText for limit bytes. All that anybody else wrote goes through
+// CleanN is Clean for limit bytes. All that anybody else wrote goes through
 // here before it stands in an error, a log or a public value. The order matters: what
 // cannot be seen may stand inside a token, and is deleted before one is looked for.
-func cleanTextN(s string, limit int) string {
+func CleanN(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\r' || r == '\t' || r == utf8.RuneError:
@@ -39,8 +39,8 @@ func cleanTextN(s string, limit int) string {
 			return -1
 		}
 		return r
-	}, s[:min(len(s), max(limit, maxLook))])
-	s = strings.TrimSpace(withoutTokens(s))
+	}, s[:min(len(s), max(limit, MaxLook))])
+	s = strings.TrimSpace(WithoutTokens(s))
 	if len(s) > limit {
 		cut := limit - len("…")
 		for cut > 0 && !utf8.RuneStart(s[cut]) {
@@ -51,8 +51,8 @@ func cleanTextN(s string, limit int) string {
 	return s
 }
 
-// withoutTokens returns s without the tokens that it holds, and their pieces.
-func withoutTokens(s string) string {
+// WithoutTokens returns s without the tokens that it holds, and their pieces.
+func WithoutTokens(s string) string {
 	clean, epoch := tokensShown.isClean(s)
 	if clean {
 		return s
@@ -157,24 +157,24 @@ type veiled struct {
 	err  error
 }
 
-// errTokenless matches the errors whose own text was made without tokens. They need no veil.
-var errTokenless = errors.New("holds no token")
+// Tokenless matches the errors whose own text was made without tokens. They need no veil.
+var Tokenless = errors.New("holds no token")
 
-// veil returns err, veiled if need be.
-func veil(err error) error {
+// Veil returns err, veiled if need be.
+func Veil(err error) error {
 	switch err := err.(type) { //nolint:errorlint // what it wraps is looked at, too
 	case nil, *kind, *failure, *veiled:
 		return err
 	case interface{ Is(target error) bool }:
-		if err.Is(errTokenless) {
+		if err.Is(Tokenless) {
 			return err.(error)
 		}
 	}
 	text := err.Error()
-	if withoutTokens(text) == text {
+	if WithoutTokens(text) == text {
 		return err
 	}
-	return &veiled{cleanText(text), err}
+	return &veiled{Clean(text), err}
 }
 
 func (v *veiled) Error() string        { return v.text }
