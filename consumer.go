@@ -50,15 +50,16 @@ type ConsumerConfig struct {
 const (
 	consumerGrace = 5 * time.Second
 	closeTimeout  = 2800 * time.Millisecond
-	// pollRecords is how many messages are taken from the engine at a time.
+	// pollRecords is how many messages one PollRecords takes from kgo.
 	pollRecords = 256
 	// A killed member's partitions move within 15 seconds.
 	sessionTimeout = 10 * time.Second
-	// The partitions of a member that leaves are read by others within 2 seconds: they hear
-	// of it with their next heartbeat, and a broker is asked for one more partition when it
-	// has answered for those that it is asked for already, which it does after
-	// memberFetchWait if there is nothing to read. That is librdkafka's default, too; a
-	// Consumer without a group waits for kgo's 5 seconds, and asks a tenth as often.
+	// The partitions of a member that leaves are read by others within 2 seconds:
+	//  1. another member hears of it with its next heartbeat, and is assigned a partition;
+	//  2. kgo adds the partition to its next Fetch, which it sends when the broker has answered the
+	//     Fetch before: after memberFetchWait at the latest, if there is nothing to read.
+	// librdkafka waits as long by default. A Consumer without a group keeps kgo's 5 seconds, and
+	// sends a tenth of the requests.
 	heartbeatEvery  = time.Second
 	memberFetchWait = 500 * time.Millisecond
 )
@@ -71,41 +72,43 @@ type Consumer struct {
 	fromBeginning bool
 	budget        *budget
 
-	// Of the goroutine that polls.
-	buffer  []batch // fetched, not yet returned
-	current taken   // returned last; done when the next is asked for
-	passing *skip   // what the error that was returned last asks for, once the next is asked for
-	outage  int     // the last one of authentication that Poll has told of
-	polling *polled // the poll that has not returned; nil if there is none
+	// Only the goroutine that is in Poll, Stream or Commit uses these; the caller has one at a time.
+	buffer  []batch     // fetched, and not yet returned by Poll
+	current fetched     // the message that Poll returned last; the next Poll notes it as done
+	seeking *seek       // where the next Poll makes kgo go on; set by an error that Poll has returned
+	outage  int         // the last one of authentication that Poll has told of
+	polling *pollResult // of the PollRecords that is in flight, or whose result fetch has not taken; or nil
 
-	round chan struct{} // holds a value while somebody looks at the topics
+	// A channel of capacity 1 is a lock that can be waited for with a ctx: its holder has a value
+	// in it. In this order: round, marking, mu. None but marking is held over a call that kgo may
+	// answer only when a broker does.
+	round      chan struct{} // held by whoever compares topics with what brokers say: followTopics, and Close
+	marking    chan struct{} // held from taking marks out of positions until kgo has them, so that none overtakes a later one
+	inspecting chan struct{} // held by the one inspect that fetches, since it has a batch in memory that may be large
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards positions, reports and markDue
 	positions positions
-	wake      chan struct{} // has a value when there is something in reports
-	report    []batch       // what Poll is to say next
+	reports   []batch       // what Poll is to tell next; any goroutine adds to it
+	wake      chan struct{} // of capacity 1; has a value when something was added to reports
+	markDue   bool          // the timer that calls markWhenDue runs
 
-	marking chan struct{} // holds a value while somebody hands marks to the engine
-	handing bool          // somebody will; guarded by mu
-
-	troubles lasting
-	looking  chan struct{} // holds a value while somebody looks for a batch that cannot be read
+	troubles lasting // has a mutex of its own
 
 	stopping atomic.Bool
 	released chan struct{}
 }
 
-// A batch is messages of one partition, or an error that comes between messages.
+// A batch is messages of one partition, or an error that Poll returns between messages.
 type batch struct {
 	records []*kgo.Record
-	topicID [16]byte
-	losses  int // of partitions, when it was fetched
+	topicID [16]byte // of the topic that they were fetched from
+	losses  int      // positions.losses when they were fetched
 	err     error
-	past    *skip // where to go on once err has been read; nil if that is as it is
+	seek    *seek // where kgo is to go on once Poll has returned err; nil if it goes on by itself
 }
 
-// A taken is a message that was taken out of a batch; or none, if the record is nil.
-type taken struct {
+// A fetched is a message that was taken out of a batch. Its Record is nil if there is none.
+type fetched struct {
 	*kgo.Record
 	topicID [16]byte
 }
@@ -141,12 +144,12 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
 		positions: newPositions(), wake: make(chan struct{}, 1),
-		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), looking: make(chan struct{}, 1), released: make(chan struct{}),
+		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), inspecting: make(chan struct{}, 1), released: make(chan struct{}),
 	}
 	c.budget = newBudget(c.suspect)
 	opts := append(c.budget.opts(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // else what take expects next would lag behind them
+		kgo.KeepControlRecords(), // bufferRecords drops them, and expects next what is behind them
 	)
 	if c.group != "" {
 		opts = append(opts,
@@ -154,19 +157,19 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 			kgo.SessionTimeout(sessionTimeout),
 			kgo.HeartbeatInterval(heartbeatEvery),
 			kgo.FetchMaxWait(memberFetchWait),
-			// A group that librdkafka's members use, too, shares out partitions as they
-			// can; one of Consumers alone moves no more of them than it must.
+			// Members of librdkafka know no cooperative balancer: a group with such members uses
+			// one of the others. Consumers alone use the first, which moves the fewest partitions.
 			kgo.Balancers(kgo.CooperativeStickyBalancer(), kgo.RangeBalancer(), kgo.RoundRobinBalancer()),
 			kgo.AutoCommitMarks(),
 			kgo.AutoCommitInterval(autoCommitEvery),
-			kgo.AutoCommitCallback(c.autoCommitted),
-			// Where the group has no position: the one of the snapshot, or, of
-			// what came later, the beginning.
+			kgo.AutoCommitCallback(c.onAutoCommit),
+			// What kgo does where the group has no position. onOffsetsFetched puts the snapshot
+			// there; what remains is partitions that are newer than the snapshot.
 			kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
-			kgo.AdjustFetchOffsetsFn(c.adjust),
-			kgo.OnPartitionsAssigned(c.assigned),
-			kgo.OnPartitionsRevoked(c.revoked),
-			kgo.OnPartitionsLost(c.lost),
+			kgo.AdjustFetchOffsetsFn(c.onOffsetsFetched),
+			kgo.OnPartitionsAssigned(c.onAssigned),
+			kgo.OnPartitionsRevoked(c.onRevoked),
+			kgo.OnPartitionsLost(c.onLost),
 			kgo.WithHooks((*groupWatch)(c)),
 		)
 	}
@@ -174,7 +177,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 	if c.cluster, err = newLink(ctx, cfg.Cluster, errs.Consumer, "kafka.consume", consumerGrace, fitting, opts...); err != nil {
 		return nil, nil, err
 	}
-	c.budget.serve(c.cluster.client)
+	c.budget.setClient(c.cluster.client)
 	topics, err := c.fullNames(cfg.Topics)
 	if err != nil {
 		c.cluster.shut()
@@ -240,9 +243,9 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 	if err := c.made(); err != nil {
 		return Message{}, err
 	}
-	c.mark(c.current)
-	c.current = taken{}
-	c.pass(ctx)
+	c.noteDone(c.current)
+	c.current = fetched{}
+	c.seekOn(ctx)
 	for {
 		if err := ctx.Err(); err != nil {
 			return Message{}, err
@@ -250,7 +253,7 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 		if c.cluster.isClosed() {
 			return Message{}, c.cluster.errClosed()
 		}
-		switch r, err := c.next(); {
+		switch r, err := c.nextBuffered(); {
 		case err != nil:
 			return Message{}, err
 		case r.Record != nil:
@@ -258,7 +261,8 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 			if n := len(r.Headers); n > maxHeaders {
 				// The next Poll marks it done, as it does a message.
 				c.current.Record = &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch}
-				return Message{}, errs.New([]error{errs.Consumer}, "kafka: topic %s partition %d offset %d: a message has %d headers, more than the %d that one may have; continuing behind it",
+				return Message{}, errs.New([]error{errs.Consumer},
+					"kafka: topic %s partition %d offset %d: a message has %d headers, more than the %d that one may have; continuing behind it",
 					r.Topic, r.Partition, r.Offset, n, maxHeaders)
 			}
 			return received(r.Record), nil
@@ -270,24 +274,24 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 	}
 }
 
-// next takes a message or an error out of the buffer, passing over messages of
-// partitions that were lost meanwhile: another member has them, or they are fetched
-// again.
-func (c *Consumer) next() (taken, error) {
+// nextBuffered takes a message or an error out of the buffer. It drops messages of partitions
+// that this member lost after they were fetched: another member reads them, or kgo fetches
+// them again once this member has the partition back.
+func (c *Consumer) nextBuffered() (fetched, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.buffer) > 0 {
 		first := &c.buffer[0]
 		if err := first.err; err != nil {
-			c.passing = first.past
+			c.seeking = first.seek
 			c.buffer = c.buffer[1:]
-			return taken{}, err
+			return fetched{}, err
 		}
 		r := first.records[0]
 		in := c.positions.topic(r.Topic)
 		part := in.at(r.Partition)
-		kept := c.group == "" || part.owned && part.lostAt <= first.losses && !in.isOld(first.topicID)
-		t := taken{r, first.topicID}
+		kept := c.group == "" || part.owned && part.lostAt <= first.losses && !in.isFormer(first.topicID)
+		t := fetched{r, first.topicID}
 		first.records[0] = nil
 		first.records = first.records[1:]
 		if len(first.records) == 0 || !kept {
@@ -300,10 +304,11 @@ func (c *Consumer) next() (taken, error) {
 		}
 	}
 	c.buffer = nil
-	return taken{}, nil
+	return fetched{}, nil
 }
 
-// nextReport returns what is to be said before waiting.
+// nextReport returns what Poll is to tell before it waits for messages: that authentication has
+// failed for longer than the grace, once for each outage, or the first of reports.
 func (c *Consumer) nextReport() error {
 	if cause, outage := c.cluster.auth.pastGrace(); cause != nil && outage != c.outage {
 		c.outage = outage
@@ -311,23 +316,23 @@ func (c *Consumer) nextReport() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.report) == 0 {
+	if len(c.reports) == 0 {
 		return nil
 	}
-	first := c.report[0]
-	c.report = c.report[1:]
-	c.passing = first.past
+	first := c.reports[0]
+	c.reports = c.reports[1:]
+	c.seeking = first.seek
 	return first.err
 }
 
-// say makes Poll return err next. What Poll has not said yet is not said twice.
-func (c *Consumer) say(err error) { c.tell(batch{err: err}) }
+// report makes Poll return err, unless it is still to return an error of the same text.
+func (c *Consumer) report(err error) { c.addReport(batch{err: err}) }
 
-// tell is say with where to go on once it has been read.
-func (c *Consumer) tell(b batch) {
+// addReport is report for an error with a seek.
+func (c *Consumer) addReport(b batch) {
 	c.mu.Lock()
-	if !slices.ContainsFunc(c.report, func(r batch) bool { return r.err.Error() == b.err.Error() }) {
-		c.report = append(c.report, b)
+	if !slices.ContainsFunc(c.reports, func(r batch) bool { return r.err.Error() == b.err.Error() }) {
+		c.reports = append(c.reports, b)
 	}
 	c.mu.Unlock()
 	select {
@@ -418,8 +423,8 @@ func (c *Consumer) close() {
 	go func() {
 		defer close(ended)
 		if c.group != "" {
-			c.settleRemade(ctx)
-			c.handMarks()
+			c.adoptRemadeBeforeClose(ctx)
+			c.markInKgo()
 			c.logNotStored(c.cluster.client.CommitMarkedOffsets(ctx), "messages will come again")
 			if err := c.cluster.client.LeaveGroupContext(ctx); err != nil {
 				c.cluster.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", errs.Reason(err))

@@ -14,15 +14,17 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// A polled is one call of kgo's PollRecords, and what that returned.
-type polled struct {
+// A pollResult is what one call of kgo's PollRecords has returned.
+type pollResult struct {
 	done chan struct{} // closed when the rest is set
 
 	fetches kgo.Fetches
-	losses  int // of partitions, until then
+	losses  int // positions.losses by then
 }
 
-func (c *Consumer) poll(ctx context.Context, p *polled) {
+// poll runs in a goroutine of its own, which ends when PollRecords returns: when there is
+// something, when ctx ends, or when the client is closed.
+func (c *Consumer) poll(ctx context.Context, p *pollResult) {
 	defer close(p.done)
 	p.fetches = c.cluster.client.PollRecords(ctx, pollRecords)
 	c.mu.Lock()
@@ -30,20 +32,22 @@ func (c *Consumer) poll(ctx context.Context, p *polled) {
 	p.losses = c.positions.losses
 }
 
-// fetch waits until there is something for Poll to do.
+// fetch waits until there is something for Poll to do. It returns within verdictTime of the end
+// of ctx, also if PollRecords does not:
+//  1. kgo moves a partition from one broker to another, and waits for a connection to the first;
+//  2. PollRecords returns when that connection is made or given up, whatever its ctx;
+//  3. meanwhile fetch has returned, and the next fetch takes the result from c.polling.
 func (c *Consumer) fetch(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if c.polling == nil {
-		c.polling = &polled{done: make(chan struct{})}
+		c.polling = &pollResult{done: make(chan struct{})}
 		go c.poll(inner, c.polling)
 	}
 	got := c.polling
 	end, _ := c.cluster.auth.wait(ctx, waiting{done: got.done, closed: c.cluster.closed, news: c.wake, stop: stopPastGrace, told: c.outage})
 	if end != isDone {
 		cancel()
-		// kgo returns at once, unless it is moving a partition from one broker to another: then
-		// as soon as a connection to the first is made or given up.
 		select {
 		case <-got.done:
 		case <-time.After(verdictTime):
@@ -52,25 +56,26 @@ func (c *Consumer) fetch(ctx context.Context) {
 	}
 	c.polling = nil
 	fetches := got.fetches
-	// What was to be said by now comes before what was fetched: a topic that was made anew is
-	// read only after that was said.
+	// Reports come before what was fetched: that a topic was made anew is told before its
+	// messages are returned.
 	c.mu.Lock()
-	c.buffer = append(c.buffer, c.report...)
-	c.report = nil
+	c.buffer = append(c.buffer, c.reports...)
+	c.reports = nil
 	c.mu.Unlock()
-	// The engine puts a loss of data behind what it has read again because of it.
+	// kgo puts an ErrDataLoss behind the messages that it has read again because of it. Poll is to
+	// tell the loss first: so the partitions with such an error are gone through first.
 	troubled := false
 	each := func(losses bool) {
 		c.eachPartition(fetches, func(p kgo.FetchTopicPartition, topicID [16]byte) {
 			if _, lost := errors.AsType[*kgo.ErrDataLoss](p.Err); lost != losses {
 				return
 			}
-			c.take(p, topicID, got.losses)
-			if p.Err != nil && !comesAgain(p) {
+			c.bufferRecords(p, topicID, got.losses)
+			if p.Err != nil && !isPieceOfRepeatedError(p) {
 				troubled = true
-				if b := c.trouble(p); b.err != nil {
-					if b.past != nil {
-						b.past.topicID = topicID
+				if b := c.partitionError(p); b.err != nil {
+					if b.seek != nil {
+						b.seek.topicID = topicID
 					}
 					c.buffer = append(c.buffer, b)
 				}
@@ -82,15 +87,15 @@ func (c *Consumer) fetch(ctx context.Context) {
 	if !troubled || len(c.buffer) > 0 {
 		return
 	}
-	// The engine may repeat an error as fast as it is asked.
+	// kgo may return the same error from each PollRecords at once.
 	select {
 	case <-time.After(troublePause):
 	case <-inner.Done():
 	}
 }
 
-// eachPartition calls f for each partition, but for those of a topic that was made anew
-// since it was fetched.
+// eachPartition calls f for each partition, except those of a topic that has been deleted and
+// made anew since they were fetched.
 func (c *Consumer) eachPartition(fetches kgo.Fetches, f func(kgo.FetchTopicPartition, [16]byte)) {
 	for _, fetch := range fetches {
 		for _, t := range fetch.Topics {
@@ -104,23 +109,28 @@ func (c *Consumer) eachPartition(fetches kgo.Fetches, f func(kgo.FetchTopicParti
 	}
 }
 
-// comesAgain reports whether the engine will meet an error again, alone and then at its
-// place: it cuts what it has fetched of a partition into pieces, and puts the error that
-// ended it on each. Only batches of a form that it does not know it passes over.
-func comesAgain(p kgo.FetchTopicPartition) bool {
+// isPieceOfRepeatedError reports whether p's error will come again, without messages. kgo
+// (v1.22.2)
+//  1. fetches messages of a partition, and an error that ended them;
+//  2. splits them over several PollRecords, and puts the error on each piece;
+//  3. fetches again from behind the last message, and meets the error alone.
+//
+// So the error is told at its place, when it comes alone. A batch of a format that kgo does not
+// know is passed over in step 3: its error is told with the messages.
+func isPieceOfRepeatedError(p kgo.FetchTopicPartition) bool {
 	return len(p.Records) > 0 && !strings.HasPrefix(p.Err.Error(), "unknown magic")
 }
 
 // troublePause spaces fetches that brought nothing but trouble.
 const troublePause = 100 * time.Millisecond
 
-// take puts fetched messages into the buffer, and sees whether the broker has lost
-// some before them.
-func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int) {
+// bufferRecords puts the messages of one partition into the buffer, and before them an error if
+// the broker has lost messages between the last ones and these.
+func (c *Consumer) bufferRecords(p kgo.FetchTopicPartition, topicID [16]byte, losses int) {
 	if len(p.Records) == 0 {
 		return
 	}
-	c.budget.polled(p.Records)
+	c.budget.release(p.Records)
 	first, last := p.Records[0].Offset, p.Records[len(p.Records)-1].Offset
 	c.mu.Lock()
 	part := c.positions.at(p.Topic, p.Partition)
@@ -128,7 +138,7 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 	if first < resumedAt {
 		part.rewind(first)
 		if c.group != "" {
-			last = first - 1 // it is fetched again
+			last = first - 1 // kgo fetches it again after the seek below
 		}
 	}
 	expected := part.next
@@ -136,24 +146,26 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 	c.mu.Unlock()
 	switch {
 	case first < resumedAt:
-		// Where nothing was read yet the engine goes to the log's start in silence.
+		// kgo was told to begin behind the end of the log, from which it has read nothing yet: then
+		// it goes to the start of the log, and makes no error of it.
 		b := batch{err: errs.New([]error{errs.Consumer}, "kafka: topic %s partition %d: messages before %d are lost: the broker's log ended before it; continuing at %d",
 			p.Topic, p.Partition, resumedAt, first)}
 		if c.group != "" {
-			// kgo takes no mark before the group's position until it is told to go on there.
-			b.past = &skip{topic: p.Topic, topicID: topicID, partition: p.Partition, offset: first}
+			// kgo ignores marks before the group's position. A seek moves that position.
+			b.seek = &seek{topic: p.Topic, topicID: topicID, partition: p.Partition, offset: first}
 			p.Records = nil
 		}
 		c.buffer = append(c.buffer, b)
 	case expected != noOffset && first > expected && p.LogStartOffset > expected:
-		// Offsets have holes (compaction, transactions); what lies before the log's
-		// start is lost.
-		c.buffer = append(c.buffer, batch{err: errs.New([]error{errs.Consumer}, "kafka: topic %s partition %d: messages %d to %d are lost: the broker's log begins at %d; continuing there",
+		// A gap alone is no loss: compaction and transactions leave gaps, too. What lies before the
+		// start of the log is lost.
+		c.buffer = append(c.buffer, batch{err: errs.New([]error{errs.Consumer},
+			"kafka: topic %s partition %d: messages %d to %d are lost: the broker's log begins at %d; continuing there",
 			p.Topic, p.Partition, expected, min(first, p.LogStartOffset)-1, p.LogStartOffset)})
 	}
 	c.mu.Lock()
 	c.positions.topic(p.Topic).works()
-	c.positions.topic("").works() // fetching as such
+	c.positions.topic("").works() // no error that names no topic lasts
 	messages := slices.DeleteFunc(p.Records, func(r *kgo.Record) bool { return r.Attrs.IsControl() })
 	if len(messages) > 0 {
 		c.buffer = append(c.buffer, batch{records: messages, topicID: topicID, losses: losses})
@@ -161,26 +173,26 @@ func (c *Consumer) take(p kgo.FetchTopicPartition, topicID [16]byte, losses int)
 	c.mu.Unlock()
 }
 
-// trouble returns what to say of an error that the engine met, if anything, and where to
-// go on if it will not by itself.
-func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
+// partitionError returns what Poll is to tell of an error that kgo met in a partition, if
+// anything, and where kgo is to go on if it does not go on by itself.
+func (c *Consumer) partitionError(p kgo.FetchTopicPartition) batch {
 	err := p.Err
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
-		return batch{} // ours
+		return batch{} // this package has ended a ctx, or the client
 	case errors.Is(err, errs.Authentication), isRefusal(err):
-		return batch{} // authState tells it, past the grace
+		return batch{} // nextReport tells it, past the grace
 	}
 	if _, ofGroup := errors.AsType[*kgo.ErrGroupSession](err); ofGroup {
 		return batch{} // groupWatch tells it
 	}
 	if errors.Is(err, errOverBudget) {
-		return batch{} // kgo asks for it again, and there is room now
+		return batch{} // kgo fetches the batch again, and by now there is room
 	}
 	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
 		c.mu.Lock()
 		part := c.positions.at(p.Topic, p.Partition)
-		if part.foundEnd(loss) {
+		if part.resolvesEnd(loss) {
 			c.mu.Unlock()
 			return batch{} // nothing is lost
 		}
@@ -190,9 +202,10 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)}
 	}
 	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-		err := errs.New([]error{errs.Consumer, err}, "kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
+		err := errs.New([]error{errs.Consumer, err},
+			"kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
 			p.Topic, p.Partition, bomb.Offset, maxBatchBytes, heaviestBatch)
-		return batch{err: err, past: &skip{topic: p.Topic, partition: p.Partition, offset: bomb.NextOffset}}
+		return batch{err: err, seek: &seek{topic: p.Topic, partition: p.Partition, offset: bomb.NextOffset}}
 	}
 	denied := errors.Is(err, kerr.TopicAuthorizationFailed)
 	c.mu.Lock()
@@ -200,7 +213,7 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	at := in.at(p.Partition).next
 	what := fmt.Sprintf("%d/%d/%s", p.Partition, at, err)
 	if p.Topic == "" {
-		what = "frame" // whose length, which the error tells, may be another each time
+		what = "frame" // the text has its length, which may be another each time
 	}
 	fresh, ahead := false, ""
 	if p.Topic == "" || p.Partition < 0 || denied {
@@ -215,7 +228,7 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 	case fresh && denied:
 		return batch{err: errs.New(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.cluster.principal())}
 	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err):
-		return batch{} // heals by itself; a frame that is too large is none of these
+		return batch{} // kgo tries again; an answer that is too large is none of these
 	case fresh && p.Topic == "":
 		return batch{err: errs.New(is, "kafka: fetching from %s: %s%s", strings.Join(c.cluster.brokers, ", "), errs.Reason(err), ahead)}
 	case fresh:
@@ -224,31 +237,36 @@ func (c *Consumer) trouble(p kgo.FetchTopicPartition) batch {
 		if at < 0 {
 			at = p.LogStartOffset
 		}
-		c.holdUp(p.Topic, p.Partition, at, err)
+		c.pauseAt(p.Topic, p.Partition, at, err)
 	}
 	return batch{}
 }
 
-// A skip is a place to go on at behind messages that cannot be read.
-type skip struct {
+// A seek is where kgo is to go on, behind messages that are lost or cannot be read.
+type seek struct {
 	topic     string
 	topicID   [16]byte
 	partition int32
 	offset    int64
 }
 
-// pass makes kgo go on behind what Poll has told of last. That waits for the next Poll,
-// as marks do: kgo stores for the group where it is made to go on, and whoever ends with
-// the error is told of it again. It may take as long as poll, past ctx.
-func (c *Consumer) pass(ctx context.Context) {
-	s := c.passing
-	if c.passing = nil; s == nil {
+// seekOn makes kgo go on where the error that Poll returned last says.
+//  1. Poll returns the error, with a seek; the partition stays where it is.
+//  2. The caller calls Poll again: it has seen the error.
+//  3. SetOffsets makes kgo go on, and commit the offset for the group. kgo drops marks that come
+//     later and are before it; so all marks are handed over first.
+//
+// A caller that ends after step 1 is told the error again when it starts anew. SetOffsets may
+// take as long as PollRecords (see fetch); after ctx it goes on in its goroutine.
+func (c *Consumer) seekOn(ctx context.Context) {
+	s := c.seeking
+	if c.seeking = nil; s == nil {
 		return
 	}
 	c.mu.Lock()
 	in := c.positions.topic(s.topic)
 	part := in.at(s.partition)
-	ours := (c.group == "" || part.owned) && !in.isOld(s.topicID)
+	ours := (c.group == "" || part.owned) && !in.isFormer(s.topicID)
 	if ours {
 		part.reset(s.offset)
 		part.held = nil
@@ -260,9 +278,9 @@ func (c *Consumer) pass(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.handMarks() // those are before it
-		c.cluster.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
-		c.letGo(s.topic, s.partition)
+		c.markInKgo()
+		c.cluster.client.SetOffsets(offsetMap{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
+		c.resume(s.topic, s.partition)
 	}()
 	select {
 	case <-done:

@@ -37,20 +37,25 @@ const (
 // errOverBudget makes kgo ask for a batch again.
 var errOverBudget = errors.New("no room for another batch yet")
 
-// A budget bounds what kgo holds of inflated batches for a Consumer. kgo bounds a batch,
-// but there may be thousands in a fetch, and a fetch from each broker. It is kgo's
-// Decompressor. What it refuses kgo asks for again, from the same offset: at once if that
-// partition brought messages before it, else when the error has been polled. Nothing is
-// asked for while the caller polls nothing.
+// A budget bounds what kgo holds of inflated batches for a Consumer. kgo itself bounds one batch,
+// but there may be thousands in an answer, and an answer from each broker. The budget is kgo's
+// Decompressor, which kgo calls for each batch:
+//  1. there is room: the batch is inflated, and counts as held;
+//  2. there is none: the batch is refused with errOverBudget, and fetches ask for less;
+//  3. kgo fetches a refused batch again, from the same offset: at once if it has messages of that
+//     partition from before it, else when PollRecords has returned the error.
 //
-// Room comes back when messages are polled. Some never are: those of transactions that
-// were aborted, and those that kgo drops because partitions move. Of each broker kgo has
-// at most one fetch. So when another comes from it, the last one is gone.
+// kgo sends no Fetch while nobody calls PollRecords, so a caller that pauses makes no batch be
+// refused over and over. Room comes back
+//   - when PollRecords has returned a batch's messages (release);
+//   - when another answer comes from the same broker, of which kgo holds one at a time: what is
+//     still held of the last one kgo has dropped. It drops messages of aborted transactions, and
+//     those of partitions that move.
 type budget struct {
-	turn     sync.Mutex // of Decompress: one batch at a time, since inflating takes memory
-	inflater inflater
+	inflating sync.Mutex // guards inflater: one batch at a time, since inflating takes memory; before mu
+	inflater  inflater
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards all below
 	client  *kgo.Client
 	held    []*inflated
 	used    int
@@ -58,8 +63,8 @@ type budget struct {
 	fetch   int32          // what fetches ask for
 	refused bool           // something, since the last fetch came
 	silent  map[string]map[int32]silence
-	suspect func(topic string, part int32) // is called where a silence lasts
-	own     int                            // fetches of ours, not kgo's, that are on their way
+	suspect func(topic string, part int32) // called in a goroutine of its own where a silence lasts
+	own     int                            // requests of inspect, not of kgo's consumer, that are in flight
 }
 
 // An inflated is a batch that kgo has.
@@ -70,15 +75,15 @@ type inflated struct {
 	at          time.Time
 	from        int32 // the broker
 	known       bool  // from is
-	polled      bool
+	polled      bool  // PollRecords has returned messages of it
 }
 
 func newBudget(suspect func(topic string, part int32)) *budget {
 	return &budget{brokers: make(map[int32]bool), fetch: budgetFetch, silent: make(map[string]map[int32]silence), suspect: suspect}
 }
 
-// A silence is how many batches of a partition kgo has read without handing a message out.
-// So it does where transactions were aborted, and where a batch does not decode.
+// A silence is how many batches of a partition kgo has read without returning a message. That
+// happens where transactions were aborted, and where a batch does not decode.
 type silence struct {
 	batches int
 	since   time.Time
@@ -98,8 +103,8 @@ func (b *budget) opts() []kgo.Opt {
 	}
 }
 
-// serve tells b its client, which fetches nothing yet.
-func (b *budget) serve(client *kgo.Client) {
+// setClient is called once there is a client, before it consumes anything.
+func (b *budget) setClient(client *kgo.Client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.client = client
@@ -120,8 +125,8 @@ func (b *budget) room() int {
 
 // Decompress is kgo's Decompressor.
 func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
-	b.turn.Lock()
-	defer b.turn.Unlock()
+	b.inflating.Lock()
+	defer b.inflating.Unlock()
 	room := b.room()
 	out, cost, err := b.open(src, codec, room)
 	switch {
@@ -165,13 +170,13 @@ func (b *budget) refuse() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.refused {
-		b.ask(b.fetch - b.fetch/4)
+		b.setFetchSize(b.fetch - b.fetch/4)
 	}
 	b.refused = true
 }
 
-// ask sets what fetches ask for.
-func (b *budget) ask(size int32) {
+// setFetchSize sets what fetches ask for. It is called with the lock held.
+func (b *budget) setFetchSize(size int32) {
 	size = max(min(size, budgetFetch/int32(max(len(b.brokers), 1))), leastFetch)
 	if size != b.fetch && b.client != nil {
 		b.client.UpdateFetchMaxBytes(size, size)
@@ -179,8 +184,8 @@ func (b *budget) ask(size int32) {
 	b.fetch = size
 }
 
-// OnFetchBatchRead is kgo's hook: a batch, which Decompress may have had just before, is
-// of a fetch from this broker.
+// OnFetchBatchRead is called by kgo after Decompress: the batch, if it was compressed, is of an
+// answer from this broker.
 func (b *budget) OnFetchBatchRead(meta kgo.BrokerMetadata, topic string, part int32, m kgo.FetchBatchMetrics) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -201,7 +206,8 @@ func (b *budget) OnFetchBatchRead(meta kgo.BrokerMetadata, topic string, part in
 	}
 }
 
-// OnBrokerRead is kgo's hook: what was fetched from this broker before is gone.
+// OnBrokerRead is called by kgo with each answer. With one to Fetch, what is held of the answer
+// before it from this broker is gone.
 func (b *budget) OnBrokerRead(meta kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
 	if key != int16(kmsg.Fetch) || err != nil {
 		return
@@ -220,7 +226,7 @@ func (b *budget) OnBrokerRead(meta kgo.BrokerMetadata, key int16, _ int, _, _ ti
 		return
 	}
 	if !b.refused {
-		b.ask(b.fetch + b.fetch/8)
+		b.setFetchSize(b.fetch + b.fetch/8)
 	}
 	b.refused = false
 }
@@ -235,22 +241,22 @@ func (b *budget) drop(gone func(*inflated) bool) {
 	})
 }
 
-// speaks ends what is known of a silence.
-func (b *budget) speaks(topic string, part int32) {
+// endSilence forgets the silence of a partition.
+func (b *budget) endSilence(topic string, part int32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.silent[topic], part)
 }
 
-// owns notes that n more fetches of ours are on their way.
-func (b *budget) owns(n int) {
+// addOwn notes that n more requests of inspect are in flight.
+func (b *budget) addOwn(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.own += n
 }
 
-// polled makes room: kgo has handed out these messages of a partition.
-func (b *budget) polled(records []*kgo.Record) {
+// release makes room: PollRecords has returned these messages of one partition.
+func (b *budget) release(records []*kgo.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.silent[records[0].Topic], records[0].Partition)

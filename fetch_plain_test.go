@@ -45,7 +45,10 @@ func produceBatch(t testing.TB, cl *kafkatest.Cluster, n int32, records []byte) 
 		t.Fatal(err)
 	}
 	defer client.Close()
-	b := kmsg.RecordBatch{Length: int32(49 + len(records)), Magic: 2, PartitionLeaderEpoch: -1, LastOffsetDelta: n - 1, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1, NumRecords: n, Records: records}
+	b := kmsg.RecordBatch{
+		Length: int32(49 + len(records)), Magic: 2, PartitionLeaderEpoch: -1, LastOffsetDelta: n - 1,
+		ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1, NumRecords: n, Records: records,
+	}
 	raw := b.AppendTo(nil)
 	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], crc32.MakeTable(crc32.Castagnoli)))
 	req := kmsg.NewPtrProduceRequest()

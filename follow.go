@@ -16,8 +16,9 @@ import (
 // within 5 seconds.
 const followEvery = 2 * time.Second
 
-// followTopics puts a lazy Consumer into position once that is possible, finds new
-// partitions, and notices topics that go and come.
+// followTopics puts a lazy Consumer into position once brokers can be reached, finds new
+// partitions, and notices topics that are deleted and made anew. It is a goroutine of each
+// Consumer that ends when the client is closed.
 func (c *Consumer) followTopics() {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
@@ -33,8 +34,8 @@ func (c *Consumer) followTopics() {
 	}
 }
 
-// beginRound waits until nobody else looks at the topics, and reports whether that was
-// before the end of ctx; then endRound ends it.
+// beginRound takes c.round, and reports whether it got it before the end of ctx. endRound
+// gives it back.
 func (c *Consumer) beginRound(ctx context.Context) bool {
 	select {
 	case c.round <- struct{}{}:
@@ -60,27 +61,28 @@ func (c *Consumer) followOnce(ctx context.Context) {
 	}
 	now, err := c.cluster.topics(ctx, slices.Concat(known, wanted)...)
 	if err != nil {
-		return // the watch knows, and the next round asks again
+		return // the next round asks again; what is wrong with the brokers is known elsewhere
 	}
 	for _, topic := range known {
-		if there := c.lookAt(topic, now[topic]); there {
-			c.follow(ctx, topic, now[topic])
+		if there := c.isReadable(topic, now[topic]); there {
+			c.followTopic(ctx, topic, now[topic])
 		}
 	}
 	for _, topic := range wanted {
-		if there := c.lookAt(topic, now[topic]); there {
-			c.placeWanted(ctx, topic, now[topic])
+		if there := c.isReadable(topic, now[topic]); there {
+			c.positionPending(ctx, topic, now[topic])
 		}
 	}
 }
 
-// goneAfter is how many rounds a topic must be missing for to be taken for gone: a
+// missingRounds is for how many rounds a topic must be missing to count as deleted: a
 // broker that has just started may not know all topics yet.
-const goneAfter = 2
+const missingRounds = 2
 
-// lookAt reports whether a topic is there and may be read. That it is not is said
-// once, and the engine, which would ask for it as fast as it can, forgets it.
-func (c *Consumer) lookAt(topic string, now topicState) bool {
+// isReadable reports whether a topic is there and may be read. That it is missing for
+// missingRounds, or may not be read, Poll tells once. A topic that is missing is purged from kgo,
+// which would ask for it without a pause.
+func (c *Consumer) isReadable(topic string, now topicState) bool {
 	err := now.err
 	if now.name == "" {
 		err = kerr.UnknownTopicOrPartition
@@ -95,7 +97,7 @@ func (c *Consumer) lookAt(topic string, now topicState) bool {
 	if missing {
 		t.missing++
 	}
-	if missing && t.missing < goneAfter || !t.isNews(missingTopic) {
+	if missing && t.missing < missingRounds || !t.isNews(missingTopic) {
 		c.mu.Unlock()
 		return false
 	}
@@ -105,20 +107,20 @@ func (c *Consumer) lookAt(topic string, now topicState) bool {
 		what = c.cluster.principal() + " may not read it, or it does not exist"
 	} else if consumed {
 		c.mu.Lock()
-		t.unread = t.notReturned(c.group != "")
+		t.unread = t.unreturned(c.group != "")
 		c.mu.Unlock()
 		c.cluster.client.PurgeTopicsFromConsuming(topic)
 	}
-	c.say(errs.New([]error{errs.Topic, errs.Consumer, err}, "kafka: topic %q on %s: %s", topic, c.cluster.brokers[0], what))
+	c.report(errs.New([]error{errs.Topic, errs.Consumer, err}, "kafka: topic %q on %s: %s", topic, c.cluster.brokers[0], what))
 	return false
 }
 
-// missingTopic is what isNews remembers of a topic that brokers do not show.
+// missingTopic is the entry in topicPosition.told of a topic that is missing or may not be read.
 const missingTopic = "missing"
 
-// placeWanted puts a lazy Consumer's topic into position: at the end as it is now
-// or, if it has been seen not to exist, at its beginning.
-func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState) {
+// positionPending puts a topic that a lazy Consumer has subscribed into position: at its end, or
+// at its beginning if brokers were asked before and it did not exist.
+func (c *Consumer) positionPending(ctx context.Context, topic string, now topicState) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	late := t.missing > 0
@@ -127,9 +129,9 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 	}
 	c.mu.Unlock()
 	if late {
-		c.follow(ctx, topic, now)
+		c.followTopic(ctx, topic, now)
 	} else if err := c.position(ctx, []string{topic}); err != nil {
-		c.groupFails(err)
+		c.onGroupError(err)
 		c.cluster.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", errs.Reason(err))
 		return
 	}
@@ -138,27 +140,28 @@ func (c *Consumer) placeWanted(ctx context.Context, topic string, now topicState
 	c.positions.pending = slices.DeleteFunc(c.positions.pending, func(t string) bool { return t == topic })
 }
 
-// follow compares a topic that is there with what was known of it: its new
-// partitions are read from their beginning, and so are all of one that was made
-// anew. One that was only out of sight is resumed where it was left.
-func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
+// followTopic compares a topic with what was known of it, and has kgo consume
+//   - its new partitions from their beginning;
+//   - all partitions from their beginning, if the topic was deleted and made anew;
+//   - all from where they were left, if the topic was only missing, and purged from kgo.
+func (c *Consumer) followTopic(ctx context.Context, topic string, now topicState) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	was := t.state
-	if t.isOld(now.id) {
+	if t.isFormer(now.id) {
 		c.mu.Unlock()
-		return // a broker that has not heard of the new one
+		return // this broker has not heard yet that the topic was made anew
 	}
-	purged := t.missing >= goneAfter
+	purged := t.missing >= missingRounds
 	t.missing = 0
 	delete(t.told, missingTopic)
 	c.mu.Unlock()
 	another := was.id != now.id && was.id != noTopicID || was.id == noTopicID && purged
 	if another {
 		c.mu.Lock()
-		c.letAllGo(topic)
+		c.resumeAll(topic)
 		c.mu.Unlock()
-		c.remake(ctx, topic, now)
+		c.adoptRemade(ctx, topic, now)
 	}
 	c.mu.Lock()
 	t.unread = nil
@@ -172,7 +175,7 @@ func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
 			if known := t.at(part.id); known.next != noOffset {
 				at = kgo.NewOffset().At(known.next)
 			} else if known.start != nil {
-				at = startingAt(*known.start)
+				at = kgoOffset(*known.start)
 			}
 		}
 		set(add, topic, part.id, at)
@@ -188,6 +191,6 @@ func (c *Consumer) follow(ctx context.Context, topic string, now topicState) {
 	case c.group == "" && len(add) > 0:
 		c.cluster.client.AddConsumePartitions(add)
 	case c.group != "" && (purged || len(was.partitions) == 0):
-		c.cluster.client.AddConsumeTopics(topic) // the engine follows the partitions of a group
+		c.cluster.client.AddConsumeTopics(topic) // kgo finds the partitions of a group itself
 	}
 }

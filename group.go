@@ -12,19 +12,25 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// This file is what a Consumer does with the stored position of its group.
+// This file is what a Consumer does with the committed offsets of its group, and what it does
+// when kgo tells it that the group's coordinator has assigned or taken away partitions. kgo makes
+// those calls, the functions on…, from goroutines of its own that manage the group; it joins no
+// generation, and fetches nothing of a partition, before they return.
 
-// pin stores starts as the group's position where it has none. A group with live
-// members refuses that; then adjust does it when a partition is assigned. Where the
-// group has a position in other partitions of the topic, one without is newer than
-// the group, which is to read it from its first message: its start is dropped.
-func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics []string, starts map[string]map[int32]kgo.EpochOffset) error {
-	committed, err := c.committed(ctx, states, topics)
+// commitStart commits starts where the group has committed nothing, so that a later member
+// begins there, too.
+//  1. A group without members takes the commit of a stranger: all is done.
+//  2. A group with members refuses it: onOffsetsFetched commits when a partition is assigned.
+//
+// Where the group has committed offsets in other partitions of the topic, a partition without
+// one is newer than the group and is read from its first message: its start is dropped.
+func (c *Consumer) commitStart(ctx context.Context, states map[string]topicState, topics []string, starts offsetMap) error {
+	committed, err := c.fetchCommitted(ctx, states, topics)
 	if err != nil {
 		return err
 	}
-	// What was stored of a partition without a leader holds for all members, however late
-	// they come.
+	// That a partition without a leader is read from the end of an epoch is committed by the first
+	// member, and holds for members that start when the partition has a leader again.
 	for topic, parts := range committed {
 		for part, stored := range parts {
 			if stored.Offset < 0 {
@@ -32,7 +38,7 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 			}
 		}
 	}
-	missing := make(map[string]map[int32]kgo.EpochOffset)
+	missing := make(offsetMap)
 	for topic, parts := range starts {
 		for part, start := range parts {
 			switch _, ok := committed[topic][part]; {
@@ -47,7 +53,7 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 	if len(missing) == 0 {
 		return nil
 	}
-	err = c.commitAs(ctx, "", -1, states, missing)
+	err = c.commitOffsets(ctx, "", -1, states, missing)
 	if err != nil {
 		c.cluster.log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", errs.Reason(err))
 		return nil
@@ -56,9 +62,9 @@ func (c *Consumer) pin(ctx context.Context, states map[string]topicState, topics
 	return nil
 }
 
-// committed returns the positions that the group has stored: an offset, or -1 and the
-// epoch at whose end it begins.
-func (c *Consumer) committed(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
+// fetchCommitted returns the offsets that the group has committed: an offset, or -1 with the
+// epoch at whose end the group begins.
+func (c *Consumer) fetchCommitted(ctx context.Context, states map[string]topicState, topics []string) (offsetMap, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group, req.RequireStable = c.group, true
 	g := kmsg.NewOffsetFetchRequestGroup()
@@ -67,7 +73,7 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 	for _, topic := range topics {
 		t := kmsg.NewOffsetFetchRequestTopic()
 		gt := kmsg.NewOffsetFetchRequestGroupTopic()
-		// Since version 10 brokers want the id.
+		// From version 10 on the request has ids instead of names; kgo writes what the version has.
 		t.Topic, gt.Topic, gt.TopicID = topic, topic, states[topic].id
 		names[states[topic].id] = topic
 		for _, part := range states[topic].partitions {
@@ -80,10 +86,10 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 	req.Groups = append(req.Groups, g)
 	resp, err := req.RequestWith(ctx, c.cluster.client)
 	if err != nil {
-		return nil, c.groupError(err) // who may not use a group is not told its coordinator
+		return nil, c.groupError(err) // GROUP_AUTHORIZATION_FAILED comes from FindCoordinator already
 	}
-	committed := make(map[string]map[int32]kgo.EpochOffset)
-	// What cannot be told now, such as while a transaction is ending, is not none.
+	committed := make(offsetMap)
+	// An error, such as that a transaction has not ended yet, does not mean that there is no offset.
 	note := func(topic string, partition int32, code int16, at kgo.EpochOffset) error {
 		if err := kerr.ErrorForCode(code); err != nil {
 			return fmt.Errorf("the position in topic %s partition %d: %w", topic, partition, c.groupError(err))
@@ -122,8 +128,9 @@ func (c *Consumer) committed(ctx context.Context, states map[string]topicState, 
 	return committed, nil
 }
 
-// commitAs stores positions as the given member of a generation, or as nobody.
-func (c *Consumer) commitAs(ctx context.Context, member string, generation int32, states map[string]topicState, at map[string]map[int32]kgo.EpochOffset) error {
+// commitOffsets commits offsets as the given member of a generation, or, with member "" and
+// generation -1, as a stranger to a group without members.
+func (c *Consumer) commitOffsets(ctx context.Context, member string, generation int32, states map[string]topicState, at offsetMap) error {
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Group, req.MemberID, req.Generation = c.group, member, generation
 	for topic, parts := range at {
@@ -143,22 +150,30 @@ func (c *Consumer) commitAs(ctx context.Context, member string, generation int32
 	return commitError(resp)
 }
 
-// adjust is called when partitions are assigned, with the group's positions. Where
-// it has none the snapshot is put in, and where it has not heard of all that is
-// done here, since the session ended before that could be stored, what is done.
-// Both are stored: else they would be lost if the partition moves on.
-func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	pinned := make(map[string]map[int32]kgo.EpochOffset)
-	first := make(map[string]map[int32]kgo.EpochOffset) // where the group had no position
+// onOffsetsFetched is called by kgo when partitions are assigned and their committed offsets are
+// fetched, and returns where kgo is to begin. The first row that holds for a partition decides:
+//
+//	its topic was made anew                  offset 0, whatever is committed of the old topic
+//	this member's done is behind committed   done: its session ended before that was committed
+//	… but committed has a later epoch        committed: done was lost with the old leader's data
+//	nothing is committed                     the snapshot, if it has the partition
+//	nothing, and not in the snapshot         the first message, which is kgo's default
+//	all else                                 committed
+//
+// What differs from committed is committed at once: otherwise the member that has the partition
+// next would not know it.
+func (c *Consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	moved := make(offsetMap)
+	first := make(offsetMap) // where the group had no position
 	c.mu.Lock()
 	for topic, parts := range offsets {
 		for part, offset := range parts {
 			at := offset.EpochOffset()
 			told := at.Offset
 			known := c.positions.at(topic, part)
-			if known.beginsAfresh() {
+			if known.takeRemade() {
 				if told != 0 {
-					set(pinned, topic, part, kgo.EpochOffset{Epoch: -1, Offset: 0})
+					set(moved, topic, part, kgo.EpochOffset{Epoch: -1, Offset: 0})
 				}
 				parts[part] = kgo.NewOffset().At(0)
 				known.reset(0)
@@ -167,8 +182,6 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 			if known.start != nil && told < 0 {
 				at = *known.start
 			}
-			// What was stored under a later leader than that of what is done here is
-			// behind a loss of data: what is done is not there any more.
 			if done := known.done; done.Offset > max(at.Offset, 0) && (told < 0 || at.Epoch <= done.Epoch) {
 				at = done
 			}
@@ -177,16 +190,16 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 			}
 			switch {
 			case at.Offset < 0 && known.start == nil:
-				continue // newer than the snapshot: from its first message
+				continue // from its first message
 			case at.Offset < 0:
-				parts[part] = startingAt(at)
+				parts[part] = kgoOffset(at)
 				if at.Epoch >= 0 {
-					set(pinned, topic, part, at)
+					set(moved, topic, part, at)
 				}
 				continue
 			case at.Offset != told:
-				parts[part] = startingAt(at)
-				set(pinned, topic, part, at)
+				parts[part] = kgoOffset(at)
+				set(moved, topic, part, at)
 			}
 			known.reset(at.Offset)
 		}
@@ -194,20 +207,21 @@ func (c *Consumer) adjust(ctx context.Context, offsets map[string]map[int32]kgo.
 	states := c.positions.states()
 	c.mu.Unlock()
 	c.logStarts(first)
-	if len(pinned) > 0 {
+	if len(moved) > 0 {
 		member, generation := c.cluster.client.GroupMetadata()
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
-		if err := c.commitAs(ctx, member, generation, states, pinned); err != nil {
+		if err := c.commitOffsets(ctx, member, generation, states, moved); err != nil {
 			c.cluster.log.Warn("gracedb: kafka: the group's first position could not be stored yet", "group", c.group, "err", errs.Reason(err))
 		}
 	}
 	return offsets, nil
 }
 
-// assigned is called whenever the group has taken the member, with what is new.
-func (c *Consumer) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	c.groupWorks()
+// onAssigned is called by kgo after each rebalance that this member took part in, with the
+// partitions that are new to it.
+func (c *Consumer) onAssigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	c.endGroupTrouble()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for topic, ids := range parts {
@@ -217,17 +231,18 @@ func (c *Consumer) assigned(_ context.Context, _ *kgo.Client, parts map[string][
 	}
 }
 
-// revoked stores what is done before other members take over.
-func (c *Consumer) revoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
-	c.lose(parts, true)
+// onRevoked is called by kgo before other members get these partitions, and commits what is done
+// there.
+func (c *Consumer) onRevoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
+	c.losePartitions(parts, true)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	c.logNotStored(cl.CommitMarkedOffsets(ctx), "messages will come again")
 }
 
-// autoCommitted is told how it went to store what is marked. What could not be stored is
-// tried again in a second.
-func (c *Consumer) autoCommitted(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+// onAutoCommit is called by kgo with the outcome of each commit that it makes by itself, every
+// autoCommitEvery. The next one tries again what could not be committed.
+func (c *Consumer) onAutoCommit(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 	if err == nil {
 		err = commitError(resp)
 	}
@@ -236,8 +251,8 @@ func (c *Consumer) autoCommitted(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, res
 	}
 }
 
-// logNotStored logs that the position could not be stored, and what then. That of a topic
-// that is not there any more is worth nothing: Poll tells that.
+// logNotStored logs that offsets could not be committed, and what happens then. Offsets of a
+// topic that was deleted are worth nothing: Poll tells that it was.
 func (c *Consumer) logNotStored(err error, then string) {
 	if err != nil && !isTopicGone(err) {
 		c.cluster.log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", errs.Reason(err))
@@ -249,8 +264,7 @@ func isTopicGone(err error) bool {
 	return errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition)
 }
 
-// commitError returns the error of one partition in resp: of one whose topic is there, if
-// there is such.
+// commitError returns the error of one partition in resp, preferably one of a topic that exists.
 func commitError(resp *kmsg.OffsetCommitResponse) error {
 	var found error
 	for _, t := range resp.Topics {
@@ -263,24 +277,25 @@ func commitError(resp *kmsg.OffsetCommitResponse) error {
 	return found
 }
 
-// lost is called when others may have the partitions already.
-func (c *Consumer) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	c.lose(parts, false)
+// onLost is called by kgo when this member's session has ended: other members may have these
+// partitions already.
+func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	c.losePartitions(parts, false)
 }
 
-// lose notes that this member has these partitions no more. If tell, the engine is told of
-// what is done there, else it never is.
-func (c *Consumer) lose(parts map[string][]int32, tell bool) {
+// losePartitions notes that this member has these partitions no more. With commit, kgo gets the
+// marks of what is done there, else nobody does.
+func (c *Consumer) losePartitions(parts map[string][]int32, commit bool) {
 	c.marking <- struct{}{}
 	defer func() { <-c.marking }()
-	c.cluster.client.MarkCommitOffsets(c.losing(parts, tell))
+	c.cluster.client.MarkCommitOffsets(c.noteLoss(parts, commit))
 }
 
-// losing is lose without the engine. It returns what that is to be told.
-func (c *Consumer) losing(parts map[string][]int32, tell bool) (marks map[string]map[int32]kgo.EpochOffset) {
+// noteLoss is losePartitions without kgo. It returns the marks that kgo is to get.
+func (c *Consumer) noteLoss(parts map[string][]int32, commit bool) (marks offsetMap) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if tell {
+	if commit {
 		marks = c.positions.takeMarks()
 	}
 	c.positions.losses++
@@ -291,7 +306,7 @@ func (c *Consumer) losing(parts map[string][]int32, tell bool) (marks map[string
 			part.reset(noOffset)
 			if part.held != nil {
 				part.held = nil
-				c.letGo(topic, id)
+				c.resume(topic, id)
 			}
 		}
 	}

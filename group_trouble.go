@@ -8,13 +8,12 @@ import (
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// groupTrouble begins what a Consumer's troubles know of its group; groupStays is for how
-// long one lasts that is not met again: a member tries to join several times a second.
+// groupTrouble is how the keys of a Consumer's troubles with its group begin. groupStays is how
+// long one counts that is not met again: kgo tries to join several times a second.
 const (
 	groupTrouble = "group: "
 	groupStays   = 2 * requestTimeout
@@ -23,47 +22,46 @@ const (
 // errOfGroup is in every error that says what keeps a group from being used.
 var errOfGroup = errors.New("the group cannot be used")
 
-// A groupWatch is the Consumer as the engine's hook.
+// A groupWatch is the Consumer as kgo's HookGroupManageError.
 type groupWatch Consumer
 
-// OnGroupManageError is kgo's hook: a member cannot join its group, or has lost its place
-// there. The engine tries again, and tells a poll the same.
+// OnGroupManageError is called by kgo when this member cannot join its group, or was put out of
+// it. kgo tries again, and returns the same from PollRecords as an ErrGroupSession.
 func (w *groupWatch) OnGroupManageError(err error) {
 	c := (*Consumer)(w)
-	c.groupFails(c.groupError(err))
+	c.onGroupError(c.groupError(err))
 }
 
-// groupFails makes Poll and Check tell err, if that keeps the group from being used.
-func (c *Consumer) groupFails(err error) {
+// onGroupError makes Poll and Check tell err, if it keeps the group from being used.
+func (c *Consumer) onGroupError(err error) {
 	cause, ok := errors.AsType[*kerr.Error](err)
 	if !ok || !errors.Is(err, errOfGroup) {
 		return
 	}
 	if c.troubles.met(groupTrouble+cause.Message, err, groupStays) {
-		c.say(errs.New([]error{err, errs.Consumer}, "%s", errs.Reason(err)))
+		c.report(errs.New([]error{err, errs.Consumer}, "%s", errs.Reason(err)))
 	}
 }
 
-// groupWorks notes that the group has taken the member.
-func (c *Consumer) groupWorks() {
+// endGroupTrouble notes that the coordinator has taken this member into the group.
+func (c *Consumer) endGroupTrouble() {
 	if c.troubles.over(groupTrouble) {
 		c.cluster.log.Info("gracedb: kafka: the group can be used again", "group", c.group)
 	}
 }
 
-// lastsInGroup reports whether a broker's answer about a group or its member is one that
-// does not heal by itself.
+// lastsInGroup reports whether a coordinator's error lasts until a person mends its cause.
 func lastsInGroup(err *kerr.Error) bool {
 	switch {
 	case isRefusal(err), kerr.IsRetriable(err):
 		return false
 	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration),
 		errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.MemberIDRequired):
-		return false // so a group tells a member to join again
+		return false // the coordinator tells the member to join again, and kgo does
 	case errors.Is(err, kerr.GroupIDNotFound):
-		return false // it does not exist yet
+		return false // the first commit or member makes the group
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.TopicAuthorizationFailed):
-		return false // of a topic
+		return false // the topic is at fault: followTopics tells it
 	}
 	return true
 }
@@ -102,7 +100,7 @@ func (c *Consumer) groupError(err error) error {
 // logStarts says where the group begins to read, since it has no position there: it is
 // new, or has been without members for so long that brokers have forgotten it, and then
 // passes over what came meanwhile.
-func (c *Consumer) logStarts(at map[string]map[int32]kgo.EpochOffset) {
+func (c *Consumer) logStarts(at offsetMap) {
 	for _, topic := range slices.Sorted(maps.Keys(at)) {
 		var starts []string
 		for _, part := range slices.Sorted(maps.Keys(at[topic])) {

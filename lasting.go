@@ -11,11 +11,11 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// A lasting is what keeps a Consumer from reading until somebody else mends it, such as
-// a group that it may not use. Poll tells of each such trouble when it begins, and again
-// every repeatAfter while it lasts; Check tells of all that last.
+// A lasting is what keeps a Consumer from reading until a person mends it, such as a group that it
+// may not use. Poll tells of each such trouble when it begins, and again every repeatAfter while
+// it lasts; Check tells of all that last.
 type lasting struct {
-	mu sync.Mutex
+	mu sync.Mutex          // guards by
 	by map[string]*trouble // by what it is about
 }
 
@@ -23,7 +23,7 @@ type lasting struct {
 type trouble struct {
 	err   error
 	until time.Time // it is over then, unless it is met again
-	said  time.Time
+	said  time.Time // when Poll was to tell it last
 }
 
 // met notes that err is what is wrong with about, for as long as it is met again within

@@ -12,35 +12,34 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// This file is about partitions without a leader, since all brokers that have them are
-// away. They keep nobody from starting. Nobody can write to them meanwhile, and Kafka
-// counts a partition's epoch up when it loses its leader, and again when it has one: so
-// where such a partition ended can be asked for later, exactly, by the epoch in which it
-// had no leader.
+// This file is about partitions without a leader: all brokers that have a replica are away. A
+// Consumer starts all the same. Where such a partition ends can be asked for later:
+//  1. the partition loses its leader, and Kafka counts its leader epoch up, to e;
+//  2. no broker appends to it while it has no leader;
+//  3. a broker becomes its leader, and Kafka counts the epoch up again, to e+1;
+//  4. OffsetForLeaderEpoch(e) tells where the log ended before step 3.
 
-// whereEpochEnds is the offset from which the engine is told to go on in a partition
-// without a leader, whose end is not known. As soon as there is a leader,
-//  1. the engine asks it where the log ended in the epoch that goes with the offset;
-//  2. it is told an offset before whereEpochEnds, and takes what lies between for lost;
-//  3. it goes on at that offset, and says so by a kgo.ErrDataLoss, which is none.
-const whereEpochEnds = math.MaxInt64
+// endOfEpoch is the offset at which kgo is told to begin in a partition without a leader, with
+// the epoch e of step 1 above. When the partition has a leader,
+//  1. kgo asks it by OffsetForLeaderEpoch where the log ended in that epoch;
+//  2. the leader answers an offset before endOfEpoch, and kgo takes what is between for lost;
+//  3. kgo goes on at that offset, and returns a kgo.ErrDataLoss, although nothing is lost.
+const endOfEpoch = math.MaxInt64
 
-// startingAt returns where the engine is to begin: at an offset that is known, or at the
-// end of an epoch.
-func startingAt(at kgo.EpochOffset) kgo.Offset {
+// kgoOffset returns where kgo is to begin: at an offset that is known, or at the end of an epoch.
+func kgoOffset(at kgo.EpochOffset) kgo.Offset {
 	switch {
 	case at.Offset >= 0:
 		return kgo.NewOffset().At(at.Offset).WithEpoch(at.Epoch)
 	case at.Epoch >= 0:
-		return kgo.NewOffset().At(whereEpochEnds).WithEpoch(at.Epoch)
+		return kgo.NewOffset().At(endOfEpoch).WithEpoch(at.Epoch)
 	}
-	return kgo.NewOffset().AtEnd() // brokers older than epochs; the engine asks when it can
+	return kgo.NewOffset().AtEnd() // the broker is older than leader epochs: kgo asks for the end when there is a leader
 }
 
-// foundEnd notes where the epoch ended that the engine was told to begin behind, and
-// reports whether loss says that and nothing else.
-func (part *partition) foundEnd(loss *kgo.ErrDataLoss) bool {
-	if loss.ConsumedTo != whereEpochEnds {
+// resolvesEnd reports whether loss is that of step 3 at endOfEpoch, and notes the offset.
+func (part *partition) resolvesEnd(loss *kgo.ErrDataLoss) bool {
+	if loss.ConsumedTo != endOfEpoch {
 		return false
 	}
 	part.start = &kgo.EpochOffset{Epoch: loss.ResetToEpoch, Offset: loss.ResetTo}
@@ -48,8 +47,8 @@ func (part *partition) foundEnd(loss *kgo.ErrDataLoss) bool {
 	return true
 }
 
-// waiting returns the partitions of a topic that have no leader.
-func (s topicState) waiting() []int32 {
+// withoutLeader returns the partitions of a topic that have no leader.
+func (s topicState) withoutLeader() []int32 {
 	var ids []int32
 	for _, part := range s.partitions {
 		if part.leader < 0 {
@@ -61,7 +60,7 @@ func (s topicState) waiting() []int32 {
 
 // logLeaders logs which partitions of a topic have no leader, and which have one again.
 func (l *link) logLeaders(was, now topicState) {
-	before, after := was.waiting(), now.waiting()
+	before, after := was.withoutLeader(), now.withoutLeader()
 	lost := slices.DeleteFunc(slices.Clone(after), func(id int32) bool { return slices.Contains(before, id) })
 	back := slices.DeleteFunc(before, func(id int32) bool { return slices.Contains(after, id) })
 	if len(lost) > 0 {
@@ -77,7 +76,7 @@ func (l *link) logLeaders(was, now topicState) {
 func checkLeaders(states map[string]topicState, topics ...string) error {
 	var texts []string
 	for _, topic := range topics {
-		if ids := states[topic].waiting(); len(ids) > 0 {
+		if ids := states[topic].withoutLeader(); len(ids) > 0 {
 			texts = append(texts, fmt.Sprintf("topic %s partition %s", topic, numbers(ids)))
 		}
 	}

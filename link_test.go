@@ -103,7 +103,7 @@ func TestCheckPartitions(t *testing.T) {
 	}
 	for _, bad := range [][]partitionAt{numbered(1), numbered(-1, 0), numbered(0, 0), numbered(0, 2), make([]partitionAt, maxPartitions+1)} {
 		if checkPartitions(bad) == nil {
-			t.Errorf("%d partitions are taken", len(bad))
+			t.Errorf("%d partitions are fetched", len(bad))
 		}
 	}
 }
@@ -129,7 +129,7 @@ func TestAdjustAfterALoss(t *testing.T) {
 	c := &Consumer{positions: newPositions()}
 	c.positions.at("topic", 0).done = kgo.EpochOffset{Epoch: 5, Offset: 100}
 	stored := kgo.NewOffset().At(60).WithEpoch(6)
-	got, err := c.adjust(t.Context(), map[string]map[int32]kgo.Offset{"topic": {0: stored}})
+	got, err := c.onOffsetsFetched(t.Context(), map[string]map[int32]kgo.Offset{"topic": {0: stored}})
 	if at := got["topic"][0].EpochOffset(); err != nil || at.Offset != 60 {
 		t.Errorf("continues at %v, %v", at, err)
 	}

@@ -11,19 +11,22 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// This file hands what is done to the engine, which stores it as the group's position. The
-// engine may hold the lock that this takes while it waits for a broker, and Poll must not:
-// so Poll only notes what is done, and the engine is told soon after, of all at once.
+// This file brings what the caller is done with to kgo, which commits it for the group:
+//  1. Poll returns a message; the next Poll notes it as done, in positions, under mu alone;
+//  2. at most markEvery later a timer hands all that is unmarked to kgo by MarkCommitOffsets;
+//  3. kgo commits its marks every autoCommitEvery, and when partitions are revoked.
+// Step 2 is not done by Poll since MarkCommitOffsets takes kgo's lock of the group, which kgo
+// (v1.22.2) may hold while it waits for a broker: Poll is to return when its ctx ends.
 
-// What is done is stored within a second: the engine is told after markEvery, and stores
-// what it was told every autoCommitEvery.
+// What is done is committed within a second: markEvery and autoCommitEvery together.
 const (
 	markEvery       = 100 * time.Millisecond
 	autoCommitEvery = 800 * time.Millisecond
 )
 
-// mark notes that a message is done, if there is one, and its topic is.
-func (c *Consumer) mark(t taken) {
+// noteDone notes that the caller is done with a message. It does nothing without a message or a
+// group, or if the message's topic was deleted.
+func (c *Consumer) noteDone(t fetched) {
 	r := t.Record
 	if c.group == "" || r == nil {
 		return
@@ -31,31 +34,30 @@ func (c *Consumer) mark(t taken) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	in := c.positions.topic(r.Topic)
-	if in.isOld(t.topicID) {
+	if in.isFormer(t.topicID) {
 		return
 	}
 	part := in.at(r.Partition)
 	part.done, part.unmarked = kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1}, true
-	if !c.handing {
-		c.handing = true
-		time.AfterFunc(markEvery, c.marksAreDue)
+	if !c.markDue {
+		c.markDue = true
+		time.AfterFunc(markEvery, c.markWhenDue)
 	}
 }
 
-// marksAreDue hands over what is marked, and looks again if something was marked meanwhile:
-// so no more than one of these waits for the engine.
-func (c *Consumer) marksAreDue() {
-	c.handMarks()
+// markWhenDue is called by a timer, of which there is one at a time: so no more than one
+// goroutine waits for kgo. It starts the timer again if more was done meanwhile.
+func (c *Consumer) markWhenDue() {
+	c.markInKgo()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.handing = c.positions.areUnmarked(); c.handing {
-		time.AfterFunc(markEvery, c.marksAreDue)
+	if c.markDue = c.positions.areUnmarked(); c.markDue {
+		time.AfterFunc(markEvery, c.markWhenDue)
 	}
 }
 
-// handMarks tells the engine what is done and what it has not been told. It may take as long
-// as a broker does.
-func (c *Consumer) handMarks() {
+// markInKgo hands what is done and unmarked to kgo. It may take as long as a broker does.
+func (c *Consumer) markInKgo() {
 	c.marking <- struct{}{}
 	defer func() { <-c.marking }()
 	c.mu.Lock()
@@ -64,11 +66,12 @@ func (c *Consumer) handMarks() {
 	c.cluster.client.MarkCommitOffsets(marks)
 }
 
-// takeMarks returns what is done in partitions of this member and is still to be told, which
-// it is taken for from then on. Whoever calls it tells the engine before somebody else has
-// the partitions: else the group's position would go back to where this member was.
-func (p *positions) takeMarks() map[string]map[int32]kgo.EpochOffset {
-	marks := make(map[string]map[int32]kgo.EpochOffset)
+// takeMarks returns what is done in partitions of this member and unmarked, and notes that it is
+// marked. The caller holds Consumer.marking, and hands the marks to kgo before it releases that.
+// Otherwise, if another member gets a partition in between and commits there, the late mark of
+// this one would move the group's offset back.
+func (p *positions) takeMarks() offsetMap {
+	marks := make(offsetMap)
 	for topic, t := range p.topics {
 		for id, part := range t.partitions {
 			if part.unmarked && part.owned && part.done.Offset != noOffset {
@@ -80,7 +83,7 @@ func (p *positions) takeMarks() map[string]map[int32]kgo.EpochOffset {
 	return marks
 }
 
-// areUnmarked reports whether there is something that the engine has not been told.
+// areUnmarked reports whether something is done of which kgo has not been told.
 func (p *positions) areUnmarked() bool {
 	for _, t := range p.topics {
 		for _, part := range t.partitions {
@@ -107,11 +110,13 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	}
 	current := c.current
 	return c.cluster.await(ctx, running, "committing", func(ctx context.Context) error {
-		c.mark(current)
-		c.handMarks()
+		c.noteDone(current)
+		c.markInKgo()
 		err := c.cluster.client.CommitMarkedOffsets(ctx)
 		if errors.Is(err, kerr.UnknownTopicID) {
-			return errs.New([]error{err}, "kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost", errs.Clean(c.group))
+			return errs.New([]error{err},
+				"kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost",
+				errs.Clean(c.group))
 		}
 		return err
 	})

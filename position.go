@@ -14,11 +14,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// This file keeps the promise that nothing published after NewConsumer or
-// Subscribe is missed. The engine's own "start at the end" finds the end out some
-// time after; so the ends are listed first, and pinned: without a group by
-// starting exactly there, with a group by storing them as its position. So are the
-// beginnings, with FromBeginning, lest it go unnoticed that they are deleted.
+// This file keeps the promise that nothing published after NewConsumer or Subscribe is missed.
+// kgo's own AtEnd is no help: kgo asks a broker for the end some time later. So a Consumer takes
+// a snapshot:
+//  1. ListOffsets tells where each partition ends now or, with FromBeginning, where it begins;
+//  2. without a group kgo is told to begin at exactly these offsets;
+//  3. with a group they are committed, where the group has committed nothing (commitStart).
+// With FromBeginning kgo's AtStart would do, if it did not hide that messages at the beginning are
+// deleted before they are read.
 
 // positions is what a Consumer knows of its topics and of their partitions. Consumer.mu guards
 // all of it.
@@ -51,7 +54,7 @@ type partition struct {
 	unmarked  bool             // kgo has not been told of done
 	owned     bool             // this member of the group has it
 	lostAt    int              // positions.losses when this member lost it last
-	remadeAt  time.Time        // when its topic was seen to be made anew; zero once kgo began to read it, see beginsAfresh
+	remadeAt  time.Time        // when its topic was seen to be made anew; zero once kgo was told to begin at 0
 	held      *unreadable      // the batch that kgo cannot read, at which it is paused; or nil
 }
 
@@ -101,6 +104,9 @@ func (part *partition) rewind(next int64) {
 		part.start.Offset = min(part.start.Offset, next)
 	}
 }
+
+// An offsetMap is offsets by topic and partition, as kgo takes them.
+type offsetMap = map[string]map[int32]kgo.EpochOffset
 
 func set[V any](m map[string]map[int32]V, topic string, partition int32, v V) {
 	if m[topic] == nil {
@@ -182,12 +188,12 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	if err != nil {
 		return err
 	}
-	starts, err := c.whereToStart(ctx, states, topics)
+	starts, err := c.listStartOffsets(ctx, states, topics)
 	if err != nil {
 		return err
 	}
 	if c.group != "" {
-		if err := c.pin(ctx, states, topics, starts); err != nil {
+		if err := c.commitStart(ctx, states, topics, starts); err != nil {
 			return err
 		}
 	}
@@ -200,7 +206,7 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 		for _, part := range states[topic].partitions {
 			at := kgo.NewOffset().AtStart()
 			if start, ok := starts[topic][part.id]; ok {
-				at = startingAt(start)
+				at = kgoOffset(start)
 				t.at(part.id).start = &start
 				if c.group == "" && start.Offset >= 0 {
 					t.at(part.id).reset(start.Offset)
@@ -209,7 +215,7 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 			set(direct, topic, part.id, at)
 		}
 	}
-	c.mu.Unlock() // the engine may wait for a broker
+	c.mu.Unlock() // kgo may wait for a broker below
 	if c.group == "" {
 		c.cluster.client.AddConsumePartitions(direct)
 	} else {
@@ -218,11 +224,10 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	return nil
 }
 
-// whereToStart returns where to start in each partition: at its end, the offset of the next
-// message, or at its beginning as it is now, so that it is noticed if that is deleted. Of a
-// partition without a leader it returns the epoch at whose end to start, or nothing if that
-// is at the beginning.
-func (c *Consumer) whereToStart(ctx context.Context, states map[string]topicState, topics []string) (map[string]map[int32]kgo.EpochOffset, error) {
+// listStartOffsets returns the snapshot: of each partition the offset of the next message or, with
+// FromBeginning, of the first. Of a partition without a leader it returns offset -1 and the
+// epoch at whose end to start, or nothing with FromBeginning.
+func (c *Consumer) listStartOffsets(ctx context.Context, states map[string]topicState, topics []string) (offsetMap, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	const latest, earliest = -1, -2
@@ -230,7 +235,7 @@ func (c *Consumer) whereToStart(ctx context.Context, states map[string]topicStat
 	if c.fromBeginning {
 		when = earliest
 	}
-	starts := make(map[string]map[int32]kgo.EpochOffset)
+	starts := make(offsetMap)
 	wanted := 0
 	for _, topic := range topics {
 		t := kmsg.NewListOffsetsRequestTopic()

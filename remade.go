@@ -12,24 +12,28 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// This file is about topics that are deleted and made anew under their name. Brokers tell
-// them apart by their ids; the engine goes on with the old one, of which brokers know
-// nothing any more, until it is made to begin anew. Before version 10 of OffsetCommit,
-// which came with Kafka 4.0, a group's position is stored by the topic's name: what is done
-// of the old topic then passes for the position in the new one.
+// This file is about topics that are deleted and made anew under the same name. Brokers tell the
+// two apart by topic ids.
+//  1. The old topic is deleted, and one of its name is made.
+//  2. kgo (v1.22.2) goes on to fetch the old id, which brokers do not know any more.
+//  3. followTopics sees the new id, and purges the topic from kgo and adds it again.
+//
+// Before version 10 of OffsetCommit, which came with Kafka 4.0, offsets are committed by the
+// topic's name: what a member commits of the old topic between 1 and 3 counts for the new one.
+// So after step 3 a member commits offset 0, and for remadeFor trusts no committed offset.
 
-// noTopicID is the id of a topic that brokers older than ids tell of.
+// noTopicID is the id in the answers of brokers that are older than topic ids.
 var noTopicID [16]byte
 
-// afreshFor is how long after a topic was seen to be made anew the position that a group
-// has stored in it may still be one in the old topic. All members see it within two rounds
-// of followTopics; whoever does not reach a broker is no member after sessionTimeout.
-const afreshFor = 3 * sessionTimeout
+// remadeFor is how long after this member saw a topic to be made anew another member may still
+// commit an offset of the old one. A member that reaches a broker sees it within two rounds of
+// followTopics; one that does not is no member any more after sessionTimeout.
+const remadeFor = 3 * sessionTimeout
 
-// notReturned returns the offsets from which on a topic's messages were not returned by Poll,
-// and will not be: of a group's member, of the partitions that it has. What Poll still has
-// of other Consumers it returns. An offset may be noOffset.
-func (t *topicPosition) notReturned(ofGroup bool) map[int32]int64 {
+// unreturned returns, by partition, the offset from which on Poll will not return messages of the
+// old topic; it may be noOffset. A member of a group drops what is buffered, and counts the
+// partitions that it has. A Consumer without a group still returns what is buffered.
+func (t *topicPosition) unreturned(ofGroup bool) map[int32]int64 {
 	from := make(map[int32]int64)
 	for id, part := range t.partitions {
 		switch {
@@ -42,18 +46,17 @@ func (t *topicPosition) notReturned(ofGroup bool) map[int32]int64 {
 	return from
 }
 
-// isOld reports whether messages of a topic with this id are of one that is not there
-// any more.
-func (t *topicPosition) isOld(id [16]byte) bool { return slices.Contains(t.former, id) }
+// isFormer reports whether id is of a topic of this name that was deleted.
+func (t *topicPosition) isFormer(id [16]byte) bool { return slices.Contains(t.former, id) }
 
-// remake makes now the topic that is read from its beginning, says what is lost of the
-// one before, and keeps what is done of that out of the group's position.
-func (c *Consumer) remake(ctx context.Context, topic string, now topicState) {
+// adoptRemade makes now the topic that is consumed, from its beginning, tells what of the old one is
+// lost, and keeps offsets of the old one from being committed.
+func (c *Consumer) adoptRemade(ctx context.Context, topic string, now topicState) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	was, lost := t.state, t.unread
 	if t.unread = nil; lost == nil {
-		lost = t.notReturned(c.group != "")
+		lost = t.unreturned(c.group != "")
 	}
 	for _, part := range t.partitions {
 		part.forget()
@@ -61,7 +64,7 @@ func (c *Consumer) remake(ctx context.Context, topic string, now topicState) {
 	if was.id != noTopicID {
 		t.former = append(t.former, was.id)
 	}
-	t.consume(now) // what is done of the old one is not marked from here on
+	t.consume(now) // from here on noteDone ignores messages of the old one
 	if c.group != "" {
 		for _, part := range now.partitions {
 			t.at(part.id).remadeAt = time.Now()
@@ -72,22 +75,23 @@ func (c *Consumer) remake(ctx context.Context, topic string, now topicState) {
 		return // it is there for the first time
 	}
 	if c.group != "" {
-		c.beginAfresh(ctx, topic, now, lost) // before whoever is told ends, and is started again
+		c.commitBeginning(ctx, topic, now, lost) // before Poll tells: the caller may end then, and start anew
 	}
 	if c.group == "" || len(lost) > 0 {
-		c.say(errs.New([]error{errs.Consumer}, "kafka: topic %s was deleted and made anew; what was not read of the old one%s is lost; continuing at the beginning",
+		c.report(errs.New([]error{errs.Consumer}, "kafka: topic %s was deleted and made anew; what was not read of the old one%s is lost; continuing at the beginning",
 			topic, fromOffsets(lost, len(was.partitions))))
 	} else {
-		c.cluster.log.Info("gracedb: kafka: a topic was deleted and made anew, of which this member of the group had nothing to read", "group", c.group, "topic", topic)
+		c.cluster.log.Info("gracedb: kafka: a topic was deleted and made anew, of which this member of the group had nothing to read",
+			"group", c.group, "topic", topic)
 	}
 }
 
-// beginsAfresh reports, once, whether a partition of a group is read from the beginning
-// because its topic was made anew, whatever position is stored.
-func (part *partition) beginsAfresh() bool {
+// takeRemade reports, once, whether a partition of a group is read from the beginning because its
+// topic was made anew, whatever is committed.
+func (part *partition) takeRemade() bool {
 	since := part.remadeAt
 	part.remadeAt = time.Time{}
-	return !since.IsZero() && time.Since(since) < afreshFor
+	return !since.IsZero() && time.Since(since) < remadeFor
 }
 
 // fromOffsets says from where on something is lost.
@@ -109,11 +113,10 @@ func fromOffsets(from map[int32]int64, partitions int) string {
 	return ", from " + shortList(texts) + ","
 }
 
-// beginAfresh stores the beginning of a topic that was made anew as the group's position
-// in the partitions that this member had, over what it may have stored there as done of the
-// old one.
-func (c *Consumer) beginAfresh(ctx context.Context, topic string, now topicState, had map[int32]int64) {
-	begin := make(map[string]map[int32]kgo.EpochOffset)
+// commitBeginning commits offset 0 of a topic that was made anew, in the partitions that this
+// member had: over what it may have committed there of the old one.
+func (c *Consumer) commitBeginning(ctx context.Context, topic string, now topicState, had map[int32]int64) {
+	begin := make(offsetMap)
 	for part := range had {
 		if int(part) < len(now.partitions) {
 			set(begin, topic, part, kgo.EpochOffset{Epoch: -1, Offset: 0})
@@ -122,22 +125,24 @@ func (c *Consumer) beginAfresh(ctx context.Context, topic string, now topicState
 	if len(begin) == 0 {
 		return
 	}
-	// The engine stores what is marked once a second, and when it is made to forget the
-	// topic. After this nothing is marked.
-	c.handMarks() // if somebody is about to
+	// kgo commits its marks every autoCommitEvery, and when the topic is purged. SetOffsets
+	// replaces the marks; markInKgo waits for a goroutine that is about to add some.
+	c.markInKgo()
 	c.cluster.client.SetOffsets(begin)
 	member, generation := c.cluster.client.GroupMetadata()
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if err := c.commitAs(ctx, member, generation, map[string]topicState{topic: now}, begin); err != nil {
-		// Not if the partitions come back to this member, or to one that has seen it, too.
-		c.cluster.log.Debug("gracedb: kafka: the beginning of a topic that was made anew could not be stored yet", "group", c.group, "topic", topic, "err", errs.Reason(err))
+	if err := c.commitOffsets(ctx, member, generation, map[string]topicState{topic: now}, begin); err != nil {
+		// No harm is done if the partitions stay with this member, or move to one that has seen that
+		// the topic was made anew: it ignores what is committed.
+		c.cluster.log.Debug("gracedb: kafka: the beginning of a topic that was made anew could not be stored yet",
+			"group", c.group, "topic", topic, "err", errs.Reason(err))
 	}
 }
 
-// settleRemade does for topics that were made anew what follow would do in its next round,
-// before the group's position is stored for the last time.
-func (c *Consumer) settleRemade(ctx context.Context) {
+// adoptRemadeBeforeClose does for topics that were made anew what followTopic would do in its next
+// round, before Close commits.
+func (c *Consumer) adoptRemadeBeforeClose(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if !c.beginRound(ctx) {
@@ -157,7 +162,7 @@ func (c *Consumer) settleRemade(ctx context.Context) {
 	for topic, was := range known {
 		now := states[topic]
 		if now.err == nil && now.id != noTopicID && was.id != noTopicID && now.id != was.id && !c.isFormer(topic, now.id) {
-			c.remake(ctx, topic, now)
+			c.adoptRemade(ctx, topic, now)
 		}
 	}
 }
@@ -165,5 +170,5 @@ func (c *Consumer) settleRemade(ctx context.Context) {
 func (c *Consumer) isFormer(topic string, id [16]byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.positions.topic(topic).isOld(id)
+	return c.positions.topic(topic).isFormer(id)
 }

@@ -16,41 +16,44 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// This file is about batches that cannot be read. kgo fetches such a batch whole, again
-// and again, and it has no way past it. So the partition is paused, and the batch is
-// looked at from time to time until it can be read, or until it is sure that it never
-// will. Then it is told like a loss, and passed over.
+// This file is about batches that cannot be read. kgo (v1.22.2) fetches such a batch again and
+// again, and never goes on behind it. So
+//  1. pauseAt pauses the partition in kgo, and starts retryBatch, a goroutine of this partition;
+//  2. retryBatch fetches the batch by a request of its own (inspect), with growing pauses;
+//  3. once the batch can be read, or is gone, retryBatch resumes the partition;
+//  4. once it is certain that it never can, Poll tells a loss with a seek, and the next Poll makes
+//     kgo go on behind the batch.
 
 const (
-	firstLook = 100 * time.Millisecond // then each pause is twice the last
-	lastLook  = 30 * time.Second
-	// lookBytes is what a look asks for. A broker returns the first batch also if it is larger.
-	lookBytes = 1 << 20
-	// A look may have to wait for the connection, on which kgo waits for new messages.
-	lookTimeout = 2 * requestTimeout
-	// What troubles know of a batch lasts until mend ends, however long a look waits.
+	firstRetryPause   = 100 * time.Millisecond // then each pause is twice the last
+	longestRetryPause = 30 * time.Second
+	// inspectBytes is what inspect asks for. A broker returns the first batch also if it is larger.
+	inspectBytes = 1 << 20
+	// inspect may have to wait for the connection: until kgo's own Fetch on it is answered.
+	inspectTimeout = 2 * requestTimeout
+	// What troubles know of a batch lasts until retryBatch ends it, however long inspect waits.
 	staysHeld = time.Hour
 	// A batch whose checksum is wrong may have been damaged on the way, or on one replica.
 	damagedFor = time.Minute
 )
 
-// An unreadable is where a partition is held up.
+// An unreadable is a batch that kgo cannot read, at which its partition is paused.
 type unreadable struct {
-	at    int64
-	since time.Time
-	pause time.Duration // before the next look
-	looks bool          // at it, in mend
+	at      int64 // the offset that kgo fetched
+	since   time.Time
+	pause   time.Duration // before the next inspect
+	retried bool          // retryBatch runs; guarded by Consumer.mu
 }
 
 // A damage is what is wrong with a batch.
 type damage struct {
 	first, next int64 // offsets: its own, and the one behind it
-	heals       bool  // it may
+	heals       bool  // it may be read another time: it may be damaged on the way, or on one replica
 	why         error
 }
 
-// holdUp pauses a partition at a batch that kgo cannot read, and has it looked at.
-func (c *Consumer) holdUp(topic string, part int32, at int64, err error) {
+// pauseAt pauses a partition at a batch that kgo cannot read, and starts retryBatch.
+func (c *Consumer) pauseAt(topic string, part int32, at int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.positions.at(topic, part)
@@ -59,88 +62,89 @@ func (c *Consumer) holdUp(topic string, part int32, at int64, err error) {
 	}
 	u := known.held
 	if u == nil || u.at != at {
-		u = &unreadable{at: at, since: time.Now(), pause: firstLook}
+		u = &unreadable{at: at, since: time.Now(), pause: firstRetryPause}
 		known.held = u
 	}
-	if u.looks {
-		return // kgo had asked for it before it was paused
+	if u.retried {
+		return // from a Fetch that kgo had sent before the pause
 	}
-	u.looks = true
+	u.retried = true
 	c.cluster.client.PauseFetchPartitions(map[string][]int32{topic: {part}})
-	go c.mend(topic, part, u, err)
+	go c.retryBatch(topic, part, u, err)
 }
 
-// suspect looks at what a partition has next, of which kgo has read several batches and
-// handed out no message: it says nothing of a batch whose checksum is right and whose
-// messages do not decode.
+// suspect inspects what a partition has next. The budget calls it, in a goroutine of its own, when
+// kgo has read several batches there and returned no message: kgo makes no error of a batch
+// whose checksum is right and whose messages do not decode.
 func (c *Consumer) suspect(topic string, part int32) {
-	defer c.budget.speaks(topic, part)
+	defer c.budget.endSilence(topic, part)
 	c.mu.Lock()
 	at := c.positions.at(topic, part).next
 	c.mu.Unlock()
 	if at == noOffset {
 		return
 	}
-	if found, err := c.look(c.cluster.client.Context(), topic, part, at); err == nil && found != nil {
-		c.holdUp(topic, part, max(at, found.first), found.why)
+	if found, err := c.inspect(c.cluster.client.Context(), topic, part, at); err == nil && found != nil {
+		c.pauseAt(topic, part, max(at, found.first), found.why)
 	}
 }
 
-// letGo lets kgo fetch a partition again. It is called with c.mu held.
-func (c *Consumer) letGo(topic string, part int32) {
+// resume lets kgo fetch a partition again. It is called with c.mu held.
+func (c *Consumer) resume(topic string, part int32) {
 	c.cluster.client.ResumeFetchPartitions(map[string][]int32{topic: {part}})
 }
 
-// letAllGo does so with all partitions of a topic that is another.
-func (c *Consumer) letAllGo(topic string) {
+// resumeAll does so with all partitions of a topic that was made anew. It is called with c.mu held.
+func (c *Consumer) resumeAll(topic string) {
 	for id, part := range c.positions.topic(topic).partitions {
 		if part.held != nil {
 			part.held = nil
-			c.letGo(topic, id)
+			c.resume(topic, id)
 		}
 	}
 }
 
-// lastsAt is what troubles knows of a partition.
+// lastsAt is the key of a partition in Consumer.troubles.
 func lastsAt(topic string, part int32) string { return fmt.Sprintf("batch of %s/%d:", topic, part) }
 
-// mend looks at a batch until it can be read, or never will.
-func (c *Consumer) mend(topic string, part int32, u *unreadable, err error) {
-	again := u.pause > firstLook // kgo meets what was not seen here
+// retryBatch inspects a batch until it can be read, is gone, or certainly cannot be read. It ends
+// without a word when the partition is lost or made to go on elsewhere, and with the client.
+func (c *Consumer) retryBatch(topic string, part int32, u *unreadable, err error) {
+	again := u.pause > firstRetryPause // kgo cannot read what inspect found nothing wrong with
 	for {
 		if again {
 			e := errs.New(append(engineKinds(err), errs.Consumer, err), "kafka: topic %s partition %d, at offset %d: %s; trying again", topic, part, u.at, errs.Reason(err))
 			if c.troubles.met(lastsAt(topic, part), e, staysHeld) {
-				c.tell(batch{err: e})
+				c.addReport(batch{err: e})
 			}
 			select {
 			case <-time.After(u.pause):
 			case <-c.cluster.closed:
 				return
 			}
-			u.pause = min(2*u.pause, lastLook)
+			u.pause = min(2*u.pause, longestRetryPause)
 		}
 		again = true
 		if !c.isHeld(topic, part, u) {
 			c.troubles.over(lastsAt(topic, part))
 			return
 		}
-		found, lookErr := c.look(c.cluster.client.Context(), topic, part, u.at)
+		found, inspectErr := c.inspect(c.cluster.client.Context(), topic, part, u.at)
 		switch {
 		case found != nil && (!found.heals || time.Since(u.since) >= damagedFor):
-			c.giveUp(topic, part, u, found)
+			c.reportLostBatch(topic, part, u, found)
 			return
 		case found != nil:
 			err = found.why
-		case lookErr == nil, errors.Is(lookErr, kerr.OffsetOutOfRange), errors.Is(lookErr, kerr.UnknownTopicOrPartition), errors.Is(lookErr, kerr.UnknownTopicID):
+		case inspectErr == nil, errors.Is(inspectErr, kerr.OffsetOutOfRange), isTopicGone(inspectErr):
 			c.mu.Lock()
-			u.looks, u.pause = false, min(2*u.pause, lastLook)
-			c.letGo(topic, part)
+			u.retried, u.pause = false, min(2*u.pause, longestRetryPause)
+			c.resume(topic, part)
 			c.mu.Unlock()
 			c.troubles.over(lastsAt(topic, part))
 			return
-		case isAnswer(lookErr):
-			err = lookErr
+		case isAnswer(inspectErr):
+			err = inspectErr
 		}
 	}
 }
@@ -156,9 +160,8 @@ func isAnswer(err error) bool {
 	return ok && !kerr.IsRetriable(err)
 }
 
-// giveUp has Poll tell that a batch is lost. The partition stays paused until Poll is
-// called again, which passes over the batch.
-func (c *Consumer) giveUp(topic string, part int32, u *unreadable, found *damage) {
+// reportLostBatch has Poll tell that a batch is lost. The partition stays paused until seekOn.
+func (c *Consumer) reportLostBatch(topic string, part int32, u *unreadable, found *damage) {
 	c.troubles.over(lastsAt(topic, part))
 	c.mu.Lock()
 	in := c.positions.topic(topic)
@@ -168,24 +171,25 @@ func (c *Consumer) giveUp(topic string, part int32, u *unreadable, found *damage
 		return
 	}
 	from := max(found.first, u.at)
-	err := errs.New([]error{errs.Consumer, found.why}, "kafka: topic %s partition %d: messages %d to %d are lost, at offset %d: a batch cannot be read: %s; continuing at %d",
+	err := errs.New([]error{errs.Consumer, found.why},
+		"kafka: topic %s partition %d: messages %d to %d are lost, at offset %d: a batch cannot be read: %s; continuing at %d",
 		topic, part, from, found.next-1, from, errs.Reason(found.why), found.next)
-	c.tell(batch{err: err, past: &skip{topic: topic, topicID: id, partition: part, offset: found.next}})
+	c.addReport(batch{err: err, seek: &seek{topic: topic, topicID: id, partition: part, offset: found.next}})
 }
 
-// look fetches what is at an offset, past kgo's own fetches, and returns the first batch
-// from there that cannot be read, if there is one near and no message before it that Poll
-// is still to return: whoever passes over the batch passes over all that is before it.
+// inspect fetches what is at an offset by a request of its own, and returns what is wrong with the
+// first batch from there that cannot be read. It returns nil if there is none near, or if there
+// is a message before it: a seek behind the batch would skip that message, too.
 //
-// There is one look at a time, since it holds a batch that may be large.
-func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64) (*damage, error) {
+// One inspect fetches at a time, since it has a batch in memory that may be large.
+func (c *Consumer) inspect(ctx context.Context, topic string, part int32, at int64) (*damage, error) {
 	select {
-	case c.looking <- struct{}{}:
-		defer func() { <-c.looking }()
+	case c.inspecting <- struct{}{}:
+		defer func() { <-c.inspecting }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	const most = 8
 	for range most {
@@ -194,13 +198,13 @@ func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64)
 			return nil, err
 		}
 		for rest := batches; len(rest) > 0; {
-			d, length := c.judge(rest)
+			d, length := c.inspectBatch(rest)
 			if d == nil && length == 0 {
-				break // the last one is never whole
+				break // brokers cut the answer anywhere in its last batch
 			}
 			if d != nil && d.next > at {
 				if rest = rest[length:]; len(rest) >= 8 {
-					// Where the next one begins is worth more than what a damaged one says.
+					// The head of a damaged batch may be wrong: where the next batch begins counts.
 					if next := int64(binary.BigEndian.Uint64(rest)); next > d.first {
 						d.next = next
 					}
@@ -212,7 +216,7 @@ func (c *Consumer) look(ctx context.Context, topic string, part int32, at int64)
 			}
 			if next := nextOffset(rest[:length]); next > at {
 				if aborts.handsOut(rest[:length]) {
-					return nil, nil // kgo has it to hand out, or fetches it, before it meets what is behind it
+					return nil, nil // kgo returns this message before it meets what is behind it
 				}
 				at = next
 			}
@@ -237,18 +241,18 @@ func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int
 		return nil, nil, 0, kerr.LeaderNotAvailable
 	}
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxBytes, req.MinBytes = lookBytes, 1
+	req.MaxBytes, req.MinBytes = inspectBytes, 1
 	if c.cluster.client.OptValue(kgo.FetchIsolationLevel) == int8(1) {
 		req.IsolationLevel = 1
 	}
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID = topic, state.id
 	p := kmsg.NewFetchRequestTopicPartition()
-	p.Partition, p.FetchOffset, p.PartitionMaxBytes = part, at, lookBytes
+	p.Partition, p.FetchOffset, p.PartitionMaxBytes = part, at, inspectBytes
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
-	c.budget.owns(1)
-	defer c.budget.owns(-1)
+	c.budget.addOwn(1)
+	defer c.budget.addOwn(-1)
 	resp, err := c.cluster.client.Broker(int(leader)).Request(ctx, req)
 	if err != nil {
 		return nil, nil, 0, err
@@ -267,7 +271,7 @@ func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int
 	return nil, nil, 0, nil
 }
 
-// An aborts is where transactions begin that are aborted, by producer and in order.
+// An aborts is the first offsets of aborted transactions, by producer id and in order.
 type aborts map[int64][]int64
 
 func abortsOf(told []kmsg.FetchResponseTopicPartitionAbortedTransaction) aborts {
@@ -281,8 +285,8 @@ func abortsOf(told []kmsg.FetchResponseTopicPartitionAbortedTransaction) aborts 
 	return a
 }
 
-// handsOut reports whether kgo hands out messages of a batch. It is asked of each batch in
-// turn: a marker ends a transaction.
+// handsOut reports whether kgo returns messages of a batch. It must be called with each batch in
+// turn: an abort marker among them ends a transaction.
 func (a aborts) handsOut(b []byte) bool {
 	if b[16] < 2 || len(b) < batchHead {
 		return true
@@ -314,9 +318,9 @@ func nextOffset(b []byte) int64 {
 	return next
 }
 
-// judge returns what is wrong with the first batch, and its length, which is 0 if it is
-// not whole.
-func (c *Consumer) judge(b []byte) (d *damage, length int) {
+// inspectBatch returns what is wrong with the first batch in b, and its length, which is 0 if the
+// batch is cut.
+func (c *Consumer) inspectBatch(b []byte) (d *damage, length int) {
 	if len(b) < oldHead {
 		return nil, 0
 	}
@@ -337,7 +341,7 @@ func (c *Consumer) judge(b []byte) (d *damage, length int) {
 	case len(b) < batchHead, !isIntact(b):
 		d.heals, d.why = true, errChecksum
 	default:
-		if d.why = c.decodes(b); d.why == nil {
+		if d.why = c.decodeError(b); d.why == nil {
 			return nil, len(b)
 		}
 	}
@@ -346,11 +350,11 @@ func (c *Consumer) judge(b []byte) (d *damage, length int) {
 
 var errChecksum = errors.New("its checksum is wrong")
 
-// decodes returns why a batch, whose checksum is right, cannot be read. One that is only
-// too large kgo passes over.
-func (c *Consumer) decodes(b []byte) error {
-	c.budget.turn.Lock()
-	defer c.budget.turn.Unlock()
+// decodeError returns why a batch, whose checksum is right, cannot be read. One that is only too
+// large is not among these: kgo makes an error of it, see partitionError.
+func (c *Consumer) decodeError(b []byte) error {
+	c.budget.inflating.Lock()
+	defer c.budget.inflating.Unlock()
 	out, err := c.budget.inflater.inflate(b[batchHead:], codecOf(b), maxBatchBytes)
 	if errors.Is(err, errTooLarge) {
 		return nil
