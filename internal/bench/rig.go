@@ -48,7 +48,7 @@ type place struct {
 
 // pipelines are the topics that there are. Those for consuming are filled when
 // they are needed.
-var pipelines = []string{"test", "gstlal", "bulk", "small", "large", "latency-ours", "latency-bare", "latency-peer", "quiet"}
+var pipelines = []string{"test", "gstlal", "bulk", "small", "large", "latency-ours", "latency-before", "latency-bare", "latency-peer", "quiet"}
 
 // sizes are those of the sample files, in bytes.
 var sizes = []int{200, 50_000, 360_000, 800_000, 2_000_000}
