@@ -205,15 +205,15 @@ func (s *authState) failure() error {
 	return s.cause
 }
 
-// pastGrace returns why authentication fails, and the number of this outage, if it has failed
+// pastGrace returns the number of this outage, and why authentication fails, if it has failed
 // for longer than the grace.
-func (s *authState) pastGrace() (cause error, outage int) {
+func (s *authState) pastGrace() (outage int, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if isClosed(s.past) {
-		return s.cause, s.outages
+		return s.outages, s.cause
 	}
-	return nil, 0
+	return 0, nil
 }
 
 // healed returns a channel that is closed when authentication works.

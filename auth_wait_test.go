@@ -66,7 +66,7 @@ func TestWaitHearsOfTheNextOutage(t *testing.T) {
 		s := newAuthState(slog.New(slog.DiscardHandler), time.Second)
 		s.fail(errTestRefused)
 		end, _ := s.wait(t.Context(), waiting{stop: stopPastGrace})
-		_, outage := s.pastGrace()
+		outage, _ := s.pastGrace()
 		if end != authFails || outage == 0 {
 			t.Fatalf("end %d, outage %d", end, outage)
 		}

@@ -322,7 +322,7 @@ func (p *Producer) naming(topic string) string { return "publishing to " + topic
 // refused returns the error of a call while authentication has failed for longer
 // than the grace, or nil.
 func (p *Producer) refused() error {
-	if cause, _ := p.cluster.auth.pastGrace(); cause != nil {
+	if _, cause := p.cluster.auth.pastGrace(); cause != nil {
 		return errs.New([]error{cause, errs.Producer}, "%s", errs.Reason(cause))
 	}
 	return nil
