@@ -244,7 +244,7 @@ func TestFault_B11_MessagesBehind(t *testing.T) {
 // The same when the first is given up while it is on its way, and not taken by the broker.
 func TestFault_B14_GivenUpBeforeOthers(t *testing.T) {
 	behind(t, "given up", kafkatest.Config{}, func(t *testing.T, r *rig, produce func(context.Context, gracedb.Message)) {
-		r.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: 1})
+		r.Fail(kfake.Fault{Keys: produces, Topic: topic, Err: kerr.CorruptMessage, Count: 1})
 		r.Freeze()
 		first, giveUp := context.WithCancel(t.Context())
 		for i := range 4 {
