@@ -186,7 +186,7 @@ func TestFlushAndCloseInDone(t *testing.T) {
 			r := result{flush: p.Flush(ctx), close: deeply(100, p.Close)}
 			r.took = time.Since(start)
 			got <- r
-			go func() { outside <- p.Flush(ctx) }() // what the error says to do
+			go func() { outside <- p.Flush(t.Context()) }() // what the error says to do
 		})
 		if err != nil {
 			t.Fatal(err)
