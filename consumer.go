@@ -80,8 +80,7 @@ type Consumer struct {
 	polling *pollResult // of the PollRecords that is in flight, or whose result fetch has not taken; or nil
 
 	// A channel of capacity 1 is a lock that can be waited for with a ctx: its holder has a value
-	// in it. In this order: round, marking, mu. None but marking is held over a call that kgo may
-	// answer only when a broker does.
+	// in it. In this order: round, marking, mu. All but mu may be held until a broker answers.
 	round      chan struct{} // held by whoever compares topics with what brokers say: followTopics, and Close
 	marking    chan struct{} // held from taking marks out of positions until kgo has them, so that none overtakes a later one
 	inspecting chan struct{} // held by the one inspect that fetches, since it has a batch in memory that may be large
