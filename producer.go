@@ -370,14 +370,11 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	}
 }
 
-// headerOverhead is the most that the wire adds to what a header holds.
-const headerOverhead = 10
-
 // messageSize is what a message measures against MaxMessageBytes and MaxBufferedBytes.
 func messageSize(m Message) int {
 	size := len(m.Key) + len(m.Value)
 	for _, h := range m.Headers {
-		size += headerOverhead + len(h.Key) + len(h.Value)
+		size += sender.HeaderOverhead + len(h.Key) + len(h.Value)
 	}
 	return size
 }

@@ -104,17 +104,17 @@ func (r *Refusal) Unwrap() error { return r.Code }
 const (
 	// batchHeader is how long the head of a record batch of version 2 is.
 	batchHeader = 61
-	// recordOverhead and headerOverhead are the most that the wire adds to what a record,
-	// and each of its headers, holds.
+	// recordOverhead is the most that the wire adds to what a record holds.
 	recordOverhead = 36
-	headerOverhead = 10
+	// HeaderOverhead is the most that it adds to what each of its headers holds.
+	HeaderOverhead = 10
 )
 
 // wireSize is the most that r adds to a batch.
 func (r *Record) wireSize() int64 {
 	size := recordOverhead + len(r.Key) + len(r.Value)
 	for _, h := range r.Headers {
-		size += headerOverhead + len(h.Key) + len(h.Value)
+		size += HeaderOverhead + len(h.Key) + len(h.Value)
 	}
 	return int64(size)
 }
