@@ -87,7 +87,7 @@ func (s *partition) seal() *batch {
 		// answered. A batch of a new epoch is not sent before those of the old one are judged:
 		// a broker that has seen it takes nothing of the old one any more. And a broker that
 		// knows nothing of a producer takes its second batch though it has refused the first.
-		if n >= t.window() || !s.isKnown() || !t.far() && s.bytes < t.batchLimit() || last.sequenced && (last.epoch != s.epoch || last.producerID != s.producerID) {
+		if n >= maxInFlight || !s.isKnown() || !t.far() && s.bytes < t.batchLimit() || last.sequenced && (last.epoch != s.epoch || last.producerID != s.producerID) {
 			return nil
 		}
 	}

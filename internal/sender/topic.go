@@ -75,7 +75,6 @@ const (
 	anewTime   = 5 * time.Second
 )
 
-func (t *topic) window() int       { return maxInFlight }
 func (t *topic) far() bool         { return t.sender.cfg.Far() }
 func (t *topic) usualBatch() int64 { return min(usualBatch, t.sender.cfg.MaxBatch) }
 func (t *topic) batchLimit() int64 { return max(1, min(t.largest, t.limit-batchHeader)) }
