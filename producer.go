@@ -49,12 +49,12 @@ const (
 	defaultAuthGrace        = 5 * time.Second
 	constructorTimeout      = 30 * time.Second
 
-	// ownMetadataEvery is how often kgo asks for metadata by itself; keepWarm and the sender ask
-	// for what they need. It is no multiple of keepWarmEvery:
+	// ownMetadataEvery is how often kgo asks for metadata by itself: seldom (an hour is its most),
+	// since keepWarm and the sender ask for what they need, and not when keepWarm does:
 	//  1. kgo and keepWarm ask at the same time;
 	//  2. kgo (v1.22.3) gives the second request to a seed, once all known brokers have one;
 	//  3. the connection to the seed is new, since kgo has closed the idle one.
-	ownMetadataEvery = 5*time.Minute + 7*time.Second
+	ownMetadataEvery = time.Hour - 7*time.Second
 
 	// verdictTime is how long a message that its caller has given up is waited for, if what
 	// became of it is about to be known. Every call returns within 100 ms of its ctx.
