@@ -3,6 +3,7 @@ package gracedb_test
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,7 +28,10 @@ func TestAPIIsFrozen(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %v", doc, err)
 	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+	// The first line has the import path, or only "." where go list has not seen all modules yet.
+	_, wantDoc, _ := strings.Cut(string(want), "\n")
+	_, gotDoc, _ := strings.Cut(string(got), "\n")
+	if diff := cmp.Diff(wantDoc, gotDoc); diff != "" {
 		t.Errorf("the public API or its documentation differs from %s (-want +got); if that is meant, renew the file: go doc -all . >%[1]s\n%s", file, diff)
 	}
 }

@@ -48,7 +48,7 @@ func TestFault_T1_NewTokenEverySecond(t *testing.T) {
 		r.tokens.life = 2 * time.Second
 		p := r.producer(t, nil)
 		stop := r.traffic(t, p, 4, 20*time.Millisecond)
-		time.Sleep(time.Minute - time.Second) // at a minute keepWarm renews sessions of other connections, too
+		time.Sleep(time.Minute)
 		stop()
 		closeProducer(t, p)
 		r.judge(t)
@@ -64,9 +64,11 @@ func TestFault_T1_NewTokenEverySecond(t *testing.T) {
 				renewals++
 			}
 		}
-		// The engine renews a session a second before its end.
-		if renewals < 55 || renewals > 65 {
-			t.Errorf("%d renewals in a minute, want one a second", renewals)
+		// kgo renews a session a second before its end, and there is a new token each second. Every
+		// 20 seconds keepWarm uses all connections, and those that messages do not use renew their
+		// sessions then too.
+		if renewals < 55 || renewals > 75 {
+			t.Errorf("%d renewals in a minute, want one a second, and a few more", renewals)
 		}
 	})
 }
