@@ -85,40 +85,48 @@ func (h *pacedHandler) WithGroup(name string) slog.Handler {
 // repeatAfter is when a warning is said again.
 const repeatAfter = time.Minute
 
-// recently remembers what has been said, to say it once a minute.
-type recently struct {
-	mu   sync.Mutex
-	said map[string]time.Time
-}
+// recently remembers what has been said, to say it once a minute. It is safe for concurrent
+// use, and its zero value is ready.
+type recently struct{ said times[string] }
 
 var (
 	// ownAddress matches this end of a connection, whose port is another each time.
 	ownAddress = regexp.MustCompile(`\S+->`)
-	// times match how long ago something was, and when, which is another each time.
-	times = regexp.MustCompile(`\b([0-9.]+(ns|µs|ms|s|m|h| days))+\b|\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z?`)
+	// timesInText match how long ago something was, and when, which is another each time.
+	timesInText = regexp.MustCompile(`\b([0-9.]+(ns|µs|ms|s|m|h| days))+\b|\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z?`)
 )
 
 // timeless returns text without what changes although nothing else has: two texts
 // about one state are the same then.
 func timeless(text string) string {
-	return times.ReplaceAllString(ownAddress.ReplaceAllString(text, "->"), "#")
+	return timesInText.ReplaceAllString(ownAddress.ReplaceAllString(text, "->"), "#")
 }
 
 // already reports whether text, but for what timeless leaves out, has been said within
 // repeatAfter. If not, it is now.
 func (r *recently) already(text string) bool {
-	text = timeless(text)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	return r.said.within(timeless(text), repeatAfter)
+}
+
+// A times is when each of several things was said last.
+type times[K comparable] struct {
+	mu   sync.Mutex
+	last map[K]time.Time // guarded by mu
+}
+
+// within reports whether what was said in the time before now. If not, it is now.
+func (t *times[K]) within(what K, before time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	now := time.Now()
-	if at, ok := r.said[text]; ok && now.Sub(at) < repeatAfter {
+	if at, ok := t.last[what]; ok && now.Sub(at) < before {
 		return true
 	}
 	const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
-	if r.said == nil || len(r.said) >= limit {
-		r.said = make(map[string]time.Time)
+	if t.last == nil || len(t.last) >= limit {
+		t.last = make(map[K]time.Time)
 	}
-	r.said[text] = now
+	t.last[what] = now
 	return false
 }
 
@@ -129,10 +137,7 @@ type warning struct {
 }
 
 // warned is when each was said last, by whichever client.
-var warned struct {
-	mu sync.Mutex
-	at map[warning]time.Time
-}
+var warned times[warning]
 
 // warnAgainAfter is when a warning about the configuration is said again.
 const warnAgainAfter = time.Hour
@@ -143,22 +148,11 @@ func warnOnce(log *slog.Logger, text string) {
 	if !log.Enabled(context.Background(), slog.LevelWarn) {
 		return
 	}
-	w, now := warning{log, text}, time.Now()
+	w := warning{log, text}
 	if h, ok := log.Handler().(*pacedHandler); ok {
 		w.log = h.of
 	}
-	warned.mu.Lock()
-	at, known := warned.at[w]
-	fresh := !known || now.Sub(at) >= warnAgainAfter
-	if fresh {
-		const limit = 1000 // whoever can make up texts gets them repeated, but no more memory
-		if warned.at == nil || len(warned.at) >= limit {
-			warned.at = make(map[warning]time.Time)
-		}
-		warned.at[w] = now
-	}
-	warned.mu.Unlock()
-	if fresh {
+	if !warned.within(w, warnAgainAfter) {
 		log.Warn(text)
 	}
 }
