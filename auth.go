@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -70,7 +71,7 @@ func findToken(f *token.Finder) TokenSource {
 		}
 		for _, text := range found.Warnings {
 			if log := tokenHintsFrom(ctx).log; log != nil {
-				warnOnce(log, "gracedb: "+text)
+				logonce.Warn(log, "gracedb: "+text)
 			}
 		}
 		tokenPlaces.note(found.Token, found.Place)

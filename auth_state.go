@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -29,7 +30,7 @@ type authState struct {
 	// onFail runs in a new goroutine when good turns failing. It is set before the first
 	// connection, or nil.
 	onFail func()
-	said   recently // of failures
+	said   logonce.Recently // of failures
 
 	mu         sync.Mutex    // guards all below; nobody else's code runs while it is held
 	cause      error         // of the last failure; nil while good
@@ -134,7 +135,7 @@ func (s *authState) fail(err error) {
 	s.mu.Lock()
 	first := s.cause == nil
 	// Several brokers refuse in turn, with texts that differ in times and ports.
-	news := (first || timeless(s.cause.Error()) != timeless(err.Error())) && !s.said.already(err.Error())
+	news := (first || logonce.Timeless(s.cause.Error()) != logonce.Timeless(err.Error())) && !s.said.Already(err.Error())
 	s.told = s.told || news
 	s.cause = err
 	s.nextTry = time.Now().Add(refusedPause)

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -26,7 +27,7 @@ type authorities struct {
 	mu   sync.Mutex
 	pool *x509.CertPool // nil for the system's
 	sum  [sha256.Size]byte
-	said recently
+	said logonce.Recently
 }
 
 // maxCAFile bounds a CA file; the bundles of systems have about 250 KiB.
@@ -62,7 +63,7 @@ func (a *authorities) read(ctx context.Context, known [sha256.Size]byte) (*x509.
 		return nil, sum, errors.New("no certificate in PEM form")
 	}
 	if token.WritableByOthers(mode) {
-		warnOnce(a.log, fmt.Sprintf("gracedb: the CA file %s may be changed by other users (mode %#o), who could take the token with it: chmod o-w it",
+		logonce.Warn(a.log, fmt.Sprintf("gracedb: the CA file %s may be changed by other users (mode %#o), who could take the token with it: chmod o-w it",
 			errs.Clean(a.file), mode.Perm()))
 	}
 	return pool, sum, nil
@@ -85,7 +86,7 @@ func (a *authorities) renewed(ctx context.Context, was *x509.CertPool, err error
 	known := a.sum
 	a.mu.Unlock()
 	pool, sum, err := a.read(ctx, known)
-	if err != nil && ctx.Err() == nil && !a.said.already(err.Error()) {
+	if err != nil && ctx.Err() == nil && !a.said.Already(err.Error()) {
 		// It may be half written: the next handshake that fails looks again.
 		a.log.Warn("gracedb: the CA file cannot be read again; what it held before stays in use", "file", errs.Clean(a.file), "err", errs.Reason(err))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 )
 
 // A Cluster says which Kafka brokers to reach, for which GraceDB instance, and
@@ -95,7 +96,7 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting)); err != nil {
 		return nil, err
 	}
-	c.Logger = pacedLog(c.Logger)
+	c.Logger = logonce.Paced(c.Logger)
 	state := newAuthState(c.logger(), 0)
 	return c.clientOpts(context.Background(), &bearer{src: c.tokenSource(""), state: state}, newHealth(c.logger(), state), nil)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 )
 
 // An engineLog hands kgo's log on. kgo's Info is a debugging aid to users of this
@@ -21,7 +22,7 @@ import (
 // is told in another way, is for debugging, too.
 type engineLog struct {
 	log  *slog.Logger
-	said recently
+	said logonce.Recently
 
 	mu      sync.Mutex
 	trouble map[string]span // by text: what kgo tries again
@@ -72,9 +73,9 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 func (l *engineLog) judge(level kgo.LogLevel, msg, said string) slog.Level {
 	lasts := level == kgo.LogLevelError && (!hasPrefix(msg, tried) || l.lasts(said))
 	switch {
-	case lasts && !l.said.already("error "+said):
+	case lasts && !l.said.Already("error "+said):
 		return slog.LevelError
-	case !lasts && !l.said.already(said):
+	case !lasts && !l.said.Already(said):
 		return slog.LevelWarn
 	}
 	return slog.LevelDebug
@@ -87,7 +88,7 @@ func (l *engineLog) lasts(said string) bool {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t, known := l.trouble[timeless(said)]
+	t, known := l.trouble[logonce.Timeless(said)]
 	if !known || now.Sub(t.last) > pause {
 		t.first = now
 	}
@@ -96,7 +97,7 @@ func (l *engineLog) lasts(said string) bool {
 	if l.trouble == nil || len(l.trouble) >= limit {
 		l.trouble = make(map[string]span)
 	}
-	l.trouble[timeless(said)] = t
+	l.trouble[logonce.Timeless(said)] = t
 	return now.Sub(t.first) >= time.Second
 }
 

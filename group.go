@@ -246,7 +246,7 @@ func (c *Consumer) onAutoCommit(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp
 	if err == nil {
 		err = commitError(resp)
 	}
-	if err != nil && !errs.IsContext(err) && !c.cluster.health.said.already("not stored: "+err.Error()) {
+	if err != nil && !errs.IsContext(err) && !c.cluster.health.said.Already("not stored: "+err.Error()) {
 		c.logNotStored(err, "it will be tried again")
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 )
 
 // A health is what one client knows of the brokers' addresses: how the last connection to each
@@ -24,8 +25,8 @@ import (
 // whichever goroutine of kgo's; whoever has waited in vain asks it for the reason.
 type health struct {
 	log  *slog.Logger
-	auth *authState // told of refusals that the mechanism does not see
-	said recently   // of addresses
+	auth *authState       // told of refusals that the mechanism does not see
+	said logonce.Recently // of addresses
 
 	mu        sync.Mutex // guards all below; auth's is not taken while it is held
 	last      map[string]attempt
@@ -86,7 +87,7 @@ func (h *health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net
 	close(h.failed)
 	h.failed = make(chan struct{})
 	h.mu.Unlock()
-	if !h.said.already(addr+": "+err.Error()) || known == nil {
+	if !h.said.Already(addr+": "+err.Error()) || known == nil {
 		h.log.Warn("gracedb: kafka: cannot connect", "broker", errs.Clean(addr), "err", errs.Reason(err))
 	}
 }
@@ -123,7 +124,7 @@ func (h *health) OnBrokerRead(meta kgo.BrokerMetadata, key int16, bytesRead int,
 		return
 	}
 	// The size may be another each time.
-	if request := kmsg.NameForKey(key); !h.said.already(addr + ": answer to " + request) {
+	if request := kmsg.NameForKey(key); !h.said.Already(addr + ": answer to " + request) {
 		h.log.Warn("gracedb: kafka: an answer cannot be read", "broker", errs.Clean(addr), "request", request, "err", errs.Reason(err))
 	}
 }

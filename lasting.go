@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 )
 
 // A lasting is what keeps a Consumer from reading until a person mends it, such as a group that it
-// may not use. Poll tells of each such trouble when it begins, and again every repeatAfter while
-// it lasts; Check tells of all that last.
+// may not use. Poll tells of each such trouble when it begins, and again every
+// logonce.RepeatAfter while it lasts; Check tells of all that last.
 type lasting struct {
 	mu sync.Mutex          // guards by
 	by map[string]*trouble // by what it is about
@@ -42,7 +43,7 @@ func (l *lasting) met(about string, err error, stays time.Duration) (tell bool) 
 		l.by[about] = t
 	}
 	t.err, t.until = err, now.Add(stays)
-	if tell = now.Sub(t.said) >= repeatAfter; tell {
+	if tell = now.Sub(t.said) >= logonce.RepeatAfter; tell {
 		t.said = now
 	}
 	return tell

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 )
 
 // A link is a kgo client and what this package knows of its connections; a
@@ -42,7 +43,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	if err != nil {
 		return nil, err
 	}
-	c.Logger = pacedLog(c.Logger)
+	c.Logger = logonce.Paced(c.Logger)
 	auth := newAuthState(c.logger(), grace)
 	l := &link{
 		auth: auth, health: newHealth(c.logger(), auth), brokers: slices.Clone(c.Brokers), instance: instance,

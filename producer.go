@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
@@ -93,7 +94,7 @@ type Producer struct {
 	queue  queue
 	codec  *codec
 	sender *sender.Sender
-	told   recently // of what messages wait for
+	told   logonce.Recently // of what messages wait for
 
 	knownMu sync.Mutex
 	known   map[string]topicState // as brokers have described it last; of topics that are in use
@@ -177,7 +178,7 @@ const (
 // waits logs, once a minute, what the messages for a partition wait for.
 func (p *Producer) waits(topic string, partition int32, said error) {
 	why := errs.Reason(said)
-	if !p.told.already(fmt.Sprint(topic, partition, why)) {
+	if !p.told.Already(fmt.Sprint(topic, partition, why)) {
 		p.cluster.log.Warn("gracedb: kafka: a broker takes no messages for now; they are sent again until it does", "topic", topic, "partition", partition, "err", why)
 	}
 }

@@ -23,7 +23,7 @@ type throttling struct {
 
 // overThrottled logs that a broker has asked for a longer pause than is kept.
 func (h *health) overThrottled(addr string, asked time.Duration) {
-	if h.said.already(addr + ": throttle") {
+	if h.said.Already(addr + ": throttle") {
 		return
 	}
 	h.log.Warn("gracedb: kafka: a broker throttles this client (its quota, or a fault) for longer than is kept; then another connection is made",
@@ -41,7 +41,7 @@ func (h *health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, 
 	close(h.throttled)
 	h.throttled = make(chan struct{})
 	h.mu.Unlock()
-	if !h.said.already(addr + ": throttle") {
+	if !h.said.Already(addr + ": throttle") {
 		h.log.Warn("gracedb: kafka: a broker throttles this client (a quota of its sub or client.id): nothing is sent to it meanwhile",
 			"broker", errs.Clean(addr), "sub", errs.Clean(h.auth.identity().Subject), "for", pause)
 	}

@@ -1,4 +1,7 @@
-package gracedb
+// Package logonce keeps the log of a client short: what goes wrong is said once a minute
+// while it lasts, what somebody should mend once an hour, and 30 lines a minute in all.
+// It starts no goroutine.
+package logonce
 
 import (
 	"context"
@@ -29,8 +32,8 @@ const (
 	lineEvery   = 6 * time.Second
 )
 
-// pacedLog returns a logger for one client that hands on to log.
-func pacedLog(log *slog.Logger) *slog.Logger {
+// Paced returns a logger for one client that hands on to log.
+func Paced(log *slog.Logger) *slog.Logger {
 	if log == nil {
 		return nil
 	}
@@ -82,12 +85,12 @@ func (h *pacedHandler) WithGroup(name string) slog.Handler {
 	return &pacedHandler{h.Handler.WithGroup(name), h.of, h.pace}
 }
 
-// repeatAfter is when a warning is said again.
-const repeatAfter = time.Minute
+// RepeatAfter is when a warning is said again.
+const RepeatAfter = time.Minute
 
-// recently remembers what has been said, to say it once a minute. It is safe for concurrent
+// Recently remembers what has been said, to say it once a minute. It is safe for concurrent
 // use, and its zero value is ready.
-type recently struct{ said times[string] }
+type Recently struct{ said times[string] }
 
 var (
 	// ownAddress matches this end of a connection, whose port is another each time.
@@ -96,16 +99,16 @@ var (
 	timesInText = regexp.MustCompile(`\b([0-9.]+(ns|µs|ms|s|m|h| days))+\b|\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z?`)
 )
 
-// timeless returns text without what changes although nothing else has: two texts
+// Timeless returns text without what changes although nothing else has: two texts
 // about one state are the same then.
-func timeless(text string) string {
+func Timeless(text string) string {
 	return timesInText.ReplaceAllString(ownAddress.ReplaceAllString(text, "->"), "#")
 }
 
 // already reports whether text, but for what timeless leaves out, has been said within
-// repeatAfter. If not, it is now.
-func (r *recently) already(text string) bool {
-	return r.said.within(timeless(text), repeatAfter)
+// RepeatAfter. If not, it is now.
+func (r *Recently) Already(text string) bool {
+	return r.said.within(Timeless(text), RepeatAfter)
 }
 
 // A times is when each of several things was said last.
@@ -142,9 +145,9 @@ var warned times[warning]
 // warnAgainAfter is when a warning about the configuration is said again.
 const warnAgainAfter = time.Hour
 
-// warnOnce warns of what lasts, such as a file that others may change: once an hour,
+// Warn warns of what lasts, such as a file that others may change: once an hour,
 // however many clients with this logger come across it.
-func warnOnce(log *slog.Logger, text string) {
+func Warn(log *slog.Logger, text string) {
 	if !log.Enabled(context.Background(), slog.LevelWarn) {
 		return
 	}
