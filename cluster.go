@@ -191,7 +191,7 @@ func (c Cluster) instance() (string, error) {
 	name := c.Instance
 	if c.ServiceURL != "" {
 		var err error
-		if name, err = DeriveInstanceName(c.ServiceURL); err != nil {
+		if name, err = instanceOf(c.ServiceURL); err != nil {
 			return "", err
 		}
 	}

@@ -132,7 +132,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.retries == 0 {
 		c.retries, c.untilDeadline = 5, true
 	}
-	if instance, err := DeriveInstanceName(cfg.ServiceURL); err == nil {
+	if instance, err := instanceOf(cfg.ServiceURL); err == nil {
 		c.instance = instance
 	}
 	c.info.turn = make(chan struct{}, 1)

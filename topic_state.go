@@ -167,7 +167,7 @@ func (l *link) principal() string {
 func topicsAtHand(all map[string]topicState, instance string) string {
 	var own, instances []string
 	for name := range all {
-		prefix, pipeline, err := ParseTopicName(name)
+		prefix, pipeline, err := splitTopic(name)
 		if err != nil || strings.HasPrefix(name, "__") || checkTopicName(name) != nil {
 			continue // a name that no topic can have is not repeated
 		}

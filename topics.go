@@ -1,94 +1,17 @@
 package gracedb
 
-import (
-	"errors"
-	"fmt"
-	"net/url"
-	"strings"
-
-	"github.com/gracedb-go/gracedb/internal/errs"
-)
-
 // DeriveInstanceName returns the first label of the host in serviceURL, in lower
 // case: "gracedb-dev" for "https://gracedb-dev.ligo.org/api/". The error, an
 // ErrConfig, says that there is no host, or that its first label cannot be part of
 // a Kafka topic name, as with "https://[::1]/".
-func DeriveInstanceName(serviceURL string) (string, error) {
-	invalid := func(why string) error {
-		return errs.New([]error{errs.Config}, "service URL %q: %s", errs.Clean(withoutUserinfo(serviceURL)), why)
-	}
-	u, err := url.Parse(strings.TrimSpace(serviceURL))
-	if err != nil || u.Hostname() == "" {
-		// The parser's own words may repeat a password.
-		return "", invalid("no host name in it; it should look like https://gracedb.ligo.org/api/")
-	}
-	instance, _, _ := strings.Cut(strings.ToLower(u.Hostname()), ".")
-	if err := checkTopicName(instance); err != nil {
-		return "", invalid("its host does not name a GraceDB instance: " + err.Error())
-	}
-	return instance, nil
-}
-
-// withoutUserinfo hides what comes before the host in rawURL, which may not parse.
-func withoutUserinfo(rawURL string) string {
-	if i := strings.LastIndexByte(rawURL, '@'); i >= 0 {
-		return "…" + rawURL[i:]
-	}
-	return rawURL
-}
+func DeriveInstanceName(serviceURL string) (string, error) { return instanceOf(serviceURL) }
 
 // MakeTopicName returns the topic of a pipeline on an instance: the two joined by
 // a dot, as they are. Event topics have pipelines in lower case.
-func MakeTopicName(instance, pipeline string) string { return instance + "." + pipeline }
+func MakeTopicName(instance, pipeline string) string { return joinTopic(instance, pipeline) }
 
 // ParseTopicName splits a topic name at its first dot: "gracedb-dev.gstlal" into
 // "gracedb-dev" and "gstlal". A name without a dot is an ErrConfig.
 func ParseTopicName(topic string) (instance, pipeline string, err error) {
-	instance, pipeline, ok := strings.Cut(topic, ".")
-	if !ok {
-		return "", "", errs.New([]error{errs.Config}, "topic %q has no dot: expected instance.pipeline, such as gracedb-dev.gstlal", errs.Clean(topic))
-	}
-	return instance, pipeline, nil
-}
-
-// routeEvent returns the pipeline topic of an event: "test" for group Test in any
-// case, else the lower-cased pipeline.
-func routeEvent(group, pipeline string) string {
-	if strings.ToLower(group) == "test" { // EqualFold would take ſ for s too
-		return "test"
-	}
-	return strings.ToLower(pipeline)
-}
-
-// topicName returns the full topic name that name stands for on instance: a name
-// with a dot is full already.
-func topicName(instance, name string) string {
-	if strings.Contains(name, ".") {
-		return name
-	}
-	return MakeTopicName(instance, name)
-}
-
-// maxTopicName is the longest name that brokers allow a topic.
-const maxTopicName = 249
-
-// checkTopicName returns why no broker can have a topic of this name, or nil. The
-// caller adds the kind, and what the name was meant for.
-func checkTopicName(name string) error {
-	switch {
-	case name == "":
-		return errors.New("empty topic name")
-	case name == "." || name == "..":
-		return fmt.Errorf("topic name %q is not allowed", name)
-	case len(name) > maxTopicName:
-		return fmt.Errorf("topic name of %d bytes: at most %d are allowed", len(name), maxTopicName)
-	}
-	for _, r := range name {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '.', r == '_', r == '-':
-		default:
-			return fmt.Errorf("%q is not allowed in topic name %q: only letters a-z, digits, '.', '_' and '-'", r, errs.Clean(name))
-		}
-	}
-	return nil
+	return splitTopic(topic)
 }

@@ -18,7 +18,7 @@ func TestDeriveInstanceNameError(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := DeriveInstanceName(tt.url)
+			_, err := instanceOf(tt.url)
 			if err == nil || err.Error() != tt.want {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
@@ -30,7 +30,7 @@ func TestDeriveInstanceNameError(t *testing.T) {
 }
 
 func TestParseTopicNameError(t *testing.T) {
-	_, _, err := ParseTopicName("gstlal")
+	_, _, err := splitTopic("gstlal")
 	if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), `topic "gstlal" has no dot`) {
 		t.Errorf("got %v", err)
 	}
@@ -84,7 +84,7 @@ func FuzzDeriveInstanceName(f *testing.F) {
 		f.Add(url)
 	}
 	f.Fuzz(func(t *testing.T, url string) {
-		instance, err := DeriveInstanceName(url)
+		instance, err := instanceOf(url)
 		if err != nil {
 			if instance != "" || !errors.Is(err, errs.Config) || strings.ContainsAny(err.Error(), "\n\r") {
 				t.Errorf("DeriveInstanceName(%q) = %q, %v", url, instance, err)
@@ -102,11 +102,11 @@ func FuzzParseTopicName(f *testing.F) {
 		f.Add(topic)
 	}
 	f.Fuzz(func(t *testing.T, topic string) {
-		instance, pipeline, err := ParseTopicName(topic)
+		instance, pipeline, err := splitTopic(topic)
 		if (err == nil) != strings.Contains(topic, ".") {
 			t.Fatalf("ParseTopicName(%q): %v", topic, err)
 		}
-		if err == nil && (MakeTopicName(instance, pipeline) != topic || strings.Contains(instance, ".")) {
+		if err == nil && (joinTopic(instance, pipeline) != topic || strings.Contains(instance, ".")) {
 			t.Errorf("ParseTopicName(%q) = %q, %q", topic, instance, pipeline)
 		}
 		if err := checkTopicName(topic); err != nil && strings.ContainsAny(err.Error(), "\n\r") {
