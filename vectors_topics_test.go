@@ -1,33 +1,23 @@
 package gracedb
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/vectors"
 )
 
 // vectorLines returns the lines of testdata/vectors/name, which are recorded from
 // the Python package; see the README there.
 func vectorLines[T any](t *testing.T, name string) []T {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", "vectors", name))
+	lines, err := vectors.Lines[T](name)
 	if err != nil {
 		t.Fatal(err)
-	}
-	var lines []T
-	for line := range bytes.Lines(text) {
-		var v T
-		if err := json.Unmarshal(line, &v); err != nil {
-			t.Fatalf("%s, line %d: %v", name, len(lines)+1, err)
-		}
-		lines = append(lines, v)
 	}
 	return lines
 }
