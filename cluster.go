@@ -13,6 +13,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
+	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
 // A Cluster says which Kafka brokers to reach, for which GraceDB instance, and
@@ -191,7 +192,7 @@ func (c Cluster) instance() (string, error) {
 	name := c.Instance
 	if c.ServiceURL != "" {
 		var err error
-		if name, err = instanceOf(c.ServiceURL); err != nil {
+		if name, err = topicname.Instance(c.ServiceURL); err != nil {
 			return "", err
 		}
 	}
@@ -225,7 +226,7 @@ func (c Cluster) checkBrokers() error {
 	for _, h := range c.TokenHosts {
 		if name := strings.TrimPrefix(h, "."); name == "" || strings.ContainsAny(name, "*/@ ,[]") || strings.Contains(name, ":") && net.ParseIP(name) == nil {
 			return errs.New([]error{errs.Config}, `Cluster: TokenHosts holds %s, which is neither a host, such as "kafka.example.org", nor a domain with a dot before it, such as ".example.org"`,
-				errs.Clean(fmt.Sprintf("%q", withoutUserinfo(h))))
+				errs.Clean(fmt.Sprintf("%q", topicname.WithoutUserinfo(h))))
 		}
 	}
 	if c.Plaintext && (c.CAFile != "" || c.SkipHostnameVerification) {

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
 // A ConsumerConfig configures a Consumer.
@@ -188,8 +189,8 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 func (c *Consumer) fullNames(names []string) ([]string, error) {
 	var full []string
 	for _, name := range names {
-		topic := topicName(c.cluster.instance, name)
-		if err := checkTopicName(topic); err != nil {
+		topic := topicname.Full(c.cluster.instance, name)
+		if err := topicname.Check(topic); err != nil {
 			return nil, errs.New([]error{errs.Config, errs.Consumer, errs.Topic}, "kafka: %s", errs.Reason(err))
 		}
 		if !slices.Contains(full, topic) {

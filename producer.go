@@ -13,6 +13,7 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/sender"
+	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
 // A ProducerConfig configures a Producer.
@@ -159,7 +160,7 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		Limit: unknownLimit, MaxBatch: int64(p.maxMessage), AskTimeout: requestTimeout,
 	})
 	if cfg.Topic != "" {
-		p.topic = topicName(p.cluster.instance, cfg.Topic)
+		p.topic = topicname.Full(p.cluster.instance, cfg.Topic)
 		if err := p.checkTopicName(p.topic); err != nil {
 			p.cluster.shut()
 			return nil, err
@@ -184,7 +185,7 @@ func (p *Producer) waits(topic string, partition int32, said error) {
 }
 
 func (p *Producer) checkTopicName(topic string) error {
-	if err := checkTopicName(topic); err != nil {
+	if err := topicname.Check(topic); err != nil {
 		return errs.New([]error{errs.Config, errs.Topic, errs.Delivery}, "kafka: %s", errs.Reason(err))
 	}
 	return nil
@@ -343,7 +344,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	}
 	topic := p.topic
 	if d.msg.Topic != "" {
-		topic = topicName(p.cluster.instance, d.msg.Topic)
+		topic = topicname.Full(p.cluster.instance, d.msg.Topic)
 	}
 	if topic == "" {
 		return errs.New([]error{errs.Topic, errs.Delivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")

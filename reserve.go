@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
 // A Reservation is a graceid that waits for its event.
@@ -157,9 +158,9 @@ func (c *Client) upload(e checked, opts PublishOptions) Upload {
 // topicOf returns the full name of the topic that u goes to.
 func topicOf(p *Producer, name string, u Upload) string {
 	if name == "" {
-		name = routeEvent(u.Group, u.Pipeline)
+		name = topicname.Route(u.Group, u.Pipeline)
 	}
-	return topicName(p.cluster.instance, name)
+	return topicname.Full(p.cluster.instance, name)
 }
 
 // reservedError adds to err the graceid that is reserved, if one is.

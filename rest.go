@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
 // version is this module's, as GraceDB's logs show it.
@@ -132,7 +133,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.retries == 0 {
 		c.retries, c.untilDeadline = 5, true
 	}
-	if instance, err := instanceOf(cfg.ServiceURL); err == nil {
+	if instance, err := topicname.Instance(cfg.ServiceURL); err == nil {
 		c.instance = instance
 	}
 	c.info.turn = make(chan struct{}, 1)

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
 // This file is what brokers say of topics.
@@ -167,8 +168,8 @@ func (l *link) principal() string {
 func topicsAtHand(all map[string]topicState, instance string) string {
 	var own, instances []string
 	for name := range all {
-		prefix, pipeline, err := splitTopic(name)
-		if err != nil || strings.HasPrefix(name, "__") || checkTopicName(name) != nil {
+		prefix, pipeline, err := topicname.Split(name)
+		if err != nil || strings.HasPrefix(name, "__") || topicname.Check(name) != nil {
 			continue // a name that no topic can have is not repeated
 		}
 		if prefix == instance {

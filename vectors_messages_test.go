@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
 func TestVectorsContentID(t *testing.T) {
@@ -115,7 +117,7 @@ func TestVectorsMessages(t *testing.T) {
 		t.Run(v.Name, func(t *testing.T) {
 			u := v.upload()
 			record := v.Records[0]
-			if topic := topicName(v.Instance, routeEvent(v.Call.Group, v.Call.Pipeline)); topic != record.Topic {
+			if topic := topicname.Full(v.Instance, topicname.Route(v.Call.Group, v.Call.Pipeline)); topic != record.Topic {
 				t.Errorf("topic %q, want %q", topic, record.Topic)
 			}
 			if u.GraceID != record.Key || record.Headers != nil {

@@ -103,35 +103,3 @@ func TestVectorsTopics(t *testing.T) {
 		t.Errorf("%d of the %d differences met", seen, len(instanceDiffers))
 	}
 }
-
-// routingDiffers are the pipelines that go to another topic than the peer's, each
-// with the reason and where they go.
-var routingDiffers = map[string]struct{ pipelineTopic, topic, reason string }{
-	"İstanbul": {"istanbul", "gracedb-test.istanbul", "the peer lowers İ to two letters; no topic can have such a name"},
-	"ΑΣ":       {"ασ", "gracedb-test.ασ", "the peer knows the final sigma; no topic can have such a name"},
-	"A.B":      {"a.b", "a.b", "a name with a dot is a full topic name; no pipeline has one"},
-}
-
-func TestVectorsRouting(t *testing.T) {
-	type vector struct {
-		Group, Pipeline, Instance, Output string
-		PipelineTopic                     string `json:"pipeline_topic"`
-	}
-	seen := 0
-	for _, v := range vectorLines[vector](t, "routing.jsonl") {
-		if differs, ok := routingDiffers[v.Pipeline]; ok {
-			v.PipelineTopic, v.Output = differs.pipelineTopic, differs.topic
-			seen++
-		}
-		got := routeEvent(v.Group, v.Pipeline)
-		if got != v.PipelineTopic {
-			t.Errorf("routeEvent(%q, %q) = %q, want %q", v.Group, v.Pipeline, got, v.PipelineTopic)
-		}
-		if full := topicName(v.Instance, got); full != v.Output {
-			t.Errorf("topicName(%q, %q) = %q, want %q", v.Instance, got, full, v.Output)
-		}
-	}
-	if seen != len(routingDiffers) {
-		t.Errorf("%d of the %d differences met", seen, len(routingDiffers))
-	}
-}

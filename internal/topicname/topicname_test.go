@@ -1,4 +1,4 @@
-package gracedb
+package topicname
 
 import (
 	"errors"
@@ -18,7 +18,7 @@ func TestDeriveInstanceNameError(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := instanceOf(tt.url)
+			_, err := Instance(tt.url)
 			if err == nil || err.Error() != tt.want {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
@@ -30,7 +30,7 @@ func TestDeriveInstanceNameError(t *testing.T) {
 }
 
 func TestParseTopicNameError(t *testing.T) {
-	_, _, err := splitTopic("gstlal")
+	_, _, err := Split("gstlal")
 	if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), `topic "gstlal" has no dot`) {
 		t.Errorf("got %v", err)
 	}
@@ -42,14 +42,14 @@ func TestTopicName(t *testing.T) {
 		{"gracedb-test.gstlal", "gracedb-test.gstlal"},
 		{"", "gracedb-dev."},
 	} {
-		if got := topicName("gracedb-dev", tt.name); got != tt.want {
-			t.Errorf("topicName(%q) = %q, want %q", tt.name, got, tt.want)
+		if got := Full("gracedb-dev", tt.name); got != tt.want {
+			t.Errorf("Full(%q) = %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
 
 func TestRouteEventLongS(t *testing.T) {
-	if got := routeEvent("teſt", "gstlal"); got != "gstlal" {
+	if got := Route("teſt", "gstlal"); got != "gstlal" {
 		t.Errorf("group teſt goes to %q", got)
 	}
 }
@@ -70,11 +70,11 @@ func TestCheckTopicName(t *testing.T) {
 		{"a\n", `'\n' is not allowed in topic name "a": only letters a-z, digits, '.', '_' and '-'`},
 	} {
 		got := ""
-		if err := checkTopicName(tt.name); err != nil {
+		if err := Check(tt.name); err != nil {
 			got = err.Error()
 		}
 		if got != tt.want {
-			t.Errorf("checkTopicName(%q) = %s, want %s", tt.name, got, tt.want)
+			t.Errorf("Check(%q) = %s, want %s", tt.name, got, tt.want)
 		}
 	}
 }
@@ -84,15 +84,15 @@ func FuzzDeriveInstanceName(f *testing.F) {
 		f.Add(url)
 	}
 	f.Fuzz(func(t *testing.T, url string) {
-		instance, err := instanceOf(url)
+		instance, err := Instance(url)
 		if err != nil {
 			if instance != "" || !errors.Is(err, errs.Config) || strings.ContainsAny(err.Error(), "\n\r") {
-				t.Errorf("DeriveInstanceName(%q) = %q, %v", url, instance, err)
+				t.Errorf("Instance(%q) = %q, %v", url, instance, err)
 			}
 			return
 		}
-		if checkTopicName(instance) != nil || strings.Contains(instance, ".") || instance != strings.ToLower(instance) {
-			t.Errorf("DeriveInstanceName(%q) = %q", url, instance)
+		if Check(instance) != nil || strings.Contains(instance, ".") || instance != strings.ToLower(instance) {
+			t.Errorf("Instance(%q) = %q", url, instance)
 		}
 	})
 }
@@ -102,18 +102,18 @@ func FuzzParseTopicName(f *testing.F) {
 		f.Add(topic)
 	}
 	f.Fuzz(func(t *testing.T, topic string) {
-		instance, pipeline, err := splitTopic(topic)
+		instance, pipeline, err := Split(topic)
 		if (err == nil) != strings.Contains(topic, ".") {
-			t.Fatalf("ParseTopicName(%q): %v", topic, err)
+			t.Fatalf("Split(%q): %v", topic, err)
 		}
-		if err == nil && (joinTopic(instance, pipeline) != topic || strings.Contains(instance, ".")) {
-			t.Errorf("ParseTopicName(%q) = %q, %q", topic, instance, pipeline)
+		if err == nil && (Join(instance, pipeline) != topic || strings.Contains(instance, ".")) {
+			t.Errorf("Split(%q) = %q, %q", topic, instance, pipeline)
 		}
-		if err := checkTopicName(topic); err != nil && strings.ContainsAny(err.Error(), "\n\r") {
-			t.Errorf("checkTopicName(%q): %v", topic, err)
+		if err := Check(topic); err != nil && strings.ContainsAny(err.Error(), "\n\r") {
+			t.Errorf("Check(%q): %v", topic, err)
 		}
-		if name := topicName("gracedb", topic); !strings.Contains(name, ".") {
-			t.Errorf("topicName(%q) = %q", topic, name)
+		if name := Full("gracedb", topic); !strings.Contains(name, ".") {
+			t.Errorf("Full(%q) = %q", topic, name)
 		}
 	})
 }

@@ -1,4 +1,6 @@
-package gracedb
+// Package topicname knows the names of topics: an instance of GraceDB, a dot, and a
+// pipeline. It holds no state.
+package topicname
 
 import (
 	"errors"
@@ -9,11 +11,11 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// instanceOf returns the first label of the host in serviceURL, in lower case, or an
+// Instance returns the first label of the host in serviceURL, in lower case, or an
 // ErrConfig.
-func instanceOf(serviceURL string) (string, error) {
+func Instance(serviceURL string) (string, error) {
 	invalid := func(why string) error {
-		return errs.New([]error{errs.Config}, "service URL %q: %s", errs.Clean(withoutUserinfo(serviceURL)), why)
+		return errs.New([]error{errs.Config}, "service URL %q: %s", errs.Clean(WithoutUserinfo(serviceURL)), why)
 	}
 	u, err := url.Parse(strings.TrimSpace(serviceURL))
 	if err != nil || u.Hostname() == "" {
@@ -21,25 +23,25 @@ func instanceOf(serviceURL string) (string, error) {
 		return "", invalid("no host name in it; it should look like https://gracedb.ligo.org/api/")
 	}
 	instance, _, _ := strings.Cut(strings.ToLower(u.Hostname()), ".")
-	if err := checkTopicName(instance); err != nil {
+	if err := Check(instance); err != nil {
 		return "", invalid("its host does not name a GraceDB instance: " + err.Error())
 	}
 	return instance, nil
 }
 
-// withoutUserinfo hides what comes before the host in rawURL, which may not parse.
-func withoutUserinfo(rawURL string) string {
+// WithoutUserinfo hides what comes before the host in rawURL, which may not parse.
+func WithoutUserinfo(rawURL string) string {
 	if i := strings.LastIndexByte(rawURL, '@'); i >= 0 {
 		return "…" + rawURL[i:]
 	}
 	return rawURL
 }
 
-// joinTopic returns the topic of a pipeline on an instance.
-func joinTopic(instance, pipeline string) string { return instance + "." + pipeline }
+// Join returns the topic of a pipeline on an instance.
+func Join(instance, pipeline string) string { return instance + "." + pipeline }
 
-// splitTopic splits a topic name at its first dot; without a dot it is an ErrConfig.
-func splitTopic(topic string) (instance, pipeline string, err error) {
+// Split splits a topic name at its first dot; without a dot it is an ErrConfig.
+func Split(topic string) (instance, pipeline string, err error) {
 	instance, pipeline, ok := strings.Cut(topic, ".")
 	if !ok {
 		return "", "", errs.New([]error{errs.Config}, "topic %q has no dot: expected instance.pipeline, such as gracedb-dev.gstlal", errs.Clean(topic))
@@ -47,30 +49,30 @@ func splitTopic(topic string) (instance, pipeline string, err error) {
 	return instance, pipeline, nil
 }
 
-// routeEvent returns the pipeline topic of an event: "test" for group Test in any
+// Route returns the pipeline topic of an event: "test" for group Test in any
 // case, else the lower-cased pipeline.
-func routeEvent(group, pipeline string) string {
+func Route(group, pipeline string) string {
 	if strings.ToLower(group) == "test" { // EqualFold would take ſ for s too
 		return "test"
 	}
 	return strings.ToLower(pipeline)
 }
 
-// topicName returns the full topic name that name stands for on instance: a name
+// Full returns the full topic name that name stands for on instance: a name
 // with a dot is full already.
-func topicName(instance, name string) string {
+func Full(instance, name string) string {
 	if strings.Contains(name, ".") {
 		return name
 	}
-	return joinTopic(instance, name)
+	return Join(instance, name)
 }
 
 // maxTopicName is the longest name that brokers allow a topic.
 const maxTopicName = 249
 
-// checkTopicName returns why no broker can have a topic of this name, or nil. The
+// Check returns why no broker can have a topic of this name, or nil. The
 // caller adds the kind, and what the name was meant for.
-func checkTopicName(name string) error {
+func Check(name string) error {
 	switch {
 	case name == "":
 		return errors.New("empty topic name")
