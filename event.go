@@ -60,28 +60,28 @@ func (e Event) checkLocally() (Event, error) {
 
 // checkNames compares the names in e with those that the server knows.
 func (e Event) checkNames(info *ServiceInfo) error {
-	if err := known("group", e.Group, info.Groups); err != nil {
+	if err := checkName("group", e.Group, info.Groups); err != nil {
 		return err
 	}
-	if err := known("pipeline", e.Pipeline, info.Pipelines); err != nil {
+	if err := checkName("pipeline", e.Pipeline, info.Pipelines); err != nil {
 		return err
 	}
 	if e.Search != "" {
-		if err := known("search", e.Search, info.Searches); err != nil {
+		if err := checkName("search", e.Search, info.Searches); err != nil {
 			return err
 		}
 	}
 	for _, label := range e.Labels {
-		if err := known("label", label, info.Labels); err != nil {
+		if err := checkName("label", label, info.Labels); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// known returns an ErrEvent unless value is one of names, or the server has not
+// checkName returns an ErrEvent unless value is one of names, or the server has not
 // said which there are. It repeats the names where they are few enough to be read.
-func known(what, value string, names []string) error {
+func checkName(what, value string, names []string) error {
 	if names == nil || slices.Contains(names, value) {
 		return nil
 	}

@@ -23,7 +23,7 @@ type exchange struct {
 	// repeatable says that the request may be sent again although the server may
 	// have acted on it.
 	repeatable bool
-	notFound   string // what to do about a 404; or empty
+	notFound   string // what the caller can do about a 404; or empty
 }
 
 // An answer is what came back from an exchange.
@@ -264,9 +264,9 @@ func (a *answer) unexpected(format string, args ...any) error {
 	return status
 }
 
-// created reads the answer to a request that makes an event or a reservation,
-// where err is the error of do.
-func (c *Client) created(ctx context.Context, a *answer, err error) (created, error) {
+// readCreated reads the answer to a request that makes an event or a reservation. err is
+// the error of do.
+func (c *Client) readCreated(ctx context.Context, a *answer, err error) (created, error) {
 	if err != nil {
 		return created{}, err
 	}

@@ -84,7 +84,7 @@ func newTransport(trust *authorities) http.RoundTripper {
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,
 		IdleConnTimeout:        90 * time.Second,
-		// Callers that publish at once keep their connections, where two would be kept.
+		// As many callers that publish at once keep their connections; net/http's default is 2.
 		MaxIdleConnsPerHost:    16,
 		MaxResponseHeaderBytes: 64 << 10,
 	}

@@ -32,8 +32,8 @@ func (c *Client) Reserve(ctx context.Context, e Event) (Reservation, error) {
 }
 
 // reserve is Reserve for an event that was checked.
-func (c *Client) reserve(ctx context.Context, e checked) (Reservation, error) {
-	to, err := c.template(e.info, "event-reserve-template", "")
+func (c *Client) reserve(ctx context.Context, e validEvent) (Reservation, error) {
+	to, err := c.templateURL(e.info, "event-reserve-template", "")
 	if err != nil {
 		return Reservation{}, err
 	}
@@ -42,7 +42,7 @@ func (c *Client) reserve(ctx context.Context, e checked) (Reservation, error) {
 	fields = append(fields, field{"content_id", e.contentID})
 	fields = appendField(fields, "replay_id", e.ReplayID)
 	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: formPayload(fields), repeatable: true})
-	made, err := c.created(ctx, &a, err)
+	made, err := c.readCreated(ctx, &a, err)
 	if a.acted {
 		c.log.WarnContext(ctx, "gracedb: the answer to a reservation was lost: a graceid may stay reserved that nobody uses",
 			"url", showURL(to))
@@ -126,7 +126,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		case errors.Is(err, errs.Authentication) || !mayFallBack(ctx, err, opts):
 			return Receipt{}, err
 		default:
-			return c.fallBackToCreate(ctx, ce, both(kafka, err), receipt.Timing)
+			return c.fallBackToCreate(ctx, ce, joinErr(kafka, err), receipt.Timing)
 		}
 	}
 	if reservation != nil {
@@ -146,7 +146,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 }
 
 // upload returns e as it travels over Kafka, but for its graceid.
-func (c *Client) upload(e checked, opts PublishOptions) Upload {
+func (c *Client) upload(e validEvent, opts PublishOptions) Upload {
 	return Upload{
 		Server: c.service.String(), Pipeline: e.Pipeline, Group: e.Group, Search: e.Search,
 		Labels: e.Labels, Offline: e.Offline, ReplayID: e.ReplayID,
@@ -213,7 +213,7 @@ const draftFrom = 16 << 10
 
 // reserveAndDraft reserves a graceid. While that is under way it begins the value of u, if
 // that will be wanted and takes long enough.
-func (c *Client) reserveAndDraft(ctx context.Context, e checked, u Upload, wanted bool) (r Reservation, d draft, err error) {
+func (c *Client) reserveAndDraft(ctx context.Context, e validEvent, u Upload, wanted bool) (r Reservation, d draft, err error) {
 	var drafting sync.WaitGroup
 	if wanted && len(u.Data) >= draftFrom {
 		drafting.Go(func() { d = draftUpload(u) })
@@ -249,11 +249,11 @@ func mayFallBack(ctx context.Context, err error, opts PublishOptions) bool {
 }
 
 // fallBackToCreate uploads e for which no graceid could be reserved.
-func (c *Client) fallBackToCreate(ctx context.Context, e checked, cause error, t Timing) (Receipt, error) {
+func (c *Client) fallBackToCreate(ctx context.Context, e validEvent, cause error, t Timing) (Receipt, error) {
 	c.log.WarnContext(ctx, "gracedb: no graceid could be reserved: creating the event over HTTP", "cause", errs.Reason(cause))
 	receipt, err := c.createEvent(ctx, e)
 	if err != nil {
-		return Receipt{}, both(cause, err)
+		return Receipt{}, joinErr(cause, err)
 	}
 	t.Upload = receipt.Timing.Upload
 	receipt.Fallback, receipt.Timing = cause, t
@@ -262,22 +262,22 @@ func (c *Client) fallBackToCreate(ctx context.Context, e checked, cause error, t
 
 // fallBackToUpload uploads an event that Kafka did not carry, or not for certain,
 // to its graceid.
-func (c *Client) fallBackToUpload(ctx context.Context, r Reservation, e checked, cause error, t Timing) (Receipt, error) {
+func (c *Client) fallBackToUpload(ctx context.Context, r Reservation, e validEvent, cause error, t Timing) (Receipt, error) {
 	c.log.WarnContext(ctx, "gracedb: Kafka failed: uploading the event over HTTP", "graceid", r.GraceID, "cause", errs.Reason(cause))
 	arrived := errors.Is(cause, errs.OutcomeUnknown)
 	receipt, err := c.uploadReserved(ctx, r, e, Provenance{KafkaServer: kafkaFailed}, arrived)
 	if err != nil {
-		return Receipt{}, &ReservedError{r, both(cause, err)}
+		return Receipt{}, &ReservedError{r, joinErr(cause, err)}
 	}
 	t.Upload = receipt.Timing.Upload
 	receipt.Fallback, receipt.Timing = cause, t
 	return receipt, nil
 }
 
-// both returns an error that is first and second, of which first may be nil. If
+// joinErr returns an error that is first and second, of which first may be nil. If
 // the second left its outcome open, the first's ErrDelivery no longer says that
 // sending again is safe, and is left out.
-func both(first, second error) error {
+func joinErr(first, second error) error {
 	if first == nil {
 		return second
 	}

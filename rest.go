@@ -136,7 +136,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if instance, err := topicname.Instance(cfg.ServiceURL); err == nil {
 		c.instance = instance
 	}
-	c.info.turn = make(chan struct{}, 1)
+	c.info.fetching = make(chan struct{}, 1)
 	c.pace.current = make(chan struct{}, 1)
 	return c, nil
 }
@@ -220,8 +220,8 @@ func (c *Client) CreateEvent(ctx context.Context, e Event) (Receipt, error) {
 	return c.createEvent(ctx, ce)
 }
 
-func (c *Client) createEvent(ctx context.Context, e checked) (Receipt, error) {
-	to, err := c.link(e.info, "events")
+func (c *Client) createEvent(ctx context.Context, e validEvent) (Receipt, error) {
+	to, err := c.linkURL(e.info, "events")
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -237,10 +237,10 @@ func (c *Client) createEvent(ctx context.Context, e checked) (Receipt, error) {
 	fields = appendField(fields, "replay_id", e.ReplayID)
 	start := time.Now()
 	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: multipartPayload(fields, e.Filename, e.Data)})
-	made, err := c.created(ctx, &a, err)
+	made, err := c.readCreated(ctx, &a, err)
 	if err != nil {
 		if a.acted {
-			err = unknown(err, "the event may exist all the same: look before sending it again")
+			err = markUnknown(err, "the event may exist all the same: look before sending it again")
 		}
 		return Receipt{}, err
 	}
@@ -276,8 +276,8 @@ func (c *Client) UploadReservedEvent(ctx context.Context, graceID string, e Even
 // uploadReserved is UploadReservedEvent for an event that was checked. arrived
 // says that the event may have come to the server by another way, so that a 409 is
 // no surprise.
-func (c *Client) uploadReserved(ctx context.Context, r Reservation, e checked, via Provenance, arrived bool) (Receipt, error) {
-	to, err := c.template(e.info, "event-upload-template", r.GraceID)
+func (c *Client) uploadReserved(ctx context.Context, r Reservation, e validEvent, via Provenance, arrived bool) (Receipt, error) {
+	to, err := c.templateURL(e.info, "event-upload-template", r.GraceID)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -297,13 +297,13 @@ func (c *Client) uploadReserved(ctx context.Context, r Reservation, e checked, v
 		c.log.InfoContext(ctx, "gracedb: the event was there already", "graceid", r.GraceID)
 		return receipt, nil
 	}
-	made, err := c.created(ctx, &a, err)
+	made, err := c.readCreated(ctx, &a, err)
 	if err == nil && made.GraceID != r.GraceID {
 		err = a.unexpected("is about %s instead of %s", made.GraceID, r.GraceID)
 	}
 	if err != nil {
 		if a.acted {
-			err = unknown(err, "the event may have been uploaded all the same")
+			err = markUnknown(err, "the event may have been uploaded all the same")
 		}
 		return Receipt{}, err
 	}
@@ -314,16 +314,16 @@ func (c *Client) uploadReserved(ctx context.Context, r Reservation, e checked, v
 	return receipt, nil
 }
 
-// unknown adds to err that what it failed to do may have been done.
-func unknown(err error, remark string) error {
-	return errs.New([]error{unansweredKind{}, err}, "%s; %s", errs.Reason(err), remark)
+// markUnknown adds to err that what it failed to do may have been done.
+func markUnknown(err error, remark string) error {
+	return errs.New([]error{unknownOutcome{}, err}, "%s; %s", errs.Reason(err), remark)
 }
 
-// An unansweredKind is ErrOutcomeUnknown without being a Kafka failure.
-type unansweredKind struct{}
+// An unknownOutcome is ErrOutcomeUnknown without being a Kafka failure.
+type unknownOutcome struct{}
 
-func (unansweredKind) Error() string        { return errs.OutcomeUnknown.Error() }
-func (unansweredKind) Is(target error) bool { return target == errs.OutcomeUnknown }
+func (unknownOutcome) Error() string        { return errs.OutcomeUnknown.Error() }
+func (unknownOutcome) Is(target error) bool { return target == errs.OutcomeUnknown }
 
 // dialProblem reports whether err will be the same however often one tries.
 func dialProblem(err error) bool {

@@ -101,9 +101,9 @@ func FuzzRootDocument(f *testing.F) {
 				t.Errorf("a request would go to %s", req.URL)
 			}
 		}
-		check(c.link(info, "events"))
-		check(c.template(info, "event-reserve-template", ""))
-		check(c.template(info, "event-upload-template", "G1001"))
+		check(c.linkURL(info, "events"))
+		check(c.templateURL(info, "event-reserve-template", ""))
+		check(c.templateURL(info, "event-upload-template", "G1001"))
 	})
 }
 

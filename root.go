@@ -48,16 +48,16 @@ func (c *Client) ServiceInfo(ctx context.Context) (ServiceInfo, error) {
 	return s, nil
 }
 
-// An infoCache lets one caller fetch the root document while the others wait. Who
-// waits does so with a context of its own; if the one who fetches gives up, the
-// next takes over, so that nobody fails because somebody else's time was short.
+// An infoCache lets one caller fetch the root document while the others wait, each no
+// longer than its own ctx. If the ctx of the caller that fetches ends, the next one fetches:
+// no call fails because another one had little time.
 type infoCache struct {
-	known  atomic.Pointer[ServiceInfo]
-	turn   chan struct{} // holds one while somebody fetches
-	failed atomic.Pointer[infoFailure]
+	known    atomic.Pointer[ServiceInfo]
+	fetching chan struct{}               // holds one element while a caller fetches
+	failed   atomic.Pointer[infoFailure] // the last fetch that failed, other than by its ctx
 }
 
-// An infoFailure is what those who waited for a fetch share if it failed.
+// An infoFailure is the error that all callers get who waited for one fetch.
 type infoFailure struct{ err error }
 
 // serviceInfo returns the cached document, which must not be changed.
@@ -67,8 +67,8 @@ func (c *Client) serviceInfo(ctx context.Context) (*ServiceInfo, error) {
 	}
 	before := c.info.failed.Load()
 	select {
-	case c.info.turn <- struct{}{}:
-		defer func() { <-c.info.turn }()
+	case c.info.fetching <- struct{}{}:
+		defer func() { <-c.info.fetching }()
 	case <-ctx.Done():
 		return nil, errs.New([]error{ctx.Err()}, "GET %s: %s", showURL(c.root), errs.Reason(ctx.Err()))
 	}
@@ -195,35 +195,35 @@ func stringsIn(m map[string]any) map[string]string {
 	return out
 }
 
-// A checked is an event that was found right, as it is sent.
-type checked struct {
+// A validEvent is an event that check has found right, as it is sent.
+type validEvent struct {
 	Event
 	contentID string
 	info      *ServiceInfo // that it was checked with
 }
 
-// check returns e checked, or what is wrong with it. Nothing of it is sent yet.
-func (c *Client) check(ctx context.Context, e Event) (checked, error) {
+// check returns e as it is sent, or what is wrong with it. It sends nothing of it.
+func (c *Client) check(ctx context.Context, e Event) (validEvent, error) {
 	e, err := e.checkLocally()
 	if err != nil {
-		return checked{}, err
+		return validEvent{}, err
 	}
 	info, err := c.serviceInfo(ctx)
 	if err != nil {
-		return checked{}, err
+		return validEvent{}, err
 	}
 	if err := e.checkNames(info); err != nil {
-		return checked{}, err
+		return validEvent{}, err
 	}
 	if e.Pipeline == "MBTA" && !strings.Contains(e.Filename, ".xml") {
 		c.log.WarnContext(ctx, "gracedb: GraceDB will store this file without reading it: of MBTA, it reads files with .xml in their names only",
 			"filename", e.Filename)
 	}
-	return checked{e, contentID(e.Data), info}, nil
+	return validEvent{e, contentID(e.Data), info}, nil
 }
 
-// link returns a link of the root document.
-func (c *Client) link(info *ServiceInfo, name string) (*url.URL, error) {
+// linkURL returns a link of the root document.
+func (c *Client) linkURL(info *ServiceInfo, name string) (*url.URL, error) {
 	raw, ok := info.Links[name]
 	if !ok {
 		return nil, errs.New(nil, "the root document of %s has no link %q", showURL(c.root), name)
@@ -231,9 +231,9 @@ func (c *Client) link(info *ServiceInfo, name string) (*url.URL, error) {
 	return c.resolve(name, raw)
 }
 
-// template returns a template of the root document with graceID, if not empty, in
+// templateURL returns a template of the root document with graceID, if not empty, in
 // its place.
-func (c *Client) template(info *ServiceInfo, name, graceID string) (*url.URL, error) {
+func (c *Client) templateURL(info *ServiceInfo, name, graceID string) (*url.URL, error) {
 	raw, ok := info.Templates[name]
 	if !ok {
 		return nil, errs.New([]error{errors.ErrUnsupported},

@@ -55,8 +55,8 @@ func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
 	}
 }
 
-// uploaded reads the answer to a request for an event. If the data are not there, it
-// says how that is known.
+// uploaded reads the answer to a request for an event: done if the server has its data,
+// else what it said instead.
 func (a *answer) uploaded(graceID string) (done bool, said string, err error) {
 	fields, err := decodeObject(a.body)
 	if err != nil {
@@ -79,11 +79,11 @@ func (a *answer) uploaded(graceID string) (done bool, said string, err error) {
 
 // eventURL returns where an event is.
 func (c *Client) eventURL(info *ServiceInfo, graceID string) (*url.URL, error) {
-	to, err := c.template(info, "event-detail-template", graceID)
+	to, err := c.templateURL(info, "event-detail-template", graceID)
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return to, err
 	}
-	events, err := c.link(info, "events")
+	events, err := c.linkURL(info, "events")
 	if err != nil {
 		return nil, err
 	}
