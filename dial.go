@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/clock"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
@@ -192,7 +193,7 @@ func (r *redials) wait(ctx context.Context, address string) error {
 	r.mu.Lock()
 	at := r.failed[address]
 	r.mu.Unlock()
-	return sleep(ctx, redialPause-time.Since(at))
+	return clock.Sleep(ctx, redialPause-time.Since(at))
 }
 
 func (r *redials) note(address string, made bool) {

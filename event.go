@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/graceid"
 )
 
 // An Event is what CreateEvent uploads and PublishEvent publishes.
@@ -101,7 +102,7 @@ func checkName(what, value string, names []string) error {
 // would take it, or why it would not: an event whose name is refused only by the
 // supervisor's upload has a graceid and no data, and nobody hears of it.
 func baseName(name string) (string, error) {
-	base := name[strings.LastIndexAny(name, `/\`)+1:]
+	base := lastElement(name)
 	stored := storedName(base)
 	switch {
 	case base == "" || base == "." || base == "..":
@@ -120,11 +121,15 @@ func baseName(name string) (string, error) {
 	return base, nil
 }
 
+// lastElement returns the last element of a path of Unix or Windows; "" if the path ends in
+// a separator.
+func lastElement(path string) string { return path[strings.LastIndexAny(path, `/\`)+1:] }
+
 // storedName returns what GraceDB makes of a file name: Django undoes HTML entities,
 // drops directories, and then what Python does not call printable.
 func storedName(name string) string {
 	name = html.UnescapeString(strings.ReplaceAll(name, `"`, "%22"))
-	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	name = lastElement(name)
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return -1
@@ -136,20 +141,10 @@ func storedName(name string) string {
 // checkGraceID guards the URLs that a graceid is put into, whether it comes from
 // the caller or from the server.
 func checkGraceID(id string) error {
-	if !isGraceID(id) {
-		return badEvent("%q is not a graceid: %s", errs.Clean(id), graceIDs)
+	if !graceid.Is(id) {
+		return badEvent("%q is not a graceid: %s", errs.Clean(id), graceid.Form)
 	}
 	return nil
-}
-
-const graceIDs = "letters and then digits are, such as G123456"
-
-// isGraceID reports whether id is up to 8 letters, and then up to 19 digits.
-func isGraceID(id string) bool {
-	digits := strings.TrimLeftFunc(id, func(r rune) bool { return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' })
-	letters := len(id) - len(digits)
-	other := strings.TrimLeft(digits, "0123456789")
-	return 1 <= letters && letters <= 8 && 1 <= len(digits) && len(digits) <= 19 && other == ""
 }
 
 func badEvent(format string, args ...any) error {

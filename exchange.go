@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/clock"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
@@ -131,7 +132,7 @@ func (t *tries) next(ctx context.Context, v verdict, err error) (again bool, _ e
 		t.c.pace.throttle(wait) // waited for by prepare
 		return true, nil
 	}
-	if sleep(ctx, wait) != nil {
+	if clock.Sleep(ctx, wait) != nil {
 		return false, a.interrupted(ctx, err)
 	}
 	return true, nil
@@ -295,19 +296,4 @@ func backoff(n int) time.Duration {
 		return 0
 	}
 	return min(200*time.Millisecond<<min(n-1, 16), longest)
-}
-
-// sleep waits for d or for ctx, whose error it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -152,6 +152,15 @@ func TestFileName(t *testing.T) {
 	}
 }
 
+// A path of Windows is one on every system, to whoever saves the file.
+func TestUploadEventOfWindows(t *testing.T) {
+	for _, name := range []string{`C:\data\coinc.xml`, `..\coinc.xml`, `a/b\coinc.xml`, `a\b/coinc.xml`} {
+		if got := (Upload{Filename: name}).Event().Filename; got != "coinc.xml" {
+			t.Errorf("%q becomes %q", name, got)
+		}
+	}
+}
+
 func TestUploadEvent(t *testing.T) {
 	u := fullUpload()
 	u.Filename = "../coinc.xml"

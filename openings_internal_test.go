@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/clock"
 )
 
 // Behind more silent addresses than are tried at a time, a good one is connected to when it
@@ -30,7 +32,7 @@ func dialBehind(t *testing.T, silent int) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			if err := sleep(ctx, slow); err != nil {
+			if err := clock.Sleep(ctx, slow); err != nil {
 				return nil, err
 			}
 			ours, theirs := net.Pipe()

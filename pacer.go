@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/clock"
 )
 
 // A pacer makes the callers of a Client take turns while the server throttles.
@@ -72,7 +74,7 @@ func (p *pacer) enter(ctx context.Context, t *turn) error {
 		if d <= 0 {
 			break
 		}
-		if err := sleep(ctx, d); err != nil {
+		if err := clock.Sleep(ctx, d); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/clock"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
@@ -33,7 +34,7 @@ func (c *Client) bearer(ctx context.Context) (*readToken, error) {
 		if err == nil || !errors.Is(err, errs.Token) || !c.known.mayWait(graceOf(ctx)) {
 			return t, err
 		}
-		if ended := sleep(ctx, refusedPause); ended != nil {
+		if ended := clock.Sleep(ctx, refusedPause); ended != nil {
 			return nil, errs.New([]error{ended, err}, "%s: %s", errs.Reason(err), errs.Reason(ended))
 		}
 	}

@@ -5,8 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"path/filepath"
+	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -47,16 +48,16 @@ func (u Upload) Event() Event {
 		Labels:   u.Labels,
 		Offline:  u.Offline,
 		ReplayID: u.ReplayID,
-		Filename: fileName(u.Filename),
+		Filename: fileName(strings.ReplaceAll(u.Filename, `\`, "/")), // of Windows, too
 		Data:     u.Data,
 	}
 }
 
-// fileName returns the last element of path, or "" if that names no file. It is
-// the name that an event is saved under.
-func fileName(path string) string {
-	switch name := filepath.Base(path); name {
-	case ".", "..", string(filepath.Separator):
+// fileName returns the last element of a path with slashes, or "" if that names no file. It
+// is the name in a message, as the Python client puts it there.
+func fileName(slashes string) string {
+	switch name := path.Base(slashes); name {
+	case ".", "..", "/":
 		return ""
 	default:
 		return name

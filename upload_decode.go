@@ -16,6 +16,7 @@ import (
 	"github.com/segmentio/asm/base64"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/graceid"
 )
 
 // decodeUpload decodes the value of a message.
@@ -148,8 +149,8 @@ func (ms members) texts(name string, failed *error) []string {
 // graceID decodes a graceid, which readers put into file names and URLs.
 func (ms members) graceID(name string, failed *error) string {
 	id := ms.text(name, false, failed)
-	if id != "" && !isGraceID(id) {
-		*failed = wrongMember(name, fmt.Errorf("is %q, not a graceid: %s", errs.Clean(id), graceIDs))
+	if id != "" && !graceid.Is(id) {
+		*failed = wrongMember(name, fmt.Errorf("is %q, not a graceid: %s", errs.Clean(id), graceid.Form))
 	}
 	return id
 }

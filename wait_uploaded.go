@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/clock"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
@@ -49,7 +50,7 @@ func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
 		if done || err != nil {
 			return err
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := clock.Sleep(ctx, pause); err != nil {
 			return errs.New([]error{err}, "waiting for the data of %s: %s: %s", graceID, said, errs.Reason(err))
 		}
 	}
