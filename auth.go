@@ -3,11 +3,7 @@ package gracedb
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"regexp"
 	"slices"
-	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
@@ -79,77 +75,7 @@ func findToken(f *token.Finder) TokenSource {
 	}
 }
 
-// bearerPattern is what RFC 6750 (section 2.1) lets a token consist of. Nothing
-// else may get into a header or an OAUTHBEARER message.
-var bearerPattern = regexp.MustCompile(`^[-A-Za-z0-9._~+/]+=*$`)
-
-// usableToken returns the claims of what a source returned, or why it is not to be
-// sent. A token that cannot be read is: the receiver decides what it is worth, and
-// its claims are zero.
-func usableToken(raw string) (token.Claims, error) {
-	if !bearerPattern.MatchString(raw) {
-		return token.Claims{}, errs.New([]error{errs.Token}, "no usable token: what the token source returned is empty or has characters that no token has")
-	}
-	claims, err := token.Parse(raw)
-	if err != nil {
-		return token.Claims{}, nil //nolint:nilerr // as said above
-	}
-	return claims, checkExpiry(claims)
-}
-
-// checkExpiry returns why a token with these claims is not to be sent any more.
-func checkExpiry(claims token.Claims) error {
-	now := time.Now()
-	if claims.Expires.IsZero() || now.Before(claims.Expires) {
-		return nil
-	}
-	ago, advice := now.Sub(claims.Expires), getToken
-	if ago < time.Hour { // a clock that is further ahead is noticed elsewhere
-		advice += "; if it is new, check the clock of this machine"
-	}
-	return errs.New([]error{errs.Token}, "no usable token: the one at hand expired %s ago (get one with: %s)",
-		token.Span(ago), advice)
-}
-
-// ask calls a source of a caller, and makes an error of its panic: the goroutine may be one
-// of this package, which no caller can recover. known are tokens that it may have been about.
-func (src TokenSource) ask(ctx context.Context, known ...string) (raw string, err error) {
-	if src == nil {
-		return "", errs.New([]error{errs.Token}, "no usable token: the token source is nil")
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			for _, tok := range known {
-				errs.NoteToken(tok)
-			}
-			raw, err = "", errs.New([]error{errs.Token}, "no usable token: the token source panicked: %s", errs.Clean(fmt.Sprint(p)))
-		}
-	}()
-	return src(ctx)
-}
-
 // StaticToken returns a TokenSource that always returns token.
 func StaticToken(token string) TokenSource {
 	return func(context.Context) (string, error) { return token, nil }
-}
-
-// withTokenHints tells the sources below a call what the caller knows: refused is
-// the token that was last refused ("" if none), so that ReloadToken does not hand
-// it out again without asking its source; log is where FindToken warns. Plain
-// context values, so that a source wrapped by the user's own function still sees
-// them.
-func withTokenHints(ctx context.Context, refused string, log *slog.Logger) context.Context {
-	return context.WithValue(ctx, tokenHintsKey{}, tokenHints{refused, log})
-}
-
-type tokenHintsKey struct{}
-
-type tokenHints struct {
-	refused string
-	log     *slog.Logger
-}
-
-func tokenHintsFrom(ctx context.Context) tokenHints {
-	h, _ := ctx.Value(tokenHintsKey{}).(tokenHints)
-	return h
 }

@@ -2,7 +2,6 @@ package gracedb
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,7 +159,7 @@ func (r *reloader) ask(ctx context.Context, cancel context.CancelFunc) *flight {
 	f := &flight{done: make(chan struct{}), cancel: cancel, waiting: 1}
 	r.flight = f
 	go func() {
-		raw, err := "", errors.New("the token source ended its goroutine")
+		raw, err := "", errEndedGoroutine
 		// Deferred, so that even a source that ends its goroutine leaves nobody waiting.
 		defer func() { r.land(ctx, f, raw, err) }()
 		raw, err = r.src.ask(ctx, r.heldRaw())
@@ -219,10 +218,8 @@ func (r *reloader) land(ctx context.Context, f *flight, raw string, err error) {
 // is usable, one that cannot be read is an error too: perhaps it is half written.
 func (r *reloader) check(raw string, err error, now time.Time, usable bool) (*heldToken, error) {
 	switch {
-	case errors.Is(err, errs.Token):
-		return nil, err
 	case err != nil:
-		return nil, errs.New([]error{errs.Token, err}, "no usable token: %s", errs.Reason(err))
+		return nil, tokenError(err)
 	case raw == "":
 		return nil, errs.New([]error{errs.Token}, "no usable token: the token source returned an empty one")
 	}

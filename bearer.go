@@ -2,7 +2,6 @@ package gracedb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,7 +11,6 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
-	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // OAuthBearer returns the SASL mechanism of this package, for a kgo.Client of
@@ -28,7 +26,7 @@ import (
 // connections are this package's own, takes tokens out of that; with other connections
 // look at errors.Is, and do not show the text.
 func OAuthBearer(src TokenSource) sasl.Mechanism {
-	return &bearer{src: src, state: newAuthState(slog.New(slog.DiscardHandler), 0)}
+	return newBearer(src, newAuthState(slog.New(slog.DiscardHandler), 0))
 }
 
 const (
@@ -48,8 +46,12 @@ const maxKafkaToken = 512<<10 - 1<<10
 
 // A bearer is the mechanism. All that it knows of the past is in its state.
 type bearer struct {
-	src   TokenSource
-	state *authState
+	source asker
+	state  *authState
+}
+
+func newBearer(src TokenSource, state *authState) *bearer {
+	return &bearer{source: asker{src: src, log: state.log}, state: state}
 }
 
 func (*bearer) Name() string { return "OAUTHBEARER" }
@@ -65,70 +67,42 @@ func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session
 			return nil, nil, temporary{err}
 		}
 		asked := time.Now()
-		tok, claims, err := m.ask(ctx)
+		t, err := m.ask(ctx)
 		if err == nil {
-			err = m.state.ending(claims)
+			err = m.state.ending(t.claims)
 		}
 		if err != nil {
 			m.state.fail(err)
 			continue
 		}
-		if err := m.state.suspended(tok); err != nil {
+		if err := m.state.suspended(t.raw); err != nil {
 			return nil, nil, temporary{err}
 		}
-		errs.NoteToken(tok)
-		auth := oauth.Auth{Token: tok}
+		errs.NoteToken(t.raw)
+		auth := oauth.Auth{Token: t.raw}
 		_, first, err := auth.AsMechanism().Authenticate(ctx, host)
 		if err != nil {
 			return nil, nil, temporary{errs.New([]error{errs.Authentication, err}, "kafka: authentication: %s", errs.Reason(err))}
 		}
-		return &bearerSession{m: m, caller: caller, token: tok, claims: claims, host: host, asked: asked}, first, nil
+		return &bearerSession{m: m, caller: caller, token: t, host: host, asked: asked}, first, nil
 	}
 }
 
-// ask calls the source, which may not honour its ctx.
-func (m *bearer) ask(ctx context.Context) (string, token.Claims, error) {
-	type answer struct {
-		tok string
-		err error
-	}
-	ctx = withTokenHints(ctx, m.state.refusedToken(), m.state.log)
-	got := make(chan answer, 1)
-	go func() {
-		tok, err := m.src.ask(ctx)
-		got <- answer{tok, err}
-	}()
-	var a answer
+// ask asks the source for a token that Kafka takes.
+func (m *bearer) ask(ctx context.Context) (*readToken, error) {
 	start := time.Now()
-	select {
-	case a = <-got:
-	case <-ctx.Done():
+	t, err := m.source.ask(ctx, m.state.refusedToken())
+	if err != nil && ctx.Err() != nil {
 		// Only the last of several tries was short of time.
 		if cause := m.state.failure(); cause != nil && time.Since(start) < askTimeout/2 {
-			return "", token.Claims{}, cause
+			return nil, cause
 		}
-		a.err = errs.New([]error{errs.Token, ctx.Err()}, "kafka: the token source has not answered within %v", askTimeout)
 	}
-	if a.err != nil {
-		return "", token.Claims{}, tokenError(a.err)
+	if err == nil && len(t.raw) > maxKafkaToken {
+		return nil, errs.New([]error{errs.Token},
+			"no usable token: the one at hand has %d bytes, and Kafka takes none of more than 512 KiB (sasl.server.max.receive.size 524288)", len(t.raw))
 	}
-	claims, err := usableToken(a.tok)
-	if err != nil {
-		return "", token.Claims{}, err
-	}
-	if len(a.tok) > maxKafkaToken {
-		return "", token.Claims{}, errs.New([]error{errs.Token},
-			"no usable token: the one at hand has %d bytes, and Kafka takes none of more than 512 KiB (sasl.server.max.receive.size 524288)", len(a.tok))
-	}
-	return a.tok, claims, nil
-}
-
-// tokenError gives a source's error the kind that it stands for.
-func tokenError(err error) error {
-	if errors.Is(err, errs.Token) {
-		return err
-	}
-	return errs.New([]error{errs.Token, err}, "no usable token: %s", errs.Reason(err))
+	return t, err
 }
 
 // A temporary error is one that kgo retries for ever, leaving what is buffered
@@ -142,8 +116,7 @@ func (t temporary) Unwrap() error { return t.error }
 type bearerSession struct {
 	m      *bearer
 	caller context.Context // of Authenticate: Challenge has none
-	token  string
-	claims token.Claims
+	token  *readToken
 	host   string
 	asked  time.Time // when the source was asked for the token
 }
@@ -158,11 +131,11 @@ func (*bearerSession) Format(f fmt.State, _ rune) {
 // %x01: the bare code 58 that would follow says less and fails what is buffered.
 func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
 	if len(answer) == 0 {
-		s.m.state.accept(s.claims)
+		s.m.state.accept(s.token.claims)
 		return true, nil, nil
 	}
-	err := kafkaRefusal(s.host, s.token, answer)
-	if sourceKnew := s.m.state.refused(s.token, s.asked); sourceKnew {
+	err := kafkaRefusal(s.host, s.token.raw, answer)
+	if sourceKnew := s.m.state.refused(s.token.raw, s.asked); sourceKnew {
 		s.m.state.fail(err)
 		return false, nil, temporary{err}
 	}
@@ -170,7 +143,7 @@ func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
 	// else, or that is refused too, is this a failure that anybody hears of.
 	ctx, cancel := context.WithTimeout(s.caller, askTimeout)
 	defer cancel()
-	if other, _, askErr := s.m.ask(ctx); askErr != nil || other == s.token {
+	if other, askErr := s.m.ask(ctx); askErr != nil || other.raw == s.token.raw {
 		s.m.state.fail(err)
 	}
 	return false, nil, temporary{err}

@@ -52,7 +52,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting, notForOpts)); err != nil {
 		return nil, err
 	}
-	l.mechanism = &bearer{src: c.tokenSource(scope), state: auth}
+	l.mechanism = newBearer(c.tokenSource(scope), auth)
 	opts, err := c.clientOpts(ctx, l.mechanism, l.health, wrap)
 	if err != nil {
 		if errors.Is(err, errs.Config) {
@@ -226,7 +226,7 @@ func (l *link) gaveUp(ctxErr error, what string, began time.Time, last error) er
 func (l *link) checkToken(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if _, _, err := l.mechanism.ask(ctx); err != nil {
+	if _, err := l.mechanism.ask(ctx); err != nil {
 		return errs.New([]error{err, l.kind}, "%s", errs.Reason(err))
 	}
 	return nil

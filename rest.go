@@ -80,7 +80,7 @@ type Client struct {
 	service  *url.URL // with a trailing slash, without the version
 	root     *url.URL
 	instance string // empty if the host has no name to make one from
-	token    TokenSource
+	token    asker
 	ownToken TokenSource // ClientConfig.Token
 	http     *http.Client
 	trust    *authorities
@@ -91,7 +91,7 @@ type Client struct {
 	info          infoCache
 	pace          pacer
 	shared        sharedConn
-	known         clientToken
+	late          lateToken
 	// producer is what NewProducer last failed with; nil if it did not.
 	producer atomic.Pointer[error]
 }
@@ -105,7 +105,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{service: service, token: cfg.Token, ownToken: cfg.Token, retries: cfg.Retries, log: cfg.Logger}
+	c := &Client{service: service, ownToken: cfg.Token, retries: cfg.Retries, log: cfg.Logger}
 	switch v := cfg.APIVersion; {
 	case v == "":
 		c.root = service.JoinPath("v2/")
@@ -127,8 +127,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	c.trust.given = cfg.HTTP != nil
 	c.http = newHTTPClient(cfg, c.trust)
-	if c.token == nil {
-		c.token = ReloadToken(FindToken(tokenQueryFor(service.Hostname())), 5*time.Minute)
+	c.token.src, c.token.log = cfg.Token, c.log
+	if cfg.Token == nil {
+		c.token.src = ReloadToken(FindToken(tokenQueryFor(service.Hostname())), 5*time.Minute)
 	}
 	if c.retries == 0 {
 		c.retries, c.untilDeadline = 5, true

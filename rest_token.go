@@ -2,36 +2,25 @@ package gracedb
 
 import (
 	"context"
-	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/clock"
 	"github.com/gracedb-go/gracedb/internal/errs"
-	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// A clientToken is what a Client knows of its token.
-type clientToken struct {
-	last atomic.Pointer[readToken]
-
+// A lateToken is what a Client knows of a source that has no token.
+type lateToken struct {
 	mu    sync.Mutex
 	since time.Time // when the source began to have none; guarded by mu
 	until time.Time // when it last had none; guarded by mu
-}
-
-// A readToken is a token that was found fit to be sent, and what it says.
-type readToken struct {
-	raw    string
-	claims token.Claims
 }
 
 // bearer asks for a token, and waits as long for one that is late as a Producer does.
 func (c *Client) bearer(ctx context.Context) (*readToken, error) {
 	for {
 		t, err := c.askToken(ctx, "")
-		if err == nil || !errors.Is(err, errs.Token) || !c.known.mayWait(graceOf(ctx)) {
+		if err == nil || ctx.Err() != nil || !c.late.mayWait(graceOf(ctx)) {
 			return t, err
 		}
 		if ended := clock.Sleep(ctx, refusedPause); ended != nil {
@@ -43,7 +32,7 @@ func (c *Client) bearer(ctx context.Context) (*readToken, error) {
 // mayWait records that the source has no token now, and reports whether one that is
 // late by less than grace may still come. Times without a token that are no further
 // apart than grace are one outage: in the course of it, only the first calls wait.
-func (k *clientToken) mayWait(grace time.Duration) bool {
+func (k *lateToken) mayWait(grace time.Duration) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
@@ -55,7 +44,7 @@ func (k *clientToken) mayWait(grace time.Duration) bool {
 }
 
 // found records that the source has a token.
-func (k *clientToken) found() {
+func (k *lateToken) found() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.until = time.Time{}
@@ -63,25 +52,14 @@ func (k *clientToken) found() {
 
 // askToken asks once for a token other than refused.
 func (c *Client) askToken(ctx context.Context, refused string) (*readToken, error) {
-	raw, err := c.token.ask(withTokenHints(ctx, refused, c.log))
+	t, err := c.token.ask(ctx, refused)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, errs.New([]error{ctx.Err(), err}, "%s", errs.Reason(err))
 	case err != nil:
-		return nil, tokenError(err)
-	}
-	t := c.known.last.Load()
-	if t == nil || t.raw != raw {
-		claims, err := usableToken(raw)
-		if err != nil {
-			return nil, err
-		}
-		t = &readToken{raw, claims}
-		c.known.last.Store(t)
-	} else if err := checkExpiry(t.claims); err != nil {
 		return nil, err
 	}
-	c.known.found()
+	c.late.found()
 	return t, nil
 }
 

@@ -1,7 +1,11 @@
 package gracedb
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/gracedb-go/gracedb/internal/testauth"
 )
@@ -30,4 +34,26 @@ func TestTokenIsParsedOnce(t *testing.T) {
 	if n := testing.AllocsPerRun(10, ask); n > 8 || parsing < 2*n {
 		t.Errorf("%v allocations for a token at hand; parsing takes %v", n, parsing)
 	}
+}
+
+// A source that does not honour its ctx keeps no call of a Client from doing so.
+func TestClientTokenSourceHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := make(chan string)
+		c, err := NewClient(ClientConfig{
+			ServiceURL: "https://gracedb.test/api/",
+			Token:      func(context.Context) (string, error) { return <-answer, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err = c.ServiceInfo(ctx)
+		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+		close(answer)
+	})
 }
