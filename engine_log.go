@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,7 +42,7 @@ func (l *engineLog) Level() kgo.LogLevel {
 
 func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	said := []string{msg} // and of what and whom, but not for the how manieth time
-	told := hasPrefix(msg, toldElsewhere)
+	told := hasPrefix(msg, kgoToldElsewhere)
 	for i, v := range keyvals {
 		var text string
 		switch v := v.(type) {
@@ -71,7 +70,7 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 
 // judge returns the level at which users are told what the engine says at level.
 func (l *engineLog) judge(level kgo.LogLevel, msg, said string) slog.Level {
-	lasts := level == kgo.LogLevelError && (!hasPrefix(msg, tried) || l.lasts(said))
+	lasts := level == kgo.LogLevelError && (!hasPrefix(msg, kgoTriesAgain) || l.lasts(said))
 	switch {
 	case lasts && !l.said.Already("error "+said):
 		return slog.LevelError
@@ -103,19 +102,3 @@ func (l *engineLog) lasts(said string) bool {
 
 // A span is when something was said first and last.
 type span struct{ first, last time.Time }
-
-func hasPrefix(s string, prefixes []string) bool {
-	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })
-}
-
-// toldElsewhere is how kgo begins to tell what users hear of in another way.
-var toldElsewhere = []string{
-	"unable to open connection to broker",               // health tells
-	"received OFFSET_OUT_OF_RANGE while consuming",      // Poll tells, and what is lost
-	"metadata has a new ID for a topic we already hold", // Poll tells
-	"unable to commit offset for topic partition",       // whoever wanted the commit tells
-}
-
-// tried is how kgo begins to tell at the level of an error what it tries again, and
-// what is over within a second as a rule, such as after a rebalance.
-var tried = []string{"group manage loop errored"}

@@ -118,7 +118,7 @@ func (c *Consumer) eachPartition(fetches kgo.Fetches, f func(kgo.FetchTopicParti
 // So the error is told at its place, when it comes alone. A batch of a format that kgo does not
 // know is passed over in step 3: its error is told with the messages.
 func isPieceOfRepeatedError(p kgo.FetchTopicPartition) bool {
-	return len(p.Records) > 0 && !strings.HasPrefix(p.Err.Error(), "unknown magic")
+	return len(p.Records) > 0 && !strings.HasPrefix(p.Err.Error(), kgoUnknownMagic)
 }
 
 // troublePause spaces fetches that brought nothing but trouble.
