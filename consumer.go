@@ -5,7 +5,6 @@ import (
 	"iter"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -93,9 +92,6 @@ type Consumer struct {
 	markDue   bool          // the timer that calls markWhenDue runs
 
 	troubles lasting // has a mutex of its own
-
-	stopping atomic.Bool
-	released chan struct{}
 }
 
 // A batch is messages of one partition, or an error that Poll returns between messages.
@@ -144,7 +140,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
 		positions: newPositions(), wake: make(chan struct{}, 1),
-		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), inspecting: make(chan struct{}, 1), released: make(chan struct{}),
+		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), inspecting: make(chan struct{}, 1),
 	}
 	c.budget = newBudget(c.suspect)
 	opts := append(c.budget.opts(),
@@ -218,7 +214,7 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 	if err := c.made(); err != nil {
 		return err
 	}
-	if c.cluster.isClosed() {
+	if c.cluster.life.isClosing() {
 		return c.cluster.errClosed()
 	}
 	full, err := c.fullNames(topics)
@@ -250,7 +246,7 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 		if err := ctx.Err(); err != nil {
 			return Message{}, err
 		}
-		if c.cluster.isClosed() {
+		if c.cluster.life.isClosing() {
 			return Message{}, c.cluster.errClosed()
 		}
 		switch r, err := c.nextBuffered(); {
@@ -383,7 +379,7 @@ func (c *Consumer) Check(ctx context.Context) error {
 	if err := c.made(); err != nil {
 		return err
 	}
-	if c.cluster.isClosed() {
+	if c.cluster.life.isClosing() {
 		return c.cluster.errClosed()
 	}
 	c.mu.Lock()
@@ -408,11 +404,11 @@ func (c *Consumer) Close() error {
 	if err := c.made(); err != nil {
 		return err
 	}
-	if c.stopping.CompareAndSwap(false, true) {
+	if c.cluster.life.begin() {
 		c.close()
-		close(c.released)
+		c.cluster.life.finish()
 	}
-	<-c.released
+	<-c.cluster.life.done
 	return nil
 }
 
@@ -435,7 +431,7 @@ func (c *Consumer) close() {
 	select {
 	case <-ended:
 	case <-ctx.Done(): // the broker is mute
-		c.cluster.cancel()
+		c.cluster.life.abort()
 		<-ended
 	}
 }

@@ -45,7 +45,7 @@ func (c *Consumer) fetch(ctx context.Context) {
 		go c.poll(inner, c.polling)
 	}
 	got := c.polling
-	end, _ := c.cluster.auth.wait(ctx, waiting{done: got.done, closed: c.cluster.closed, news: c.wake, stop: stopPastGrace, told: c.outage})
+	end, _ := c.cluster.auth.wait(ctx, waiting{done: got.done, closed: c.cluster.life.closing, news: c.wake, stop: stopPastGrace, told: c.outage})
 	if end != isDone {
 		cancel()
 		select {

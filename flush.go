@@ -34,7 +34,7 @@ func (p *Producer) Flush(ctx context.Context) error {
 
 // drain returns when w is done (nil), or why there is no use in waiting.
 func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
-	switch end, why := p.cluster.auth.wait(ctx, waiting{done: w.done, closed: p.released, stop: stopPastGrace}); end {
+	switch end, why := p.cluster.auth.wait(ctx, waiting{done: w.done, closed: p.cluster.life.done, stop: stopPastGrace}); end {
 	case ctxEnded:
 		is, trouble := p.cluster.health.trouble()
 		if trouble != "" {
@@ -64,8 +64,10 @@ func (p *Producer) Close() (err error) {
 	if err := cmp.Or(p.made(), inDone("Close")); err != nil {
 		return err
 	}
-	p.closeOnce.Do(func() { err = p.close() })
-	<-p.released
+	if p.cluster.life.begin() {
+		err = p.close()
+	}
+	<-p.cluster.life.done
 	return err
 }
 
@@ -88,7 +90,7 @@ func (p *Producer) close() error {
 	}
 	p.cluster.shut()
 	p.settleRest(w, timer)
-	close(p.released)
+	p.cluster.life.finish()
 	failed, causes := p.queue.takeLost()
 	if failed == 0 {
 		return nil

@@ -27,7 +27,7 @@ func (c *Consumer) followTopics() {
 		c.followOnce(ctx)
 		cancel()
 		select {
-		case <-c.cluster.closed:
+		case <-c.cluster.life.closing:
 			return
 		case <-tick.C:
 		}

@@ -30,10 +30,7 @@ type link struct {
 	instance  string
 	kind      error // ErrProducer or ErrConsumer: what every error is
 	log       *slog.Logger
-
-	cancel  context.CancelFunc // makes the engine drop all that it waits for
-	closing atomic.Bool
-	closed  chan struct{}
+	life      *lifecycle
 }
 
 // newLink checks c and makes the client. It connects to nothing. Each connection to
@@ -47,7 +44,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	auth := newAuthState(c.logger(), grace)
 	l := &link{
 		auth: auth, health: newHealth(c.logger(), auth), brokers: slices.Clone(c.Brokers), instance: instance,
-		kind: kind, log: c.logger(), closed: make(chan struct{}),
+		kind: kind, log: c.logger(), life: newLifecycle(),
 	}
 	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting, notForOpts)); err != nil {
 		return nil, err
@@ -60,13 +57,11 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 		}
 		return nil, errs.New([]error{err, kind}, "kafka: %s", errs.Reason(err)) // ctx has ended
 	}
-	life, cancel := context.WithCancel(context.Background())
-	l.cancel = cancel
-	own = append(own, kgo.WithContext(life))
+	own = append(own, kgo.WithContext(l.life.ctx))
 	// The user's own options stay last.
 	common := len(opts) - len(c.Opts)
 	if l.client, err = kgo.NewClient(slices.Concat(opts[:common], own, opts[common:])...); err != nil {
-		l.cancel()
+		l.life.abort()
 		return nil, errs.New([]error{errs.Config, err}, "Cluster: %s", errs.Reason(err))
 	}
 	auth.onFail = l.probe
@@ -77,7 +72,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 // connect to nothing, so without it nobody would notice that all is well again.
 func (l *link) probe() {
 	for {
-		end, _ := l.auth.wait(context.Background(), waiting{done: l.auth.healed(), closed: l.closed, within: refusedPause})
+		end, _ := l.auth.wait(context.Background(), waiting{done: l.auth.healed(), closed: l.life.closing, within: refusedPause})
 		if end != lookAgain {
 			return
 		}
@@ -89,16 +84,13 @@ func (l *link) probe() {
 	}
 }
 
-// shut releases the client. Who comes second does not wait for the first.
+// shut ends all calls that wait, and releases the client. It is called once, by the first Close or
+// by a constructor that fails.
 func (l *link) shut() {
-	if l.closing.CompareAndSwap(false, true) {
-		close(l.closed)
-		l.client.Close()
-		l.cancel()
-	}
+	l.life.stop()
+	l.client.Close()
+	l.life.abort()
 }
-
-func (l *link) isClosed() bool { return isClosed(l.closed) }
 
 // errClosed is the error of a call after Close.
 func (l *link) errClosed() error {
@@ -131,7 +123,7 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 	var last atomic.Pointer[error] // of f, before it is run again
 	var err error                  // of f, once done is closed
 	done := make(chan struct{})
-	w := waiting{done: done, closed: l.closed, stop: stopPastGrace}
+	w := waiting{done: done, closed: l.life.closing, stop: stopPastGrace}
 	if p == starting {
 		w.stop = stopFailing
 	}

@@ -27,7 +27,7 @@ func TestAwaitConnectionDeadline(t *testing.T) {
 	auth := newAuthState(slog.New(slog.DiscardHandler), 0)
 	l := &link{
 		auth: auth, health: newHealth(auth.log, auth), kind: errs.Consumer,
-		brokers: []string{"localhost:9092"}, closed: make(chan struct{}),
+		brokers: []string{"localhost:9092"}, life: newLifecycle(),
 	}
 	err := l.await(lateContext{t.Context()}, starting, "connecting", func(context.Context) error {
 		return connError{os.ErrDeadlineExceeded}

@@ -102,7 +102,7 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	if err := c.made(); err != nil {
 		return err
 	}
-	if c.cluster.isClosed() {
+	if c.cluster.life.isClosing() {
 		return c.cluster.errClosed()
 	}
 	if c.group == "" {

@@ -99,9 +99,6 @@ type Producer struct {
 
 	knownMu sync.Mutex
 	known   map[string]topicState // as brokers have described it last; of topics that are in use
-
-	closeOnce sync.Once
-	released  chan struct{}
 }
 
 // NewProducer returns a Producer that is connected, authenticated and warm, and
@@ -142,7 +139,6 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		maxMessage:   cmp.Or(cfg.MaxMessageBytes, defaultMaxMessageBytes),
 		codec:        codec,
 		known:        make(map[string]topicState),
-		released:     make(chan struct{}),
 	}
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
 	p.cluster, err = newLink(ctx, cfg.Cluster, errs.Producer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
@@ -339,7 +335,7 @@ func (p *Producer) refused() error {
 
 // accept checks d's message and takes d into the queue.
 func (p *Producer) accept(ctx context.Context, d *delivery) error {
-	if p.cluster.isClosed() {
+	if p.cluster.life.isClosing() {
 		return p.cluster.errClosed()
 	}
 	topic := p.topic

@@ -57,7 +57,7 @@ func (c *Consumer) pauseAt(topic string, part int32, at int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.positions.at(topic, part)
-	if c.cluster.isClosed() || c.group != "" && !known.owned {
+	if c.cluster.life.isClosing() || c.group != "" && !known.owned {
 		return
 	}
 	u := known.held
@@ -119,7 +119,7 @@ func (c *Consumer) retryBatch(topic string, part int32, u *unreadable, err error
 			}
 			select {
 			case <-time.After(u.pause):
-			case <-c.cluster.closed:
+			case <-c.cluster.life.closing:
 				return
 			}
 			u.pause = min(2*u.pause, longestRetryPause)

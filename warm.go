@@ -118,7 +118,7 @@ func (p *Producer) keepWarm() {
 	defer tick.Stop()
 	for all := false; ; {
 		select {
-		case <-p.cluster.closed:
+		case <-p.cluster.life.closing:
 			return
 		case <-tick.C:
 		}
@@ -331,7 +331,7 @@ func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string
 // published to topic (a full name) now, without sending any: closed, refused past
 // the grace, too large, topic missing or not allowed.
 func (p *Producer) ready(ctx context.Context, topic string, size int) error {
-	if p.cluster.isClosed() || p.queue.isClosed() {
+	if p.cluster.life.isClosing() || p.queue.isClosed() {
 		return p.cluster.errClosed()
 	}
 	if err := p.checkTopicName(topic); err != nil {
@@ -361,7 +361,7 @@ func (p *Producer) Check(ctx context.Context) error {
 	if err := p.made(); err != nil {
 		return err
 	}
-	if p.cluster.isClosed() || p.queue.isClosed() {
+	if p.cluster.life.isClosing() || p.queue.isClosed() {
 		return p.cluster.errClosed()
 	}
 	return p.cluster.await(ctx, starting, "checking", func(ctx context.Context) error {
