@@ -2,7 +2,6 @@ package gracedb
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -54,7 +53,7 @@ func JSONMessage(topic string, v any) (Message, error) {
 // nesting are errors. The error names m's topic, partition and offset; m.Value is
 // there for what is not JSON. After an error v may be partly set.
 func (m Message) Decode(v any) error {
-	if _, err := valueEnd(m.Value, skipSpace(m.Value, 0), maxDepth); errors.Is(err, errTooDeep) {
+	if err := checkDepth(m.Value); err != nil {
 		return m.invalid(err)
 	}
 	err := jsonv2.Unmarshal(m.Value, v, jsonv1.DefaultOptionsV1(),

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -79,7 +80,7 @@ func TestUploadTextContents(t *testing.T) {
 		"<e/>", " <e/>", "{}", `{"far":1e-9}`, "#cwb\n", "nevent: 1\n", "event_time:1126259462.4\nfar:7.4e-9\n", "1,2;3,4;5,6;7,8", "a b",
 		`{"map":"` + strings.Repeat("AAAA", 1000) + `"}`, strings.Repeat("AAAA", 1000) + " B C", "¡¿«»", "\"\\\"",
 	} {
-		contents := string(appendJSONString(nil, text))
+		contents := string(quoteJSON(text))
 		for _, id := range []string{"", contentID([]byte(text)), strings.ToUpper(contentID([]byte(text)))} {
 			if u, err := uploadOf(contents, id); err != nil || string(u.Data) != text || u.ContentID != id {
 				t.Errorf("%q, %s: %q, %s, %v", text, id, u.Data, u.ContentID, err)
@@ -175,10 +176,16 @@ func TestUploadGraceID(t *testing.T) {
 		"G": false, "1": false, "GRACEDBID1": false, "G" + strings.Repeat("9", 20): false, "G1a": false, "G 1": false, "G1/": false, "../G1": false,
 		"G１": false, "é1": false, "G1\x00": false, "CON": false, "-1": false, "S230518h": false,
 	} {
-		value := fmt.Sprintf(`{%s,"graceid":%s,"eventFile":["f",""]}`, required, appendJSONString(nil, id))
+		value := fmt.Sprintf(`{%s,"graceid":%s,"eventFile":["f",""]}`, required, quoteJSON(id))
 		u, err := Message{Value: []byte(value)}.Upload()
 		if ok && (err != nil || u.GraceID != id) || !ok && err == nil {
 			t.Errorf("%q: %q, %v", id, u.GraceID, err)
 		}
 	}
+}
+
+// quoteJSON returns s as a JSON string: UTF-8 as it is, invalid bytes replaced.
+func quoteJSON(s string) []byte {
+	quoted, _ := jsontext.AppendQuote(nil, s) // the error only says that bytes were replaced
+	return quoted
 }

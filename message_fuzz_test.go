@@ -110,7 +110,7 @@ func FuzzContents(f *testing.F) {
 		at = max(0, min(at, len(sent)))
 		lost = max(0, min(lost, len(sent)-at))
 		contents := sent[:at] + string(instead) + sent[at+lost:]
-		got, err := uploadOf(string(appendJSONString(nil, contents)), id)
+		got, err := uploadOf(string(quoteJSON(contents)), id)
 		decoded, damage := stdbase64.StdEncoding.DecodeString(contents)
 		switch {
 		case err != nil && damage == nil && (!withID || bytes.Equal(decoded, data)):

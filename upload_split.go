@@ -29,6 +29,15 @@ var (
 	errTooDeep = fmt.Errorf("JSON nested more than %d levels deep", maxDepth)
 )
 
+// checkDepth returns why JSON is nested too deeply to be decoded; nil also for what is no
+// JSON.
+func checkDepth(value []byte) error {
+	if _, err := valueEnd(value, skipSpace(value, 0), maxDepth); errors.Is(err, errTooDeep) {
+		return err
+	}
+	return nil
+}
+
 // A member is one of a JSON object, or, without a name, one element of an array.
 type member struct{ name, value []byte }
 

@@ -1,0 +1,204 @@
+package gracedb
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"path"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/segmentio/asm/base64"
+)
+
+// fileName returns the last element of a path with slashes, or "" if that names no file. It
+// is the name in a message, as the Python client puts it there.
+func fileName(slashes string) string {
+	switch name := path.Base(slashes); name {
+	case ".", "..", "/":
+		return ""
+	default:
+		return name
+	}
+}
+
+// contentID returns the UUID made of the first 16 bytes of data's SHA-256.
+func contentID(data []byte) string { return string(appendContentID(nil, data)) }
+
+// hasContentID reports whether id is data's, in small or capital letters.
+func hasContentID(data, id []byte) bool {
+	var room [36]byte
+	return bytes.EqualFold(appendContentID(room[:0], data), id)
+}
+
+func appendContentID(dst, data []byte) []byte {
+	sum := sha256.Sum256(data)
+	for i, b := range [...][]byte{sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]} {
+		if i > 0 {
+			dst = append(dst, '-')
+		}
+		dst = hex.AppendEncode(dst, b)
+	}
+	return dst
+}
+
+// encodeUpload returns the value of the Kafka message that carries u: the peer's
+// members in its order, then those that this package adds. u.Filename loses its
+// directories, an empty u.ContentID is computed, a zero u.Time is now, and
+// u.Extra, which only exists to be read, is left out.
+func encodeUpload(u Upload) []byte { return new(draft).complete(u) }
+
+// A draft is a message's value that has its payload, and room for what comes before and
+// after that: both are known only once a graceid is reserved.
+type draft struct {
+	value          []byte
+	payload, after int // where they begin
+}
+
+func newDraft(data []byte, head, tail int) draft {
+	d := draft{payload: head, after: head + base64.StdEncoding.EncodedLen(len(data))}
+	d.value = make([]byte, d.after+tail)
+	base64.StdEncoding.Encode(d.value[d.payload:d.after], data)
+	return d
+}
+
+// takes reports whether there is room for head and tail.
+func (d *draft) takes(head, tail []byte) bool {
+	return len(head) <= d.payload && len(tail) <= len(d.value)-d.after
+}
+
+// with returns the value with head and tail, which it takes.
+func (d *draft) with(head, tail []byte) []byte {
+	first := d.payload - len(head)
+	copy(d.value[first:], head)
+	end := d.after + copy(d.value[d.after:], tail)
+	return d.value[first:end]
+}
+
+// draftUpload begins the value of u, whose graceid, submitter and time will be others.
+func draftUpload(u Upload) draft {
+	const spare = 256 // a graceid and a submitter, commonly
+	var scratch [1024]byte
+	head, tail := appendUpload(scratch[:0], u)
+	return newDraft(u.Data, len(head)+spare, len(tail))
+}
+
+// complete returns encodeUpload's result, made of d if u fits into it.
+func (d *draft) complete(u Upload) []byte {
+	var scratch [1024]byte
+	head, tail := appendUpload(scratch[:0], u)
+	if !d.takes(head, tail) {
+		*d = newDraft(u.Data, len(head), len(tail))
+	}
+	return d.with(head, tail)
+}
+
+// uploadSize returns the exact length of encodeUpload's result.
+func uploadSize(u Upload) int {
+	var scratch [1024]byte
+	if u.ContentID == "" {
+		u.ContentID = "00000000-0000-0000-0000-000000000000" // as long, without the hashing
+	}
+	head, tail := appendUpload(scratch[:0], u)
+	return len(head) + base64.StdEncoding.EncodedLen(len(u.Data)) + len(tail)
+}
+
+// appendUpload appends to dst the message that carries u, all but the payload, and
+// returns what comes before the payload and what comes after it.
+func appendUpload(dst []byte, u Upload) (head, tail []byte) {
+	dst = append(dst, `{"type":"upload","gracedb_server":`...)
+	dst = appendJSONString(dst, u.Server)
+	dst = append(dst, `,"graceid":`...)
+	dst = appendJSONStringOrNull(dst, u.GraceID)
+	dst = append(dst, `,"submitter":`...)
+	dst = appendJSONStringOrNull(dst, u.Submitter)
+	dst = append(dst, `,"pipeline":`...)
+	dst = appendJSONString(dst, u.Pipeline)
+	dst = append(dst, `,"gracedb_upload":`...)
+	dst = strconv.AppendBool(dst, !u.PublishOnly)
+	dst = append(dst, `,"skip_supervisor":`...)
+	dst = strconv.AppendBool(dst, u.SkipSupervisor)
+	dst = append(dst, `,"labels":`...)
+	dst = appendLabels(dst, u.Labels)
+	dst = append(dst, `,"eventFile":[`...)
+	dst = appendJSONString(dst, fileName(u.Filename))
+	dst = append(dst, `,"`...)
+	payload := len(dst)
+	dst = append(dst, `"],"_producer_timestamp":`...)
+	dst = appendUnixTime(dst, u.Time)
+
+	dst = append(dst, `,"content_id":`...)
+	if u.ContentID != "" {
+		dst = appendJSONString(dst, u.ContentID)
+	} else {
+		dst = append(appendContentID(append(dst, '"'), u.Data), '"')
+	}
+	dst = append(dst, `,"group":`...)
+	dst = appendJSONString(dst, u.Group)
+	if u.Search != "" {
+		dst = append(dst, `,"search":`...)
+		dst = appendJSONString(dst, u.Search)
+	}
+	if u.Offline {
+		dst = append(dst, `,"offline":true`...)
+	}
+	if u.ReplayID != "" {
+		dst = append(dst, `,"replay_id":`...)
+		dst = appendJSONString(dst, u.ReplayID)
+	}
+	dst = append(dst, '}')
+	return dst[:payload], dst[payload:]
+}
+
+// encodePing returns the value of a ping message; sub and scope are claims of the
+// token, or empty.
+func encodePing(now time.Time, sub, scope string) []byte {
+	dst := make([]byte, 0, 128+len(sub)+len(scope))
+	dst = append(dst, `{"type":"ping","timestamp":`...)
+	dst = appendUnixTime(dst, now)
+	dst = append(dst, `,"client":"gracedb-go","sub":`...)
+	dst = appendJSONStringOrNull(dst, sub)
+	dst = append(dst, `,"scope":`...)
+	dst = appendJSONStringOrNull(dst, scope)
+	return append(dst, '}')
+}
+
+// appendJSONString appends s as a JSON string: UTF-8 as it is, invalid bytes replaced.
+func appendJSONString(dst []byte, s string) []byte {
+	dst, _ = jsontext.AppendQuote(dst, s) // the error only says that bytes were replaced
+	return dst
+}
+
+func appendJSONStringOrNull(dst []byte, s string) []byte {
+	if s == "" {
+		return append(dst, "null"...)
+	}
+	return appendJSONString(dst, s)
+}
+
+func appendLabels(dst []byte, labels []string) []byte {
+	if len(labels) == 0 {
+		return append(dst, "null"...)
+	}
+	for i, label := range labels {
+		dst = append(dst, "[,"[min(i, 1)])
+		dst = appendJSONString(dst, label)
+	}
+	return append(dst, ']')
+}
+
+// appendUnixTime appends t as seconds since 1970 with six decimals, or now if t is
+// zero.
+func appendUnixTime(dst []byte, t time.Time) []byte {
+	if t.IsZero() {
+		t = time.Now()
+	}
+	micros := max(t.UnixMicro(), 0)
+	dst = strconv.AppendInt(dst, micros/1e6, 10)
+	dst = append(dst, '.')
+	for digit := int64(1e5); digit > 0; digit /= 10 {
+		dst = append(dst, byte('0'+micros/digit%10))
+	}
+	return dst
+}
