@@ -51,19 +51,19 @@ func list(t *testing.T) []entry {
 		t.Fatal(err)
 	}
 	var all []entry
-	var kafka []string
+	names := make(map[string][]string) // what one name stands for
 	library := false
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSpace(line)
-		if names, ok := strings.CutPrefix(line, "kafka = "); ok {
-			kafka = strings.Fields(names)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if name, paths, ok := strings.Cut(line, " = "); ok {
+			names[name] = strings.Fields(paths)
 			continue
 		}
 		if line == "library" || line == "others" {
 			library = line == "library"
-			continue
-		}
-		if line == "" || line[0] == '#' {
 			continue
 		}
 		name, may, ok := strings.Cut(line, ":")
@@ -71,9 +71,13 @@ func list(t *testing.T) []entry {
 			t.Fatalf("imports.txt: no package in %q", line)
 		}
 		inside, outside, _ := strings.Cut(may, "|")
-		e := entry{name: name, library: library, any: strings.TrimSpace(may) == "*", inside: strings.Fields(inside), outside: strings.Fields(outside)}
-		if i := slices.Index(e.outside, "kafka"); i >= 0 {
-			e.outside = slices.Replace(e.outside, i, i+1, kafka...)
+		e := entry{name: name, library: library, any: strings.TrimSpace(may) == "*", inside: strings.Fields(inside)}
+		for _, name := range strings.Fields(outside) {
+			if paths, ok := names[name]; ok {
+				e.outside = append(e.outside, paths...)
+			} else {
+				e.outside = append(e.outside, name)
+			}
 		}
 		all = append(all, e)
 	}
