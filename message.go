@@ -10,6 +10,7 @@ import (
 	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // A Message is one Kafka record.
@@ -53,7 +54,7 @@ func JSONMessage(topic string, v any) (Message, error) {
 // nesting are errors. The error names m's topic, partition and offset; m.Value is
 // there for what is not JSON. After an error v may be partly set.
 func (m Message) Decode(v any) error {
-	if err := checkDepth(m.Value); err != nil {
+	if err := wire.CheckDepth(m.Value); err != nil {
 		return m.invalid(err)
 	}
 	err := jsonv2.Unmarshal(m.Value, v, jsonv1.DefaultOptionsV1(),
@@ -75,11 +76,11 @@ func (m Message) Decode(v any) error {
 // what decodes is taken for base64, and what does not decode but has hardly a character
 // that is not base64's is an error: it was damaged.
 func (m Message) Upload() (Upload, error) {
-	u, err := decodeUpload(m.Value)
+	u, err := wire.Decode(m.Value)
 	if err != nil {
 		return Upload{}, m.invalid(err)
 	}
-	return u, nil
+	return Upload(u), nil
 }
 
 // invalid returns the error of a message whose value is not what it should be.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/samples"
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // benchUploads are uploads like those of aframe (0.2 kB) and gstlal.
@@ -16,7 +17,7 @@ func benchUploads() []Upload {
 	for _, data := range [][]byte{samples.Aframe(1), samples.Coinc(50_000, 1), samples.Coinc(360_000, 1), samples.Coinc(800_000, 1)} {
 		uploads = append(uploads, Upload{
 			Server: "https://gracedb-test.ligo.org/api/", GraceID: "G123456", Submitter: "gstlal.online@ligo.org",
-			Pipeline: "gstlal", Labels: []string{"INJ"}, Filename: "coinc.xml", Data: data, ContentID: contentID(data),
+			Pipeline: "gstlal", Labels: []string{"INJ"}, Filename: "coinc.xml", Data: data, ContentID: wire.ContentID(data),
 			Time: time.Unix(1732288000, 123456000), Group: "CBC", Search: "AllSky",
 		})
 	}
@@ -69,7 +70,7 @@ func BenchmarkEncode(b *testing.B) {
 				}
 			})
 		}
-		bench("gracedb", func() { encodeUpload(u) })
+		bench("gracedb", func() { wire.Encode(wire.Upload(u)) })
 		bench("stdlib base64 alone", func() {
 			dst := make([]byte, stdbase64.StdEncoding.EncodedLen(len(u.Data)))
 			stdbase64.StdEncoding.Encode(dst, u.Data)
@@ -85,7 +86,7 @@ func BenchmarkEncode(b *testing.B) {
 func BenchmarkDecode(b *testing.B) {
 	for _, u := range benchUploads() {
 		size := fmt.Sprintf("%dkB", (len(u.Data)+500)/1000)
-		m := Message{Value: encodeUpload(u)}
+		m := Message{Value: wire.Encode(wire.Upload(u))}
 		bench := func(name string, f func() error) {
 			b.Run(size+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()

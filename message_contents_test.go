@@ -10,6 +10,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // uploadOf decodes a message with these contents of its file, as JSON, and this
@@ -52,7 +54,7 @@ func TestUploadDamagedContents(t *testing.T) {
 		{"a token", "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0", "damaged base64: '.' after 20 characters of 36"},
 	}
 	for _, tt := range tests {
-		for _, id := range []string{"", contentID(file)} {
+		for _, id := range []string{"", wire.ContentID(file)} {
 			u, err := uploadOf(`"`+tt.contents+`"`, id)
 			wantNoUpload(t, tt.name+" "+id, u, err, tt.want)
 		}
@@ -64,7 +66,7 @@ func TestUploadDamagedContents(t *testing.T) {
 		for name, bad := range map[string]string{
 			"changed": text[:i] + "*" + text[i+1:], "other": text[:i] + string(text[i]^1) + text[i+1:], "lost": text[:i] + text[i+1:], "cut": text[:i],
 		} {
-			if u, err := uploadOf(`"`+bad+`"`, contentID(file)); err == nil && !bytes.Equal(u.Data, file) {
+			if u, err := uploadOf(`"`+bad+`"`, wire.ContentID(file)); err == nil && !bytes.Equal(u.Data, file) {
 				t.Errorf("%s at %d: taken for the file: %q", name, i, u.Data)
 			}
 			if u, err := uploadOf(`"`+bad+`"`, ""); err == nil && string(u.Data) == bad && bad != "" {
@@ -81,7 +83,7 @@ func TestUploadTextContents(t *testing.T) {
 		`{"map":"` + strings.Repeat("AAAA", 1000) + `"}`, strings.Repeat("AAAA", 1000) + " B C", "¡¿«»", "\"\\\"",
 	} {
 		contents := string(quoteJSON(text))
-		for _, id := range []string{"", contentID([]byte(text)), strings.ToUpper(contentID([]byte(text)))} {
+		for _, id := range []string{"", wire.ContentID([]byte(text)), strings.ToUpper(wire.ContentID([]byte(text)))} {
 			if u, err := uploadOf(contents, id); err != nil || string(u.Data) != text || u.ContentID != id {
 				t.Errorf("%q, %s: %q, %s, %v", text, id, u.Data, u.ContentID, err)
 			}
@@ -91,22 +93,22 @@ func TestUploadTextContents(t *testing.T) {
 
 func TestUploadContentID(t *testing.T) {
 	const both = "ZGF0YQ==" // base64 of data, but the file may be these eight characters
-	id := contentID([]byte("data"))
+	id := wire.ContentID([]byte("data"))
 	for theID, want := range map[string]string{
-		"": "data", id: "data", strings.ToUpper(id): "data", contentID([]byte(both)): both,
+		"": "data", id: "data", strings.ToUpper(id): "data", wire.ContentID([]byte(both)): both,
 	} {
 		if u, err := uploadOf(`"`+both+`"`, theID); err != nil || string(u.Data) != want || u.ContentID != theID {
 			t.Errorf("%s: %q, %v", theID, u.Data, err)
 		}
 	}
 	// A file that looks like damaged base64 is one all the same if the sender says so.
-	if u, err := uploadOf(`"word"`, contentID([]byte("word"))); err != nil || string(u.Data) != "word" {
+	if u, err := uploadOf(`"word"`, wire.ContentID([]byte("word"))); err != nil || string(u.Data) != "word" {
 		t.Errorf("%q, %v", u.Data, err)
 	}
 
-	other := contentID([]byte("other"))
+	other := wire.ContentID([]byte("other"))
 	for contents, its := range map[string]string{
-		both: id, `ZGF0\nYQ==\n`: id, `\u005aGF0YQ==`: id, "": contentID(nil), "<e/>": contentID([]byte("<e/>")),
+		both: id, `ZGF0\nYQ==\n`: id, `\u005aGF0YQ==`: id, "": wire.ContentID(nil), "<e/>": wire.ContentID([]byte("<e/>")),
 	} {
 		u, err := uploadOf(`"`+contents+`"`, other)
 		wantNoUpload(t, contents, u, err, `their content_id is `+its+`, but the message says "`+other+`"`)

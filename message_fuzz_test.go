@@ -11,10 +11,12 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 func FuzzUpload(f *testing.F) {
-	f.Add(encodeUpload(fullUpload()))
+	f.Add(wire.Encode(wire.Upload(fullUpload())))
 	f.Add([]byte(`{` + required + `,"eventFile":{"filename":"f","payload":"a b"},"x":[{"y":1e5}],"_producer_timestamp":1e9}`))
 	f.Add([]byte(`{"type":"new","graceid":"G1","pipeline":"p","eventFile":{"filename":"f","bytes":"ZGF0YQ"},"content_id":"3a6eb079-0f39-ac87-c94f-3856b2dd2c5d"}`))
 	f.Add([]byte(`{"type":"ping"}`))
@@ -30,7 +32,7 @@ func FuzzUpload(f *testing.F) {
 		if !jsontext.Value(value).IsValid() {
 			t.Fatalf("%q is not valid JSON, but decodes to %+v", value, u)
 		}
-		if u.ContentID != "" && !strings.EqualFold(u.ContentID, contentID(u.Data)) {
+		if u.ContentID != "" && !strings.EqualFold(u.ContentID, wire.ContentID(u.Data)) {
 			t.Errorf("%q: contents with another content_id: %+v", value, u)
 		}
 		if u.GraceID != "" && checkGraceID(u.GraceID) != nil {
@@ -38,14 +40,14 @@ func FuzzUpload(f *testing.F) {
 		}
 		// What was read is written and read again the same, but for what is left out.
 		u.Extra = nil
-		u.Filename = fileName(u.Filename)
-		again, err := Message{Value: encodeUpload(u)}.Upload()
+		u.Filename = wire.FileName(u.Filename)
+		again, err := Message{Value: wire.Encode(wire.Upload(u))}.Upload()
 		if err != nil {
 			t.Fatal(err)
 		}
 		ignore := []cmp.Option{cmpopts.EquateEmpty(), cmpopts.EquateApproxTime(time.Microsecond)}
 		if u.ContentID == "" {
-			u.ContentID = contentID(u.Data)
+			u.ContentID = wire.ContentID(u.Data)
 		}
 		if u.Time.IsZero() {
 			u.Time = again.Time
@@ -68,9 +70,9 @@ func FuzzEncodeUpload(f *testing.F) {
 			Labels: []string{label, label}, Filename: file, Data: data, Time: time.UnixMicro(micros & (1<<47 - 1)),
 			Group: label, Search: submitter, Offline: flag, ReplayID: graceID,
 		}
-		value := encodeUpload(u)
-		if len(value) != uploadSize(u) {
-			t.Fatalf("%d bytes, uploadSize says %d", len(value), uploadSize(u))
+		value := wire.Encode(wire.Upload(u))
+		if len(value) != wire.Size(wire.Upload(u)) {
+			t.Fatalf("%d bytes, uploadSize says %d", len(value), wire.Size(wire.Upload(u)))
 		}
 		if !json.Valid(value) {
 			t.Fatalf("not JSON: %q", value)
@@ -87,9 +89,9 @@ func FuzzEncodeUpload(f *testing.F) {
 		}
 		want := Upload{
 			Server: valid(pipeline), GraceID: valid(graceID), Submitter: valid(submitter), Pipeline: valid(pipeline),
-			PublishOnly: flag, SkipSupervisor: !flag, Labels: []string{valid(label), valid(label)}, Filename: valid(fileName(file)),
+			PublishOnly: flag, SkipSupervisor: !flag, Labels: []string{valid(label), valid(label)}, Filename: valid(wire.FileName(file)),
 			Data: data, Time: u.Time, Group: valid(label), Search: valid(submitter), Offline: flag, ReplayID: valid(graceID),
-			ContentID: contentID(data),
+			ContentID: wire.ContentID(data),
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)
@@ -104,7 +106,7 @@ func FuzzContents(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, at, lost int, instead []byte, withID bool) {
 		id := ""
 		if withID {
-			id = contentID(data)
+			id = wire.ContentID(data)
 		}
 		sent := stdbase64.StdEncoding.EncodeToString(data)
 		at = max(0, min(at, len(sent)))

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/samples"
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // fullUpload has every field set, and bytes that need escapes.
@@ -25,7 +26,7 @@ func fullUpload() Upload {
 	return Upload{
 		Server: "https://gracedb-test.ligo.org/api/", GraceID: "G1001", Submitter: "alice@ligo.org",
 		Pipeline: "gstlal", SkipSupervisor: true, Labels: []string{"INJ", "EM_READY"},
-		Filename: `gräce "ü"\.xml`, Data: data, ContentID: contentID(data),
+		Filename: `gräce "ü"\.xml`, Data: data, ContentID: wire.ContentID(data),
 		Time:  time.Unix(1732288000, 12345678),
 		Group: "CBC", Search: "AllSky", Offline: true, ReplayID: "r_2",
 	}
@@ -52,12 +53,12 @@ func TestEncodeUploadGolden(t *testing.T) {
 	empty := Upload{PublishOnly: true, Time: time.Unix(0, 0)}
 	var got bytes.Buffer
 	for _, u := range []Upload{full, empty} {
-		value := encodeUpload(u)
+		value := wire.Encode(wire.Upload(u))
 		if !json.Valid(value) {
 			t.Errorf("not JSON: %s", value)
 		}
-		if len(value) != uploadSize(u) || cap(value) != len(value) && cap(value) > len(value)+len(value)/4+64 {
-			t.Errorf("%d bytes of %d, want %d", len(value), cap(value), uploadSize(u))
+		if len(value) != wire.Size(wire.Upload(u)) || cap(value) != len(value) && cap(value) > len(value)+len(value)/4+64 {
+			t.Errorf("%d bytes of %d, want %d", len(value), cap(value), wire.Size(wire.Upload(u)))
 		}
 		fmt.Fprintf(&got, "%s\n", value)
 	}
@@ -66,8 +67,8 @@ func TestEncodeUploadGolden(t *testing.T) {
 
 func TestEncodePingGolden(t *testing.T) {
 	now := time.Unix(1732288000, 12345678)
-	ping := encodePing(now, "alice", "gracedb.read kafka.produce")
-	checkGolden(t, "ping.golden.json", fmt.Appendf(nil, "%s\n%s\n", ping, encodePing(now, "", "")))
+	ping := wire.Ping(now, "alice", "gracedb.read kafka.produce")
+	checkGolden(t, "ping.golden.json", fmt.Appendf(nil, "%s\n%s\n", ping, wire.Ping(now, "", "")))
 
 	_, err := Message{Topic: "gracedb-test.test", Partition: 1, Offset: 7, Value: ping}.Upload()
 	const want = `gracedb: message in topic gracedb-test.test, partition 1, offset 7: not an upload message: its type is "ping"`
@@ -85,17 +86,17 @@ func TestUploadRoundTrip(t *testing.T) {
 	for name, u := range map[string]Upload{"full": full, "large": large, "bare": bare} {
 		t.Run(name, func(t *testing.T) {
 			u.Time = u.Time.Truncate(time.Microsecond)
-			u.ContentID = contentID(u.Data)
-			value := encodeUpload(u)
-			if len(value) != uploadSize(u) {
-				t.Errorf("%d bytes, uploadSize says %d", len(value), uploadSize(u))
+			u.ContentID = wire.ContentID(u.Data)
+			value := wire.Encode(wire.Upload(u))
+			if len(value) != wire.Size(wire.Upload(u)) {
+				t.Errorf("%d bytes, uploadSize says %d", len(value), wire.Size(wire.Upload(u)))
 			}
 			got, err := Message{Value: value}.Upload()
 			if err != nil {
 				t.Fatal(err)
 			}
 			if runtime.GOOS == "windows" {
-				u.Filename = fileName(u.Filename)
+				u.Filename = wire.FileName(u.Filename)
 			}
 			if diff := cmp.Diff(u, got); diff != "" {
 				t.Error(diff)
@@ -107,9 +108,9 @@ func TestUploadRoundTrip(t *testing.T) {
 func TestEncodeUploadFillsIn(t *testing.T) {
 	before := time.Now().Truncate(time.Microsecond)
 	u := Upload{Data: []byte("hello")}
-	value := encodeUpload(u)
-	if len(value) != uploadSize(u) {
-		t.Errorf("%d bytes, uploadSize says %d", len(value), uploadSize(u))
+	value := wire.Encode(wire.Upload(u))
+	if len(value) != wire.Size(wire.Upload(u)) {
+		t.Errorf("%d bytes, uploadSize says %d", len(value), wire.Size(wire.Upload(u)))
 	}
 	got, err := Message{Value: value}.Upload()
 	if err != nil {
@@ -272,10 +273,10 @@ func TestDraftHasSameBytes(t *testing.T) {
 		for _, size := range []int{1, 2, 3, 1000} {
 			u := fullUpload()
 			u.Data = samples.Coinc(2000, 1)[:size]
-			u.ContentID = contentID(u.Data)
-			d := draftUpload(u)
+			u.ContentID = wire.ContentID(u.Data)
+			d := wire.NewDraft(wire.Upload(u))
 			u.GraceID, u.Submitter, u.Time = "G1234567890", submitter, u.Time.Add(time.Hour)
-			if got, want := d.complete(u), encodeUpload(u); !bytes.Equal(got, want) {
+			if got, want := d.Complete(wire.Upload(u)), wire.Encode(wire.Upload(u)); !bytes.Equal(got, want) {
 				t.Errorf("submitter %q, %d bytes:\n%s\nwant\n%s", submitter, size, got, want)
 			}
 		}
@@ -287,13 +288,13 @@ func TestUploadAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	for _, u := range benchUploads() {
-		if got := testing.AllocsPerRun(20, func() { encodeUpload(u) }); got != 1 {
+		if got := testing.AllocsPerRun(20, func() { wire.Encode(wire.Upload(u)) }); got != 1 {
 			t.Errorf("encoding %d bytes: %v allocations, want 1", len(u.Data), got)
 		}
-		if got := testing.AllocsPerRun(20, func() { uploadSize(u) }); got != 0 {
+		if got := testing.AllocsPerRun(20, func() { wire.Size(wire.Upload(u)) }); got != 0 {
 			t.Errorf("size of %d bytes: %v allocations, want 0", len(u.Data), got)
 		}
-		m := Message{Value: encodeUpload(u)}
+		m := Message{Value: wire.Encode(wire.Upload(u))}
 		// The data, 8 strings, the slice of labels and its one.
 		got := testing.AllocsPerRun(20, func() {
 			if _, err := m.Upload(); err != nil {

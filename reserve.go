@@ -10,6 +10,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/topicname"
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // A Reservation is a graceid that waits for its event.
@@ -114,7 +115,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		return Receipt{}, reservedError(opts.Reservation, kafka)
 	}
 	reservation := opts.Reservation
-	var d draft
+	var d wire.Draft
 	if reservation == nil && !opts.PublishOnly {
 		start := time.Now()
 		var made Reservation
@@ -201,7 +202,7 @@ func (c *Client) preflight(ctx context.Context, p *Producer, topic string, u Upl
 	if p == nil {
 		return c.noProducer()
 	}
-	err := p.ready(ctx, topicOf(p, topic, u), uploadSize(u))
+	err := p.ready(ctx, topicOf(p, topic, u), wire.Size(wire.Upload(u)))
 	if errors.Is(err, errs.Kafka) && !errors.Is(err, errs.Delivery) {
 		return errs.New([]error{errs.Delivery, err}, "%s", errs.Reason(err)) // for certain
 	}
@@ -213,10 +214,10 @@ const draftFrom = 16 << 10
 
 // reserveAndDraft reserves a graceid. While that is under way it begins the value of u, if
 // that will be wanted and takes long enough.
-func (c *Client) reserveAndDraft(ctx context.Context, e validEvent, u Upload, wanted bool) (r Reservation, d draft, err error) {
+func (c *Client) reserveAndDraft(ctx context.Context, e validEvent, u Upload, wanted bool) (r Reservation, d wire.Draft, err error) {
 	var drafting sync.WaitGroup
 	if wanted && len(u.Data) >= draftFrom {
-		drafting.Go(func() { d = draftUpload(u) })
+		drafting.Go(func() { d = wire.NewDraft(wire.Upload(u)) })
 	}
 	r, err = c.reserve(ctx, e)
 	drafting.Wait() // it reads the caller's data
@@ -224,13 +225,13 @@ func (c *Client) reserveAndDraft(ctx context.Context, e validEvent, u Upload, wa
 }
 
 // publish completes the value of u, of which d may be a beginning, and publishes it.
-func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, d *draft, t *Timing) (Message, error) {
+func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, d *wire.Draft, t *Timing) (Message, error) {
 	if err := ctx.Err(); err != nil {
 		return Message{}, errs.New([]error{errs.Delivery, err}, "not published: %s", errs.Reason(err))
 	}
 	start := time.Now()
 	u.Time = start
-	m := Message{Topic: topicOf(p, opts.Topic, u), Key: []byte(cmp.Or(u.GraceID, u.ContentID)), Value: d.complete(u)}
+	m := Message{Topic: topicOf(p, opts.Topic, u), Key: []byte(cmp.Or(u.GraceID, u.ContentID)), Value: d.Complete(wire.Upload(u))}
 	encoded := time.Now()
 	// Before HTTP takes over, the record's outcome is waited for even where the
 	// token is refused meanwhile.

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // A ServiceInfo is the root document of a GraceDB server: what it is and what it
@@ -219,7 +220,7 @@ func (c *Client) check(ctx context.Context, e Event) (validEvent, error) {
 		c.log.WarnContext(ctx, "gracedb: GraceDB will store this file without reading it: of MBTA, it reads files with .xml in their names only",
 			"filename", e.Filename)
 	}
-	return validEvent{e, contentID(e.Data), info}, nil
+	return validEvent{e, wire.ContentID(e.Data), info}, nil
 }
 
 // linkURL returns a link of the root document.

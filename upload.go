@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
+
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // An Upload is an event as it travels over Kafka.
@@ -40,7 +42,7 @@ func (u Upload) Event() Event {
 		Labels:   u.Labels,
 		Offline:  u.Offline,
 		ReplayID: u.ReplayID,
-		Filename: fileName(strings.ReplaceAll(u.Filename, `\`, "/")), // of Windows, too
+		Filename: wire.FileName(strings.ReplaceAll(u.Filename, `\`, "/")), // of Windows, too
 		Data:     u.Data,
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sender"
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // This file is what a Producer does besides producing: it gets ready, stays ready,
@@ -401,6 +402,6 @@ func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
 	}
 	claims := p.cluster.auth.identity()
 	return p.publish(ctx, Message{
-		Topic: topic, Key: []byte("ping/" + claims.Subject), Value: encodePing(time.Now(), claims.Subject, claims.Scope),
+		Topic: topic, Key: []byte("ping/" + claims.Subject), Value: wire.Ping(time.Now(), claims.Subject, claims.Scope),
 	}, false)
 }

@@ -1,4 +1,4 @@
-package gracedb
+package wire
 
 import (
 	"bytes"
@@ -40,7 +40,7 @@ func TestVectorsContentID(t *testing.T) {
 			}
 			v.Input = bytes.Repeat(unit, count)
 		}
-		if got := contentID(v.Input); got != v.Output {
+		if got := ContentID(v.Input); got != v.Output {
 			t.Errorf("line %d: contentID of %d bytes = %s, want %s", i+1, len(v.Input), got, v.Output)
 		}
 	}
@@ -108,7 +108,7 @@ func (v messageVector) upload() Upload {
 			u.Data[i] = byte(7*i + 13*(i>>8) + 5*(i>>16))
 		}
 	}
-	u.ContentID = contentID(u.Data)
+	u.ContentID = ContentID(u.Data)
 	return u
 }
 
@@ -133,7 +133,7 @@ func TestVectorsMessages(t *testing.T) {
 				t.Errorf("key %q, want %q; want headers %v", u.GraceID, record.Key, record.Headers)
 			}
 
-			value := encodeUpload(u)
+			value := Encode(u)
 			got, added := peerForm(t, value)
 			if differs, ok := messageDiffers[v.Name]; ok {
 				seen++
@@ -157,7 +157,7 @@ func TestVectorsMessages(t *testing.T) {
 
 			// What the peer sent decodes to the same, but for what it leaves out.
 			if record.Value.B64 != nil {
-				peers, err := decodeUpload(record.Value.B64)
+				peers, err := Decode(record.Value.B64)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -1,4 +1,6 @@
-package gracedb
+// Package wire encodes and decodes the messages that travel over Kafka: uploads and pings.
+// It holds no state, and starts no goroutine.
+package wire
 
 import (
 	"bytes"
@@ -12,9 +14,9 @@ import (
 	"github.com/segmentio/asm/base64"
 )
 
-// fileName returns the last element of a path with slashes, or "" if that names no file. It
+// FileName returns the last element of a path with slashes, or "" if that names no file. It
 // is the name in a message, as the Python client puts it there.
-func fileName(slashes string) string {
+func FileName(slashes string) string {
 	switch name := path.Base(slashes); name {
 	case ".", "..", "/":
 		return ""
@@ -23,8 +25,8 @@ func fileName(slashes string) string {
 	}
 }
 
-// contentID returns the UUID made of the first 16 bytes of data's SHA-256.
-func contentID(data []byte) string { return string(appendContentID(nil, data)) }
+// ContentID returns the UUID made of the first 16 bytes of data's SHA-256.
+func ContentID(data []byte) string { return string(appendContentID(nil, data)) }
 
 // hasContentID reports whether id is data's, in small or capital letters.
 func hasContentID(data, id []byte) bool {
@@ -43,59 +45,59 @@ func appendContentID(dst, data []byte) []byte {
 	return dst
 }
 
-// encodeUpload returns the value of the Kafka message that carries u: the peer's
+// Encode returns the value of the Kafka message that carries u: the peer's
 // members in its order, then those that this package adds. u.Filename loses its
 // directories, an empty u.ContentID is computed, a zero u.Time is now, and
 // u.Extra, which only exists to be read, is left out.
-func encodeUpload(u Upload) []byte { return new(draft).complete(u) }
+func Encode(u Upload) []byte { return new(Draft).Complete(u) }
 
-// A draft is a message's value that has its payload, and room for what comes before and
+// A Draft is a message's value that has its payload, and room for what comes before and
 // after that: both are known only once a graceid is reserved.
-type draft struct {
+type Draft struct {
 	value          []byte
 	payload, after int // where they begin
 }
 
-func newDraft(data []byte, head, tail int) draft {
-	d := draft{payload: head, after: head + base64.StdEncoding.EncodedLen(len(data))}
+func emptyDraft(data []byte, head, tail int) Draft {
+	d := Draft{payload: head, after: head + base64.StdEncoding.EncodedLen(len(data))}
 	d.value = make([]byte, d.after+tail)
 	base64.StdEncoding.Encode(d.value[d.payload:d.after], data)
 	return d
 }
 
 // takes reports whether there is room for head and tail.
-func (d *draft) takes(head, tail []byte) bool {
+func (d *Draft) takes(head, tail []byte) bool {
 	return len(head) <= d.payload && len(tail) <= len(d.value)-d.after
 }
 
 // with returns the value with head and tail, which it takes.
-func (d *draft) with(head, tail []byte) []byte {
+func (d *Draft) with(head, tail []byte) []byte {
 	first := d.payload - len(head)
 	copy(d.value[first:], head)
 	end := d.after + copy(d.value[d.after:], tail)
 	return d.value[first:end]
 }
 
-// draftUpload begins the value of u, whose graceid, submitter and time will be others.
-func draftUpload(u Upload) draft {
+// NewDraft begins the value of u, whose graceid, submitter and time will be others.
+func NewDraft(u Upload) Draft {
 	const spare = 256 // a graceid and a submitter, commonly
 	var scratch [1024]byte
 	head, tail := appendUpload(scratch[:0], u)
-	return newDraft(u.Data, len(head)+spare, len(tail))
+	return emptyDraft(u.Data, len(head)+spare, len(tail))
 }
 
-// complete returns encodeUpload's result, made of d if u fits into it.
-func (d *draft) complete(u Upload) []byte {
+// Complete returns Encode's result, made of d if u fits into it.
+func (d *Draft) Complete(u Upload) []byte {
 	var scratch [1024]byte
 	head, tail := appendUpload(scratch[:0], u)
 	if !d.takes(head, tail) {
-		*d = newDraft(u.Data, len(head), len(tail))
+		*d = emptyDraft(u.Data, len(head), len(tail))
 	}
 	return d.with(head, tail)
 }
 
-// uploadSize returns the exact length of encodeUpload's result.
-func uploadSize(u Upload) int {
+// Size returns the exact length of Encode's result.
+func Size(u Upload) int {
 	var scratch [1024]byte
 	if u.ContentID == "" {
 		u.ContentID = "00000000-0000-0000-0000-000000000000" // as long, without the hashing
@@ -122,7 +124,7 @@ func appendUpload(dst []byte, u Upload) (head, tail []byte) {
 	dst = append(dst, `,"labels":`...)
 	dst = appendLabels(dst, u.Labels)
 	dst = append(dst, `,"eventFile":[`...)
-	dst = appendJSONString(dst, fileName(u.Filename))
+	dst = appendJSONString(dst, FileName(u.Filename))
 	dst = append(dst, `,"`...)
 	payload := len(dst)
 	dst = append(dst, `"],"_producer_timestamp":`...)
@@ -151,9 +153,9 @@ func appendUpload(dst []byte, u Upload) (head, tail []byte) {
 	return dst[:payload], dst[payload:]
 }
 
-// encodePing returns the value of a ping message; sub and scope are claims of the
+// Ping returns the value of a ping message; sub and scope are claims of the
 // token, or empty.
-func encodePing(now time.Time, sub, scope string) []byte {
+func Ping(now time.Time, sub, scope string) []byte {
 	dst := make([]byte, 0, 128+len(sub)+len(scope))
 	dst = append(dst, `{"type":"ping","timestamp":`...)
 	dst = appendUnixTime(dst, now)

@@ -1,4 +1,4 @@
-package gracedb
+package wire
 
 import (
 	"bytes"
@@ -19,8 +19,8 @@ import (
 	"github.com/gracedb-go/gracedb/internal/graceid"
 )
 
-// decodeUpload decodes the value of a message.
-func decodeUpload(value []byte) (Upload, error) {
+// Decode decodes the value of a message.
+func Decode(value []byte) (Upload, error) {
 	var room [24]member
 	ms, err := splitObject(room[:0], value)
 
@@ -269,7 +269,7 @@ func decodePayload(value, id []byte) ([]byte, error) {
 		}
 		data = text
 	}
-	return nil, fmt.Errorf("their content_id is %s, but the message says %q", contentID(data), errs.Clean(string(id)))
+	return nil, fmt.Errorf("their content_id is %s, but the message says %q", ContentID(data), errs.Clean(string(id)))
 }
 
 func fromBase64(text []byte) (data []byte, ok bool) {

@@ -1,4 +1,4 @@
-package gracedb
+package wire
 
 import (
 	"bytes"
@@ -29,9 +29,9 @@ var (
 	errTooDeep = fmt.Errorf("JSON nested more than %d levels deep", maxDepth)
 )
 
-// checkDepth returns why JSON is nested too deeply to be decoded; nil also for what is no
+// CheckDepth returns why JSON is nested too deeply to be decoded; nil also for what is no
 // JSON.
-func checkDepth(value []byte) error {
+func CheckDepth(value []byte) error {
 	if _, err := valueEnd(value, skipSpace(value, 0), maxDepth); errors.Is(err, errTooDeep) {
 		return err
 	}

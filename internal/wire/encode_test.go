@@ -1,4 +1,4 @@
-package gracedb
+package wire
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ func TestFileName(t *testing.T) {
 		"coinc.xml": "coinc.xml", "/data/coinc.xml": "coinc.xml", "sub/../coinc.xml.gz": "coinc.xml.gz",
 		"../../etc/passwd": "passwd", "dir/": "dir", "": "", ".": "", "..": "", "/": "", "a/..": "", "-": "-",
 	} {
-		if got := fileName(path); got != want {
+		if got := FileName(path); got != want {
 			t.Errorf("fileName(%q) = %q, want %q", path, got, want)
 		}
 	}
