@@ -1,11 +1,11 @@
 package gracedb
 
 import (
-	"encoding/binary"
-	"hash/crc32"
 	"net"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/recordbatch"
 )
 
 // This file is what a Consumer does to an answer to Fetch before kgo decodes it. kgo asks
@@ -43,52 +43,43 @@ type fit struct {
 // more records than kgo may make, the rest is as if the broker had cut it. The first batch
 // of an answer stays, so that there is always a way on.
 func (f *fit) part(records []byte) {
-	for len(records) > oldHead {
-		size := uint64(binary.BigEndian.Uint32(records[8:])) + 12
-		if size > uint64(len(records)) || size < oldHead {
+	for len(records) > recordbatch.LeastLen {
+		b, ok := recordbatch.Cut(records)
+		if !ok {
 			return // as kgo does
 		}
-		b := records[:size]
 		f.batches++
 		claims := int64(1)
-		if isBatch(b) {
-			claims = min(int64(max(claim(b), 0)), maxClaimed)
+		if b.IsCurrent() {
+			claims = min(int64(max(b.Count(), 0)), maxClaimed)
 		}
 		f.claimed += claims
 		if f.batches > 1 && f.claimed > maxClaimed || f.batches > maxBatches {
-			binary.BigEndian.PutUint32(b[8:], beyondAll)
+			b.SetLength(beyondAll)
 			return
 		}
-		if isBatch(b) && (codecOf(b) == kgo.CodecNone || claim(b) > maxClaimed) {
+		if b.IsCurrent() && (codecOf(b) == kgo.CodecNone || b.Count() > maxClaimed) {
 			amend(b)
 		}
-		records = records[size:]
+		records = records[len(b):]
 	}
 }
 
 // amend makes kgo ask the budget for a batch, and lowers what it claims to what the budget
 // refuses, too, if the batch holds it. A batch whose checksum is wrong stays as it is.
-func amend(b []byte) {
-	if len(b) == batchHead || !isIntact(b) {
+func amend(b recordbatch.Batch) {
+	if len(b) == recordbatch.HeadLen || !b.IsIntact() {
 		return
 	}
 	if codecOf(b) == kgo.CodecNone {
-		b[22] |= byte(codecPlain)
+		b.SetCodec(byte(codecPlain))
 	}
-	if claim(b) > maxClaimed {
-		binary.BigEndian.PutUint32(b[57:], maxClaimed)
+	if b.Count() > maxClaimed {
+		b.SetCount(maxClaimed)
 	}
-	binary.BigEndian.PutUint32(b[17:], checksum(b))
+	b.Seal()
 }
 
-// isBatch reports whether b is a batch as there are since Kafka 0.11.
-func isBatch(b []byte) bool { return len(b) >= batchHead && b[16] == 2 }
-
-// claim returns how many records a batch says that it has.
-func claim(b []byte) int32 { return int32(binary.BigEndian.Uint32(b[57:])) }
-
-func codecOf(b []byte) kgo.CompressionCodecType { return kgo.CompressionCodecType(b[22] & 7) }
-
-func isIntact(b []byte) bool { return checksum(b) == binary.BigEndian.Uint32(b[17:]) }
-
-func checksum(b []byte) uint32 { return crc32.Checksum(b[21:], castagnoli) }
+func codecOf(b recordbatch.Batch) kgo.CompressionCodecType {
+	return kgo.CompressionCodecType(b.Codec())
+}

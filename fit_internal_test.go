@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/recordbatch"
 )
 
 // batchAt returns a batch at an offset that claims so many records.
@@ -18,8 +20,8 @@ func batchAt(offset int64, claims int32, codec kgo.CompressionCodecType, records
 		FirstOffset: offset, Length: int32(49 + len(records)), Magic: 2, Attributes: int16(codec), ProducerID: -1,
 		LastOffsetDelta: max(claims-1, 0), NumRecords: claims, Records: records,
 	}
-	raw := b.AppendTo(nil)
-	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], castagnoli))
+	raw := recordbatch.Batch(b.AppendTo(nil))
+	raw.Seal()
 	return raw
 }
 
@@ -132,7 +134,7 @@ func TestFitChangesLittle(t *testing.T) {
 	}
 	many := batchAt(7, maxClaimed+5000, kgo.CodecZstd, oneRecord)
 	new(fit).part(many)
-	if claim(many) != maxClaimed || !isIntact(many) {
-		t.Errorf("claims %d, intact %v", claim(many), isIntact(many))
+	if b := recordbatch.Batch(many); b.Count() != maxClaimed || !b.IsIntact() {
+		t.Errorf("claims %d, intact %v", b.Count(), b.IsIntact())
 	}
 }

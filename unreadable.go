@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/recordbatch"
 )
 
 // This file is about batches that cannot be read. kgo (v1.22.2) fetches such a batch again and
@@ -214,7 +214,7 @@ func (c *Consumer) inspect(ctx context.Context, topic string, part int32, at int
 				d.next = max(d.next, at+1)
 				return d, nil
 			}
-			if next := nextOffset(rest[:length]); next > at {
+			if next := recordbatch.Batch(rest[:length]).NextOffset(); next > at {
 				if aborts.handsOut(rest[:length]) {
 					return nil, nil // kgo returns this message before it meets what is behind it
 				}
@@ -287,59 +287,33 @@ func abortsOf(told []kmsg.FetchResponseTopicPartitionAbortedTransaction) aborts 
 
 // handsOut reports whether kgo returns messages of a batch. It must be called with each batch in
 // turn: an abort marker among them ends a transaction.
-func (a aborts) handsOut(b []byte) bool {
-	if b[16] < 2 || len(b) < batchHead {
+func (a aborts) handsOut(b recordbatch.Batch) bool {
+	if !b.IsCurrent() {
 		return true
 	}
-	const transactional, control = 1 << 4, 1 << 5
-	attributes := binary.BigEndian.Uint16(b[21:])
-	producer := int64(binary.BigEndian.Uint64(b[43:]))
-	first := a[producer]
-	aborted := attributes&transactional != 0 && len(first) > 0 && int64(binary.BigEndian.Uint64(b)) >= first[0]
-	if aborted && attributes&control != 0 {
-		a[producer] = first[1:]
+	first := a[b.ProducerID()]
+	aborted := b.IsTransactional() && len(first) > 0 && b.FirstOffset() >= first[0]
+	if aborted && b.IsControl() {
+		a[b.ProducerID()] = first[1:]
 	}
-	return !aborted && attributes&control == 0 && binary.BigEndian.Uint32(b[57:]) != 0
+	return !aborted && !b.IsControl() && b.Count() != 0
 }
 
-const (
-	batchHead = 61 // of a batch in the format that there is since Kafka 0.11
-	oldHead   = 17 // of all formats, up to the number of the format
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// nextOffset returns the offset behind a batch.
-func nextOffset(b []byte) int64 {
-	next := int64(binary.BigEndian.Uint64(b)) + 1
-	if b[16] == 2 && len(b) >= batchHead {
-		next += int64(int32(binary.BigEndian.Uint32(b[23:])))
-	}
-	return next
-}
-
-// inspectBatch returns what is wrong with the first batch in b, and its length, which is 0 if the
+// inspectBatch returns what is wrong with the first of batches, and its length, which is 0 if the
 // batch is cut.
-func (c *Consumer) inspectBatch(b []byte) (d *damage, length int) {
-	if len(b) < oldHead {
+func (c *Consumer) inspectBatch(batches []byte) (d *damage, length int) {
+	b, ok := recordbatch.Cut(batches)
+	if !ok {
 		return nil, 0
 	}
-	size := uint64(binary.BigEndian.Uint32(b[8:])) + 12
-	if size > uint64(len(b)) || size < oldHead {
-		return nil, 0
-	}
-	b = b[:size]
-	d = &damage{first: int64(binary.BigEndian.Uint64(b)), next: nextOffset(b)}
-	switch magic := b[16]; {
-	case magic > 2:
-		d.why = fmt.Errorf("it is of a format, %d, that is not known", magic)
-	case magic < 2:
-		if crc32.ChecksumIEEE(b[16:]) == binary.BigEndian.Uint32(b[12:]) {
-			return nil, len(b)
-		}
+	d = &damage{first: b.FirstOffset(), next: b.NextOffset()}
+	switch {
+	case b.Magic() > recordbatch.Magic:
+		d.why = fmt.Errorf("it is of a format, %d, that is not known", b.Magic())
+	case !b.IsIntact():
 		d.heals, d.why = true, errChecksum
-	case len(b) < batchHead, !isIntact(b):
-		d.heals, d.why = true, errChecksum
+	case b.Magic() < recordbatch.Magic:
+		return nil, len(b)
 	default:
 		if d.why = c.decodeError(b); d.why == nil {
 			return nil, len(b)
@@ -352,10 +326,10 @@ var errChecksum = errors.New("its checksum is wrong")
 
 // decodeError returns why a batch, whose checksum is right, cannot be read. One that is only too
 // large is not among these: kgo makes an error of it, see partitionError.
-func (c *Consumer) decodeError(b []byte) error {
+func (c *Consumer) decodeError(b recordbatch.Batch) error {
 	c.budget.inflating.Lock()
 	defer c.budget.inflating.Unlock()
-	out, err := c.budget.inflater.inflate(b[batchHead:], codecOf(b), maxBatchBytes)
+	out, err := c.budget.inflater.inflate(b.Records(), codecOf(b), maxBatchBytes)
 	if errors.Is(err, errTooLarge) {
 		return nil
 	}
@@ -366,7 +340,7 @@ func (c *Consumer) decodeError(b []byte) error {
 	if errors.Is(err, errTooLarge) {
 		return nil
 	}
-	if err == nil && (claim(b) < 0 || int(claim(b)) > n) {
+	if err == nil && (b.Count() < 0 || int(b.Count()) > n) {
 		err = fmt.Errorf("it claims more messages than the %d that it holds", n)
 	}
 	return err

@@ -1,15 +1,15 @@
 package sender
 
 import (
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/recordbatch"
 )
 
 // A batch is a record batch of version 2 (KIP-98): what one Produce request brings to one
@@ -168,8 +168,6 @@ func (b *batch) lastTime() int64 {
 // Attributes of a record batch.
 const zstd = 4
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // appendTo appends the batch as it is on the wire, of n bytes after its head. As its
 // records and its sequence do not change once it was written, each try sends the same.
 func (b *batch) appendTo(dst []byte, n int) []byte {
@@ -180,10 +178,10 @@ func (b *batch) appendTo(dst []byte, n int) []byte {
 	if b.payload != nil {
 		attributes = zstd
 	}
-	dst = kbin.AppendInt64(dst, 0)                       // base offset: the broker's to say
-	dst = kbin.AppendInt32(dst, int32(batchHeader-12+n)) // length of what follows
-	dst = kbin.AppendInt32(dst, -1)                      // leader epoch: the broker's to say
-	dst = append(dst, 2, 0, 0, 0, 0)                     // version, and room for the checksum
+	dst = kbin.AppendInt64(dst, 0)                                          // base offset: the broker's to say
+	dst = kbin.AppendInt32(dst, int32(batchHeader-recordbatch.LengthEnd+n)) // length of what follows
+	dst = kbin.AppendInt32(dst, -1)                                         // leader epoch: the broker's to say
+	dst = append(dst, recordbatch.Magic, 0, 0, 0, 0)                        // version, and room for the checksum
 	dst = kbin.AppendInt16(dst, attributes)
 	dst = kbin.AppendInt32(dst, int32(len(b.records)-1))
 	dst = kbin.AppendInt64(dst, first)
@@ -197,6 +195,6 @@ func (b *batch) appendTo(dst []byte, n int) []byte {
 	} else {
 		dst = appendPlain(dst, b.records)
 	}
-	binary.BigEndian.PutUint32(dst[at+17:], crc32.Checksum(dst[at+21:], castagnoli))
+	recordbatch.Batch(dst[at:]).Seal()
 	return dst
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kbin"
+
+	"github.com/gracedb-go/gracedb/internal/recordbatch"
 )
 
 // A Record is a message on its way. Whoever gives it to Send fills in the exported fields,
@@ -103,7 +105,7 @@ func (r *Refusal) Unwrap() error { return r.Code }
 
 const (
 	// batchHeader is how long the head of a record batch of version 2 is.
-	batchHeader = 61
+	batchHeader = recordbatch.HeadLen
 	// recordOverhead is the most that the wire adds to what a record holds.
 	recordOverhead = 36
 	// HeaderOverhead is the most that it adds to what each of its headers holds.
