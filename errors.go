@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -134,27 +133,20 @@ type StatusError struct {
 	advice string // what to do about it; or empty
 }
 
+// newStatusError makes the public error of an answer.
+func newStatusError(s apiStatus) error {
+	return &StatusError{
+		Method: s.Method, URL: s.URL, StatusCode: s.StatusCode, Messages: s.Messages, Body: s.Body,
+		RetryAfter: s.RetryAfter, Attempts: s.Attempts, advice: s.Advice,
+	}
+}
+
 // Error returns one line of method, URL, status and what the server said.
 func (e *StatusError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "gracedb: %s %s: %d %s", e.Method, e.URL, e.StatusCode, http.StatusText(e.StatusCode))
-	if said := strings.Join(e.Messages, "; "); said != "" {
-		fmt.Fprintf(&b, ": %s", errs.Clean(said))
-	}
-	if e.RetryAfter > 0 {
-		fmt.Fprintf(&b, " (retry after %v)", e.RetryAfter)
-	}
-	if e.Attempts > 1 {
-		fmt.Fprintf(&b, " (%d attempts)", e.Attempts)
-	}
-	switch said := b.String(); {
-	case e.advice == "":
-	case strings.HasSuffix(said, "."):
-		b.WriteString(" " + strings.ToUpper(e.advice[:1]) + e.advice[1:])
-	default:
-		b.WriteString("; " + e.advice)
-	}
-	return b.String()
+	return apiStatus{
+		Method: e.Method, URL: e.URL, StatusCode: e.StatusCode, Messages: e.Messages,
+		RetryAfter: e.RetryAfter, Attempts: e.Attempts, Advice: e.advice,
+	}.text()
 }
 
 // Is reports whether target is ErrAuthentication and the status 401 or 403.

@@ -13,23 +13,14 @@ import (
 	"github.com/gracedb-go/gracedb/internal/graceid"
 )
 
-// An Event is what CreateEvent uploads and PublishEvent publishes.
-//
-// Group, Pipeline, Search and Labels are names that the server knows (see
-// [ServiceInfo]), with the same case; everything about an Event is checked before
-// anything of it is sent.
-type Event struct {
-	Group, Pipeline, Search string   // Search may be empty
-	Labels                  []string // applied to the event when it is created
-	Offline                 bool     // found in an offline search
-	ReplayID                string   // at most 30 of A-Z a-z 0-9 _ -, or empty
-	// Filename is the name to save the file as, such as "coinc.xml", of at most 100
-	// characters and without a comma. Directories are dropped. GraceDB undoes HTML
-	// entities in it ("a&amp;b.xml" becomes "a&b.xml"), then drops directories once
-	// more and what cannot be printed; a quotation mark becomes "%22". Some pipelines'
-	// files are read only if the name says what they are: MBTA's has to have ".xml".
-	Filename string
-	Data     []byte // contents of the file; not empty, and never changed
+// An apiEvent is an event as its caller gives it.
+type apiEvent struct {
+	Group, Pipeline, Search string
+	Labels                  []string
+	Offline                 bool
+	ReplayID                string
+	Filename                string
+	Data                    []byte
 }
 
 // maxFilename is the length of GraceDB's column, in characters. It makes the event all
@@ -40,7 +31,7 @@ var replayIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,30}$`)
 
 // checkLocally finds what is wrong with e without asking the server, and returns
 // e with its file name made safe.
-func (e Event) checkLocally() (Event, error) {
+func (e apiEvent) checkLocally() (apiEvent, error) {
 	name, err := baseName(e.Filename)
 	if err != nil {
 		return e, err
@@ -60,7 +51,7 @@ func (e Event) checkLocally() (Event, error) {
 }
 
 // checkNames compares the names in e with those that the server knows.
-func (e Event) checkNames(info *ServiceInfo) error {
+func (e apiEvent) checkNames(info *apiInfo) error {
 	if err := checkName("group", e.Group, info.Groups); err != nil {
 		return err
 	}

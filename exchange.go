@@ -37,10 +37,11 @@ type answer struct {
 	acted bool
 	away  bool // the last try found nobody to connect to
 
-	x      exchange
-	token  string // sent last; the server may echo it
-	claims token.Claims
-	tries  int
+	x           exchange
+	statusError func(apiStatus) error
+	token       string // sent last; the server may echo it
+	claims      token.Claims
+	tries       int
 }
 
 // A verdict is what a try that failed means for the exchange.
@@ -52,8 +53,8 @@ type verdict struct {
 
 // do sends every request of this package. Its error is nil if the status is 2xx;
 // the answer says what is known in either case.
-func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
-	t := tries{c: c, answer: answer{x: x}}
+func (c *apiClient) do(ctx context.Context, x exchange) (answer, error) {
+	t := tries{c: c, answer: answer{x: x, statusError: c.config.StatusError}}
 	defer c.pace.leave(&t.turn)
 	for {
 		if err := t.prepare(ctx); err != nil {
@@ -72,13 +73,13 @@ func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 
 // A tries is the state of do, from one try to the next.
 type tries struct {
-	c       *Client
+	c       *apiClient
 	answer  answer
-	turn    turn       // at the pacer
-	token   *readToken // for the next try; nil to ask the source
-	renewed bool       // a refused token was replaced by another one
-	repeats int        // tries that were sent again, without those for another token
-	last    error      // of the try before
+	turn    turn        // at the pacer
+	token   bearerToken // for the next try; none to ask the source
+	renewed bool        // a refused token was replaced by another one
+	repeats int         // tries that were sent again, without those for another token
+	last    error       // of the try before
 }
 
 // prepare waits until the next try may be sent, and finds its token: every try asks for
@@ -87,7 +88,7 @@ func (t *tries) prepare(ctx context.Context) error {
 	if t.answer.x.method != http.MethodGet && t.c.pace.enter(ctx, &t.turn) != nil {
 		return t.answer.interrupted(ctx, t.last)
 	}
-	if t.token == nil {
+	if t.token.raw == "" {
 		var err error
 		if t.token, err = t.c.bearer(ctx); err != nil {
 			return t.answer.failure(err, err, t.last)
@@ -103,7 +104,7 @@ func (t *tries) prepare(ctx context.Context) error {
 func (t *tries) next(ctx context.Context, v verdict, err error) (again bool, _ error) {
 	a := &t.answer
 	used := t.token
-	t.token = nil
+	t.token = bearerToken{}
 	if ctx.Err() != nil {
 		return false, a.interrupted(ctx, err)
 	}
@@ -140,7 +141,7 @@ func (t *tries) next(ctx context.Context, v verdict, err error) (again bool, _ e
 
 // try sends the request once and fills in the answer. The verdict counts unless it
 // succeeds.
-func (c *Client) try(ctx context.Context, a *answer) (verdict, error) {
+func (c *apiClient) try(ctx context.Context, a *answer) (verdict, error) {
 	a.tries++
 	a.status, a.header, a.body, a.away = 0, nil, nil, false
 	trace := requestTrace{once: !a.x.repeatable}
@@ -148,7 +149,7 @@ func (c *Client) try(ctx context.Context, a *answer) (verdict, error) {
 		c.http.CloseIdleConnections()
 	}
 	defer c.shared.used(&trace)
-	req, err := a.x.request(httptrace.WithClientTrace(ctx, trace.hooks()), a.token)
+	req, err := a.x.request(httptrace.WithClientTrace(ctx, trace.hooks()), a.token, c.config.UserAgent)
 	if err != nil {
 		return verdict{}, a.failure(err)
 	}
@@ -178,13 +179,13 @@ func (c *Client) try(ctx context.Context, a *answer) (verdict, error) {
 		return verdict{}, nil
 	}
 	after, told := retryAfter(resp.Header, time.Now())
-	status := statusError(resp, body, after)
-	status.Attempts, status.advice = a.tries, a.advice()
-	return ruleFor(a.status, told).verdict(a.x.repeatable, after), status
+	status := statusOf(resp, body, after)
+	status.Attempts, status.Advice = a.tries, a.advice()
+	return ruleFor(a.status, told).verdict(a.x.repeatable, after), a.statusError(status)
 }
 
 // lost returns the verdict on a try without an answer, and its error.
-func (c *Client) lost(ctx context.Context, a *answer, err error, trace *requestTrace) (verdict, error) {
+func (c *apiClient) lost(ctx context.Context, a *answer, err error, trace *requestTrace) (verdict, error) {
 	v := verdict{acted: trace.mayHaveArrived()}
 	a.away = !trace.connected.Load()
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
@@ -206,13 +207,13 @@ func (c *Client) lost(ctx context.Context, a *answer, err error, trace *requestT
 
 // waitsForReturn reports whether a server that is away is waited for until ctx ends.
 // Without a deadline the caller would hear nothing for as long as it is.
-func (c *Client) waitsForReturn(ctx context.Context) bool {
+func (c *apiClient) waitsForReturn(ctx context.Context) bool {
 	_, ends := ctx.Deadline()
 	return c.untilDeadline && ends
 }
 
 // request makes the request of one try.
-func (x exchange) request(ctx context.Context, token string) (*http.Request, error) {
+func (x exchange) request(ctx context.Context, token, userAgent string) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, x.method, x.url.String(), nil)
 	if err != nil {
 		return nil, err
@@ -256,18 +257,17 @@ func (a *answer) interrupted(ctx context.Context, last error) error {
 // has acted, and does not say what it did.
 func (a *answer) unexpected(format string, args ...any) error {
 	a.acted = true
-	status := &StatusError{
-		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries, advice: a.advice(),
-		Body: errs.CleanN(string(a.body[:min(len(a.body), maxErrorReply)]), maxErrorBody),
-	}
 	inner := errs.New(nil, format, args...)
-	status.Messages = []string{"the answer " + errs.Reason(inner)}
-	return status
+	return a.statusError(apiStatus{
+		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries, Advice: a.advice(),
+		Messages: []string{"the answer " + errs.Reason(inner)},
+		Body:     errs.CleanN(string(a.body[:min(len(a.body), maxErrorReply)]), maxErrorBody),
+	})
 }
 
 // readCreated reads the answer to a request that makes an event or a reservation. err is
 // the error of do.
-func (c *Client) readCreated(ctx context.Context, a *answer, err error) (created, error) {
+func (c *apiClient) readCreated(ctx context.Context, a *answer, err error) (created, error) {
 	if err != nil {
 		return created{}, err
 	}

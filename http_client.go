@@ -61,10 +61,11 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-func newHTTPClient(cfg ClientConfig, trust *authorities) *http.Client {
+// newHTTPClient returns a copy of given, or if that is nil a client of this package's own.
+func newHTTPClient(given *http.Client, trust *authorities) *http.Client {
 	h := http.Client{Timeout: 60 * time.Second}
-	if cfg.HTTP != nil {
-		h = *cfg.HTTP
+	if given != nil {
+		h = *given
 	} else {
 		h.Transport = newTransport(trust)
 	}

@@ -27,7 +27,7 @@ func (c *Consumer) made() error {
 
 // made returns an error for a Client that no constructor made, or nil.
 func (c *Client) made() error {
-	if c == nil || c.service == nil {
+	if c == nil || c.api == nil {
 		return errs.New([]error{errs.Config}, "this Client was not made by NewClient")
 	}
 	return nil

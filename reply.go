@@ -52,9 +52,44 @@ func readBody(resp *http.Response, limit int64) (body []byte, whole bool, err er
 	return body, true, err
 }
 
-// statusError makes an error of an answer that says to come back after a time.
-func statusError(resp *http.Response, body []byte, after time.Duration) *StatusError {
-	e := &StatusError{
+// An apiStatus is an answer other than the one hoped for. The StatusError of this library
+// says what the fields are.
+type apiStatus struct {
+	Method, URL string
+	StatusCode  int
+	Messages    []string
+	Body        string
+	RetryAfter  time.Duration
+	Attempts    int
+	Advice      string // what to do about it; or empty
+}
+
+// text returns one line of method, URL, status and what the server said.
+func (e apiStatus) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "gracedb: %s %s: %d %s", e.Method, e.URL, e.StatusCode, http.StatusText(e.StatusCode))
+	if said := strings.Join(e.Messages, "; "); said != "" {
+		fmt.Fprintf(&b, ": %s", errs.Clean(said))
+	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, " (retry after %v)", e.RetryAfter)
+	}
+	if e.Attempts > 1 {
+		fmt.Fprintf(&b, " (%d attempts)", e.Attempts)
+	}
+	switch said := b.String(); {
+	case e.Advice == "":
+	case strings.HasSuffix(said, "."):
+		b.WriteString(" " + strings.ToUpper(e.Advice[:1]) + e.Advice[1:])
+	default:
+		b.WriteString("; " + e.Advice)
+	}
+	return b.String()
+}
+
+// statusOf returns what there is to say of an answer, which asks to come back after a time.
+func statusOf(resp *http.Response, body []byte, after time.Duration) apiStatus {
+	e := apiStatus{
 		Method:     resp.Request.Method,
 		URL:        showURL(resp.Request.URL),
 		StatusCode: resp.StatusCode,
@@ -203,6 +238,7 @@ type created struct {
 	Submitter string
 	Warnings  []string
 	damaged   bool // the rest of the answer could not be read
+	took      time.Duration
 }
 
 // decodeCreated reads such an answer. Only the graceid has to be there and be one:

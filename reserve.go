@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net/http"
 	"sync"
 	"time"
 
@@ -34,20 +33,7 @@ func (c *Client) Reserve(ctx context.Context, e Event) (Reservation, error) {
 
 // reserve is Reserve for an event that was checked.
 func (c *Client) reserve(ctx context.Context, e validEvent) (Reservation, error) {
-	to, err := c.templateURL(e.info, "event-reserve-template", "")
-	if err != nil {
-		return Reservation{}, err
-	}
-	fields := []field{{"group", e.Group}, {"pipeline", e.Pipeline}}
-	fields = appendField(fields, "search", e.Search)
-	fields = append(fields, field{"content_id", e.contentID})
-	fields = appendField(fields, "replay_id", e.ReplayID)
-	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: formPayload(fields), repeatable: true})
-	made, err := c.readCreated(ctx, &a, err)
-	if a.acted {
-		c.log.WarnContext(ctx, "gracedb: the answer to a reservation was lost: a graceid may stay reserved that nobody uses",
-			"url", showURL(to))
-	}
+	made, err := c.api.reserve(ctx, e)
 	if err != nil {
 		return Reservation{}, err
 	}
@@ -101,7 +87,9 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 	if err := c.checkPublish(p, opts); err != nil {
 		return Receipt{}, err
 	}
-	ctx = withGrace(ctx, p)
+	if p != nil {
+		ctx = withGrace(ctx, p.cluster.auth.grace)
+	}
 	ce, err := c.check(ctx, e)
 	if err != nil {
 		return Receipt{}, err
@@ -149,7 +137,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 // upload returns e as it travels over Kafka, but for its graceid.
 func (c *Client) upload(e validEvent, opts PublishOptions) Upload {
 	return Upload{
-		Server: c.service.String(), Pipeline: e.Pipeline, Group: e.Group, Search: e.Search,
+		Server: c.service, Pipeline: e.Pipeline, Group: e.Group, Search: e.Search,
 		Labels: e.Labels, Offline: e.Offline, ReplayID: e.ReplayID,
 		Filename: e.Filename, Data: e.Data, ContentID: e.contentID, Time: time.Now(),
 		PublishOnly: opts.PublishOnly, SkipSupervisor: opts.SkipSupervisor,

@@ -1,18 +1,19 @@
 package gracedb
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"log/slog"
-	"net"
+	"maps"
 	"net/http"
-	"net/url"
-	"regexp"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/wire"
+	"github.com/gracedb-go/gracedb/internal/token"
 	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
@@ -77,68 +78,46 @@ type ClientConfig struct {
 //	defer h.CloseIdleConnections()
 //	client, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: url, HTTP: h})
 type Client struct {
-	service  *url.URL // with a trailing slash, without the version
-	root     *url.URL
-	instance string // empty if the host has no name to make one from
-	token    asker
+	api      *apiClient
+	service  string      // with a trailing slash, without the version
+	instance string      // empty if the host has no name to make one from
 	ownToken TokenSource // ClientConfig.Token
-	http     *http.Client
-	trust    *authorities
-	retries  int
-	// untilDeadline: more than retries while the server is away and ctx has a deadline.
-	untilDeadline bool
-	log           *slog.Logger
-	info          infoCache
-	pace          pacer
-	shared        sharedConn
-	late          lateToken
+	log      *slog.Logger
 	// producer is what NewProducer last failed with; nil if it did not.
 	producer atomic.Pointer[error]
 }
 
-var apiVersionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
 // NewClient returns a Client. It checks cfg but connects to nothing and looks for
 // no token. Its errors are ErrConfig.
 func NewClient(cfg ClientConfig) (*Client, error) {
-	service, err := parseServiceURL(cfg.ServiceURL, cfg.APIVersion)
-	if err != nil {
-		return nil, err
-	}
-	c := &Client{service: service, ownToken: cfg.Token, retries: cfg.Retries, log: cfg.Logger}
-	switch v := cfg.APIVersion; {
-	case v == "":
-		c.root = service.JoinPath("v2/")
-	case v == "default":
-		c.root = service
-	case apiVersionPattern.MatchString(v):
-		c.root = service.JoinPath(v + "/")
-	default:
-		return nil, errs.New([]error{errs.Config}, "ClientConfig: APIVersion %q is not a version", errs.Clean(v))
-	}
+	c := &Client{ownToken: cfg.Token, log: cfg.Logger}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.HTTP != nil && cfg.CAFile != "" {
-		return nil, errs.New([]error{errs.Config}, "ClientConfig: set at most one of CAFile and HTTP")
-	}
-	if c.trust, err = loadAuthorities(context.Background(), cfg.CAFile, c.log); err != nil {
+	source := asker{src: cfg.Token, log: c.log}
+	var err error
+	c.api, err = newAPIClient(apiConfig{
+		ServiceURL: cfg.ServiceURL, APIVersion: cfg.APIVersion,
+		Token: func(ctx context.Context, refused string) (string, token.Claims, error) {
+			t, err := source.ask(ctx, refused)
+			if err != nil {
+				return "", token.Claims{}, err
+			}
+			return t.raw, t.claims, nil
+		},
+		CAFile: cfg.CAFile, HTTP: cfg.HTTP, Retries: cfg.Retries, UserAgent: userAgent, Log: c.log,
+		StatusError: newStatusError,
+	})
+	if err != nil {
 		return nil, err
 	}
-	c.trust.given = cfg.HTTP != nil
-	c.http = newHTTPClient(cfg, c.trust)
-	c.token.src, c.token.log = cfg.Token, c.log
-	if cfg.Token == nil {
-		c.token.src = ReloadToken(FindToken(tokenQueryFor(service.Hostname())), 5*time.Minute)
+	if source.src == nil {
+		source.src = ReloadToken(FindToken(TokenQuery(c.api.tokenQuery())), 5*time.Minute)
 	}
-	if c.retries == 0 {
-		c.retries, c.untilDeadline = 5, true
-	}
+	c.service = c.api.service.String()
 	if instance, err := topicname.Instance(cfg.ServiceURL); err == nil {
 		c.instance = instance
 	}
-	c.info.fetching = make(chan struct{}, 1)
-	c.pace.current = make(chan struct{}, 1)
 	return c, nil
 }
 
@@ -152,7 +131,7 @@ func (c *Client) NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer
 		return nil, err
 	}
 	if cfg.Cluster.ServiceURL == "" && cfg.Cluster.Instance == "" {
-		cfg.Cluster.ServiceURL = c.service.String()
+		cfg.Cluster.ServiceURL = c.service
 	}
 	if cfg.Cluster.Token == nil {
 		cfg.Cluster.Token = c.ownToken
@@ -178,6 +157,25 @@ func (c *Client) noProducer() error {
 		return errs.New([]error{errs.Delivery}, text+": %s", errs.Reason(*cause))
 	}
 	return errs.New([]error{errs.Delivery, *cause}, text+": %s", errs.Reason(*cause))
+}
+
+// An Event is what CreateEvent uploads and PublishEvent publishes.
+//
+// Group, Pipeline, Search and Labels are names that the server knows (see
+// [ServiceInfo]), with the same case; everything about an Event is checked before
+// anything of it is sent.
+type Event struct {
+	Group, Pipeline, Search string   // Search may be empty
+	Labels                  []string // applied to the event when it is created
+	Offline                 bool     // found in an offline search
+	ReplayID                string   // at most 30 of A-Z a-z 0-9 _ -, or empty
+	// Filename is the name to save the file as, such as "coinc.xml", of at most 100
+	// characters and without a comma. Directories are dropped. GraceDB undoes HTML
+	// entities in it ("a&amp;b.xml" becomes "a&b.xml"), then drops directories once
+	// more and what cannot be printed; a quotation mark becomes "%22". Some pipelines'
+	// files are read only if the name says what they are: MBTA's has to have ".xml".
+	Filename string
+	Data     []byte // contents of the file; not empty, and never changed
 }
 
 // A Receipt says what became of an event.
@@ -222,32 +220,13 @@ func (c *Client) CreateEvent(ctx context.Context, e Event) (Receipt, error) {
 }
 
 func (c *Client) createEvent(ctx context.Context, e validEvent) (Receipt, error) {
-	to, err := c.linkURL(e.info, "events")
+	made, err := c.api.create(ctx, e)
 	if err != nil {
-		return Receipt{}, err
-	}
-	offline := "False" // as Python writes it: the server takes "0" for true
-	if e.Offline {
-		offline = "True"
-	}
-	fields := []field{{"group", e.Group}, {"pipeline", e.Pipeline}, {"offline", offline}, {"content_id", e.contentID}}
-	fields = appendField(fields, "search", e.Search)
-	for _, label := range e.Labels {
-		fields = append(fields, field{"labels", label})
-	}
-	fields = appendField(fields, "replay_id", e.ReplayID)
-	start := time.Now()
-	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: multipartPayload(fields, e.Filename, e.Data)})
-	made, err := c.readCreated(ctx, &a, err)
-	if err != nil {
-		if a.acted {
-			err = markUnknown(err, "the event may exist all the same: look before sending it again")
-		}
 		return Receipt{}, err
 	}
 	return Receipt{
 		GraceID: made.GraceID, Submitter: made.Submitter, Warnings: made.Warnings,
-		Timing: Timing{Upload: time.Since(start)},
+		Timing: Timing{Upload: made.took},
 	}, nil
 }
 
@@ -278,63 +257,72 @@ func (c *Client) UploadReservedEvent(ctx context.Context, graceID string, e Even
 // says that the event may have come to the server by another way, so that a 409 is
 // no surprise.
 func (c *Client) uploadReserved(ctx context.Context, r Reservation, e validEvent, via Provenance, arrived bool) (Receipt, error) {
-	to, err := c.templateURL(e.info, "event-upload-template", r.GraceID)
+	made, err := c.api.upload(ctx, apiUpload{r.GraceID, via.KafkaServer, via.KafkaTopic, arrived}, e)
 	if err != nil {
 		return Receipt{}, err
 	}
-	fields := []field{{"graceid", r.GraceID}}
-	for _, label := range e.Labels {
-		fields = append(fields, field{"labels", label})
-	}
-	fields = appendField(fields, "kafka_server", via.KafkaServer)
-	fields = appendField(fields, "kafka_topic", via.KafkaTopic)
-	start := time.Now()
-	a, err := c.do(ctx, exchange{
-		method: http.MethodPost, url: to, repeatable: true,
-		body: multipartPayload(fields, e.Filename, e.Data),
-	})
-	receipt := Receipt{GraceID: r.GraceID, Submitter: r.Submitter, Timing: Timing{Upload: time.Since(start)}}
-	if a.status == http.StatusConflict && (a.acted || arrived) {
-		c.log.InfoContext(ctx, "gracedb: the event was there already", "graceid", r.GraceID)
-		return receipt, nil
-	}
-	made, err := c.readCreated(ctx, &a, err)
-	if err == nil && made.GraceID != r.GraceID {
-		err = a.unexpected("is about %s instead of %s", made.GraceID, r.GraceID)
-	}
+	return Receipt{
+		GraceID: r.GraceID, Submitter: cmp.Or(made.Submitter, r.Submitter), Warnings: made.Warnings,
+		Timing: Timing{Upload: made.took},
+	}, nil
+}
+
+// check returns e as it is sent, or what is wrong with it. It sends nothing of it.
+func (c *Client) check(ctx context.Context, e Event) (validEvent, error) {
+	v, err := c.api.check(ctx, apiEvent(e))
 	if err != nil {
-		if a.acted {
-			err = markUnknown(err, "the event may have been uploaded all the same")
-		}
-		return Receipt{}, err
+		return validEvent{}, err
 	}
-	receipt.Warnings = made.Warnings
-	if made.Submitter != "" {
-		receipt.Submitter = made.Submitter
-	}
-	return receipt, nil
+	v.contentID = wire.ContentID(v.Data)
+	return v, nil
 }
 
-// markUnknown adds to err that what it failed to do may have been done.
-func markUnknown(err error, remark string) error {
-	return errs.New([]error{unknownOutcome{}, err}, "%s; %s", errs.Reason(err), remark)
+// WaitUploaded waits until GraceDB has the data of a reserved event, as long as ctx
+// allows. It asks for the event after 0, 0.2, 0.4, 0.8, 1.6 and from then on every 2
+// seconds, until its processing_status is "uploaded"; a server that has no such
+// member shows an event once it has the data. An event that GraceDB does not know
+// (404) is waited for, too. Any other refusal is a [*StatusError], and ends the wait.
+//
+// What is written to a graceid that is only reserved, such as a label, is easily
+// missed: followers of GraceDB drop alerts of events without data, and there is no
+// second one. Call WaitUploaded after PublishEvent and before you write the label
+// that they wait for.
+func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
+	if err := c.made(); err != nil {
+		return err
+	}
+	return c.api.waitUploaded(ctx, graceID)
 }
 
-// An unknownOutcome is ErrOutcomeUnknown without being a Kafka failure.
-type unknownOutcome struct{}
+// A ServiceInfo is the root document of a GraceDB server: what it is and what it
+// knows. Names are the server's, and their case matters. A list that the server
+// does not give is nil; whether such a name is good is then left to the server.
+type ServiceInfo struct {
+	ServerVersion string
+	APIVersions   []string
+	Groups        []string
+	Pipelines     []string
+	Searches      []string
+	Labels        []string
+	Links         map[string]string // URLs by name, such as "events"
+	Templates     map[string]string // URLs with placeholders such as {graceid}, by name
+}
 
-func (unknownOutcome) Error() string        { return errs.OutcomeUnknown.Error() }
-func (unknownOutcome) Is(target error) bool { return target == errs.OutcomeUnknown }
-
-// dialProblem reports whether err will be the same however often one tries.
-func dialProblem(err error) bool {
-	if proxy, ok := errors.AsType[*proxyRefusal](err); ok {
-		return proxy.lasts()
+// ServiceInfo returns what the server says of itself. It is fetched once: by
+// whichever call needs it first, and again only if that failed. The result is
+// the caller's to keep.
+func (c *Client) ServiceInfo(ctx context.Context) (ServiceInfo, error) {
+	if err := c.made(); err != nil {
+		return ServiceInfo{}, err
 	}
-	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
-		return true
+	info, err := c.api.serviceInfo(ctx)
+	if err != nil {
+		return ServiceInfo{}, err
 	}
-	_, cert := errors.AsType[*tls.CertificateVerificationError](err)
-	_, alert := errors.AsType[tls.AlertError](err)
-	return cert || alert || errors.Is(err, http.ErrSchemeMismatch)
+	s := ServiceInfo(*info)
+	for _, list := range []*[]string{&s.APIVersions, &s.Groups, &s.Pipelines, &s.Searches, &s.Labels} {
+		*list = slices.Clone(*list)
+	}
+	s.Links, s.Templates = maps.Clone(s.Links), maps.Clone(s.Templates)
+	return s, nil
 }

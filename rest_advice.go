@@ -3,6 +3,7 @@ package gracedb
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -39,7 +40,7 @@ func (a *answer) tokenAdvice() string {
 	if refusesToken(a.status, a.body) {
 		wanted := tokenQueryFor(host)
 		b.WriteString("GraceDB says the same of every token that it does not take: ")
-		switch faults := token.Query(wanted).Faults(a.claims, now); {
+		switch faults := wanted.Faults(a.claims, now); {
 		case len(a.claims.Scopes)+len(a.claims.Audience) == 0 && a.claims.Subject == "":
 		case len(faults) > 0:
 			b.WriteString(strings.Join(faults, "; ") + "; ")
@@ -51,13 +52,16 @@ func (a *answer) tokenAdvice() string {
 	return errs.CleanN(b.String(), errs.MaxText)
 }
 
+// tokenQuery returns what the GraceDB of c wants of a token.
+func (c *apiClient) tokenQuery() token.Query { return tokenQueryFor(c.service.Hostname()) }
+
 // tokenQueryFor returns what a GraceDB on a host wants of a token.
-func tokenQueryFor(host string) TokenQuery {
-	return TokenQuery{Audience: []string{"https://" + host, host}, Scopes: []string{"gracedb.read"}}
+func tokenQueryFor(host string) token.Query {
+	return token.Query{Audience: []string{"https://" + host, host}, Scopes: []string{"gracedb.read"}}
 }
 
 // explain puts with the failure of a try to get an answer what to do about it.
-func (c *Client) explain(a *answer, err error) error {
+func (c *apiClient) explain(a *answer, err error) error {
 	op, proxied := errors.AsType[*net.OpError](err)
 	proxied = proxied && op.Op == "proxyconnect"
 	err = c.trust.explain(err, "a wrong ServiceURL")
@@ -79,7 +83,7 @@ func (c *Client) explain(a *answer, err error) error {
 
 // proxy returns the host and port of the proxy to u; "" if there is none, or none is known
 // of.
-func (c *Client) proxy(u *url.URL) string {
+func (c *apiClient) proxy(u *url.URL) string {
 	t, ok := c.http.Transport.(*http.Transport)
 	if !ok || t.Proxy == nil {
 		return ""
@@ -113,4 +117,17 @@ func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.R
 		return nil
 	}
 	return &proxyRefusal{errs.Clean(proxy.Host), resp.StatusCode}
+}
+
+// dialProblem reports whether err will be the same however often one tries.
+func dialProblem(err error) bool {
+	if proxy, ok := errors.AsType[*proxyRefusal](err); ok {
+		return proxy.lasts()
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return true
+	}
+	_, cert := errors.AsType[*tls.CertificateVerificationError](err)
+	_, alert := errors.AsType[tls.AlertError](err)
+	return cert || alert || errors.Is(err, http.ErrSchemeMismatch)
 }

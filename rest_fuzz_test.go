@@ -42,11 +42,11 @@ func FuzzStatusError(f *testing.F) {
 		req := &http.Request{Method: "POST", URL: &url.URL{Scheme: "https", Host: "gracedb.test", Path: "/api/v2/events/", RawQuery: "q=1"}}
 		for _, ct := range []string{"application/json", "text/html", ""} {
 			resp := &http.Response{StatusCode: 400, Request: req, Header: http.Header{"Content-Type": {ct}}}
-			e := statusError(resp, body, 0)
-			if len(e.Error()) > 1<<10 || len(e.Body) > maxErrorBody || len(e.Messages) > maxMessages || strings.Contains(e.URL, "?") {
-				t.Errorf("%d bytes, body %d, %d messages", len(e.Error()), len(e.Body), len(e.Messages))
+			e := statusOf(resp, body, 0)
+			if len(e.text()) > 1<<10 || len(e.Body) > maxErrorBody || len(e.Messages) > maxMessages || strings.Contains(e.URL, "?") {
+				t.Errorf("%d bytes, body %d, %d messages", len(e.text()), len(e.Body), len(e.Messages))
 			}
-			for _, s := range append([]string{e.Error(), e.Body}, e.Messages...) {
+			for _, s := range append([]string{e.text(), e.Body}, e.Messages...) {
 				if strings.ContainsAny(s, "\n\r\x00\x1b") || !utf8.ValidString(s) || strings.Contains(s, token) {
 					t.Errorf("shown: %q", s)
 				}
@@ -82,7 +82,7 @@ func FuzzRootDocument(f *testing.F) {
 	f.Add([]byte(`{"groups": ["CBC"], "links": {"events": "https://gracedb.test/api/v2/events/"}, "templates": {"event-upload-template": "https://gracedb.test/api/v2/events/{graceid}/upload/"}}`))
 	f.Add([]byte(`{"links": {"events": "//evil.test/"}, "templates": {"event-upload-template": "https://gracedb.test@evil.test/{graceid}"}}`))
 	f.Add([]byte(`{"links": {"events": "https://gracedb.test:443\\@evil.test/"}}`))
-	c, err := NewClient(ClientConfig{ServiceURL: "https://gracedb.test/api/"})
+	c, err := newAPIClient(apiConfig{ServiceURL: "https://gracedb.test/api/"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func FuzzRootDocument(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_ = (Event{Group: "CBC", Pipeline: "gstlal", Labels: []string{"INJ"}}).checkNames(info)
+		_ = (apiEvent{Group: "CBC", Pipeline: "gstlal", Labels: []string{"INJ"}}).checkNames(info)
 		check := func(u *url.URL, err error) {
 			if err != nil {
 				return

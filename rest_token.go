@@ -7,6 +7,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/clock"
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // A lateToken is what a Client knows of a source that has no token.
@@ -16,18 +17,27 @@ type lateToken struct {
 	until time.Time // when it last had none; guarded by mu
 }
 
+// A bearerToken is a token to send, and what it says; none if raw is "".
+type bearerToken struct {
+	raw    string
+	claims token.Claims
+}
+
 // bearer asks for a token, and waits as long for one that is late as a Producer does.
-func (c *Client) bearer(ctx context.Context) (*readToken, error) {
+func (c *apiClient) bearer(ctx context.Context) (bearerToken, error) {
 	for {
 		t, err := c.askToken(ctx, "")
 		if err == nil || ctx.Err() != nil || !c.late.mayWait(graceOf(ctx)) {
 			return t, err
 		}
-		if ended := clock.Sleep(ctx, refusedPause); ended != nil {
-			return nil, errs.New([]error{ended, err}, "%s: %s", errs.Reason(err), errs.Reason(ended))
+		if ended := clock.Sleep(ctx, tokenPause); ended != nil {
+			return bearerToken{}, errs.New([]error{ended, err}, "%s: %s", errs.Reason(err), errs.Reason(ended))
 		}
 	}
 }
+
+// tokenPause is what lies between two questions for a token that is late.
+const tokenPause = 250 * time.Millisecond
 
 // mayWait records that the source has no token now, and reports whether one that is
 // late by less than grace may still come. Times without a token that are no further
@@ -51,31 +61,31 @@ func (k *lateToken) found() {
 }
 
 // askToken asks once for a token other than refused.
-func (c *Client) askToken(ctx context.Context, refused string) (*readToken, error) {
-	t, err := c.token.ask(ctx, refused)
+func (c *apiClient) askToken(ctx context.Context, refused string) (bearerToken, error) {
+	raw, claims, err := c.config.Token(ctx, refused)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil, errs.New([]error{ctx.Err(), err}, "%s", errs.Reason(err))
+		return bearerToken{}, errs.New([]error{ctx.Err(), err}, "%s", errs.Reason(err))
 	case err != nil:
-		return nil, err
+		return bearerToken{}, err
 	}
 	c.late.found()
-	return t, nil
+	return bearerToken{raw, claims}, nil
 }
 
-// withGrace makes the calls of a Client wait for a late token as long as p does.
-func withGrace(ctx context.Context, p *Producer) context.Context {
-	if p == nil {
-		return ctx
-	}
-	return context.WithValue(ctx, graceKey{}, p.cluster.auth.grace)
+// withGrace makes calls with the ctx wait as long for a late token.
+func withGrace(ctx context.Context, grace time.Duration) context.Context {
+	return context.WithValue(ctx, graceKey{}, grace)
 }
 
 type graceKey struct{}
+
+// defaultGrace is as long as a Producer waits by default.
+const defaultGrace = 5 * time.Second
 
 func graceOf(ctx context.Context) time.Duration {
 	if grace, ok := ctx.Value(graceKey{}).(time.Duration); ok {
 		return grace
 	}
-	return defaultAuthGrace
+	return defaultGrace
 }

@@ -25,7 +25,7 @@ func TestTokenIsParsedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func() {
-		if got, err := c.bearer(t.Context()); err != nil || got.raw != raw || got.claims.Subject != "alice" {
+		if got, err := c.api.bearer(t.Context()); err != nil || got.raw != raw || got.claims.Subject != "alice" {
 			t.Fatal(got, err)
 		}
 	}

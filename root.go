@@ -5,21 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync/atomic"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
-	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
-// A ServiceInfo is the root document of a GraceDB server: what it is and what it
-// knows. Names are the server's, and their case matters. A list that the server
-// does not give is nil; whether such a name is good is then left to the server.
-type ServiceInfo struct {
+// An apiInfo is the root document of a GraceDB server: what it is and what it knows. A list
+// that the server does not give is nil.
+type apiInfo struct {
 	ServerVersion string
 	APIVersions   []string
 	Groups        []string
@@ -30,30 +26,11 @@ type ServiceInfo struct {
 	Templates     map[string]string // URLs with placeholders such as {graceid}, by name
 }
 
-// ServiceInfo returns what the server says of itself. It is fetched once: by
-// whichever call needs it first, and again only if that failed. The result is
-// the caller's to keep.
-func (c *Client) ServiceInfo(ctx context.Context) (ServiceInfo, error) {
-	if err := c.made(); err != nil {
-		return ServiceInfo{}, err
-	}
-	info, err := c.serviceInfo(ctx)
-	if err != nil {
-		return ServiceInfo{}, err
-	}
-	s := *info
-	for _, list := range []*[]string{&s.APIVersions, &s.Groups, &s.Pipelines, &s.Searches, &s.Labels} {
-		*list = slices.Clone(*list)
-	}
-	s.Links, s.Templates = maps.Clone(s.Links), maps.Clone(s.Templates)
-	return s, nil
-}
-
 // An infoCache lets one caller fetch the root document while the others wait, each no
 // longer than its own ctx. If the ctx of the caller that fetches ends, the next one fetches:
 // no call fails because another one had little time.
 type infoCache struct {
-	known    atomic.Pointer[ServiceInfo]
+	known    atomic.Pointer[apiInfo]
 	fetching chan struct{}               // holds one element while a caller fetches
 	failed   atomic.Pointer[infoFailure] // the last fetch that failed, other than by its ctx
 }
@@ -62,7 +39,7 @@ type infoCache struct {
 type infoFailure struct{ err error }
 
 // serviceInfo returns the cached document, which must not be changed.
-func (c *Client) serviceInfo(ctx context.Context) (*ServiceInfo, error) {
+func (c *apiClient) serviceInfo(ctx context.Context) (*apiInfo, error) {
 	if info := c.info.known.Load(); info != nil {
 		return info, nil
 	}
@@ -90,7 +67,7 @@ func (c *Client) serviceInfo(ctx context.Context) (*ServiceInfo, error) {
 	return info, nil
 }
 
-func (c *Client) fetchInfo(ctx context.Context) (*ServiceInfo, error) {
+func (c *apiClient) fetchInfo(ctx context.Context) (*apiInfo, error) {
 	a, err := c.do(ctx, exchange{
 		method: http.MethodGet, url: c.root, repeatable: true,
 		notFound: "is ServiceURL right? It usually ends in /api/",
@@ -113,7 +90,7 @@ func (c *Client) fetchInfo(ctx context.Context) (*ServiceInfo, error) {
 }
 
 // badVersion explains a 404 of the versioned root by what the unversioned one says.
-func (c *Client) badVersion(ctx context.Context, notFound error) error {
+func (c *apiClient) badVersion(ctx context.Context, notFound error) error {
 	a, err := c.do(ctx, exchange{method: http.MethodGet, url: c.service, repeatable: true})
 	if err != nil {
 		return notFound
@@ -132,12 +109,12 @@ func (c *Client) badVersion(ctx context.Context, notFound error) error {
 
 // decodeInfo reads a root document. What it does not hold stays empty; what it
 // holds in another form is an error.
-func decodeInfo(body []byte) (*ServiceInfo, error) {
+func decodeInfo(body []byte) (*apiInfo, error) {
 	doc, err := decodeObject(body)
 	if err != nil {
 		return nil, fmt.Errorf("is not a JSON object: %q", excerpt(body))
 	}
-	var info ServiceInfo
+	var info apiInfo
 	var links, templates map[string]any
 	for _, part := range []struct {
 		name string
@@ -168,7 +145,7 @@ func decodeInfo(body []byte) (*ServiceInfo, error) {
 
 // clean makes what a server has said of itself fit to be shown. Links stay as they are,
 // to be judged as such, but one that holds a token leads nowhere.
-func (info *ServiceInfo) clean() {
+func (info *apiInfo) clean() {
 	clean := func(s string) string { return errs.CleanN(s, errs.MaxLook) }
 	info.ServerVersion = clean(info.ServerVersion)
 	for _, list := range [][]string{info.APIVersions, info.Groups, info.Pipelines, info.Searches, info.Labels} {
@@ -198,13 +175,13 @@ func stringsIn(m map[string]any) map[string]string {
 
 // A validEvent is an event that check has found right, as it is sent.
 type validEvent struct {
-	Event
-	contentID string
-	info      *ServiceInfo // that it was checked with
+	apiEvent
+	contentID string   // for whoever checks it to fill in
+	info      *apiInfo // that it was checked with
 }
 
 // check returns e as it is sent, or what is wrong with it. It sends nothing of it.
-func (c *Client) check(ctx context.Context, e Event) (validEvent, error) {
+func (c *apiClient) check(ctx context.Context, e apiEvent) (validEvent, error) {
 	e, err := e.checkLocally()
 	if err != nil {
 		return validEvent{}, err
@@ -220,11 +197,11 @@ func (c *Client) check(ctx context.Context, e Event) (validEvent, error) {
 		c.log.WarnContext(ctx, "gracedb: GraceDB will store this file without reading it: of MBTA, it reads files with .xml in their names only",
 			"filename", e.Filename)
 	}
-	return validEvent{e, wire.ContentID(e.Data), info}, nil
+	return validEvent{apiEvent: e, info: info}, nil
 }
 
 // linkURL returns a link of the root document.
-func (c *Client) linkURL(info *ServiceInfo, name string) (*url.URL, error) {
+func (c *apiClient) linkURL(info *apiInfo, name string) (*url.URL, error) {
 	raw, ok := info.Links[name]
 	if !ok {
 		return nil, errs.New(nil, "the root document of %s has no link %q", showURL(c.root), name)
@@ -234,7 +211,7 @@ func (c *Client) linkURL(info *ServiceInfo, name string) (*url.URL, error) {
 
 // templateURL returns a template of the root document with graceID, if not empty, in
 // its place.
-func (c *Client) templateURL(info *ServiceInfo, name, graceID string) (*url.URL, error) {
+func (c *apiClient) templateURL(info *apiInfo, name, graceID string) (*url.URL, error) {
 	raw, ok := info.Templates[name]
 	if !ok {
 		return nil, errs.New([]error{errors.ErrUnsupported},
@@ -252,7 +229,7 @@ func (c *Client) templateURL(info *ServiceInfo, name, graceID string) (*url.URL,
 
 // resolve makes a URL of what the root document says, which must not lead the
 // token elsewhere.
-func (c *Client) resolve(name, raw string) (*url.URL, error) {
+func (c *apiClient) resolve(name, raw string) (*url.URL, error) {
 	u, err := c.root.Parse(raw)
 	if err != nil || u.Opaque != "" {
 		return nil, errs.New(nil, "the root document of %s: %s is not a URL: %q", showURL(c.root), name, errs.Clean(raw))

@@ -12,20 +12,8 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// WaitUploaded waits until GraceDB has the data of a reserved event, as long as ctx
-// allows. It asks for the event after 0, 0.2, 0.4, 0.8, 1.6 and from then on every 2
-// seconds, until its processing_status is "uploaded"; a server that has no such
-// member shows an event once it has the data. An event that GraceDB does not know
-// (404) is waited for, too. Any other refusal is a [*StatusError], and ends the wait.
-//
-// What is written to a graceid that is only reserved, such as a label, is easily
-// missed: followers of GraceDB drop alerts of events without data, and there is no
-// second one. Call WaitUploaded after PublishEvent and before you write the label
-// that they wait for.
-func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
-	if err := c.made(); err != nil {
-		return err
-	}
+// waitUploaded waits until GraceDB has the data of a reserved event, as long as ctx allows.
+func (c *apiClient) waitUploaded(ctx context.Context, graceID string) error {
 	if err := checkGraceID(graceID); err != nil {
 		return err
 	}
@@ -79,7 +67,7 @@ func (a *answer) uploaded(graceID string) (done bool, said string, err error) {
 }
 
 // eventURL returns where an event is.
-func (c *Client) eventURL(info *ServiceInfo, graceID string) (*url.URL, error) {
+func (c *apiClient) eventURL(info *apiInfo, graceID string) (*url.URL, error) {
 	to, err := c.templateURL(info, "event-detail-template", graceID)
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return to, err
