@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/tlsroots"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -37,7 +38,7 @@ type apiClient struct {
 	root    *url.URL // with the version
 	config  apiConfig
 	http    *http.Client
-	trust   *authorities
+	trust   *tlsroots.Authorities
 	retries int
 	// untilDeadline: more than retries while the server is away and ctx has a deadline.
 	untilDeadline bool
@@ -71,10 +72,10 @@ func newAPIClient(cfg apiConfig) (*apiClient, error) {
 	if cfg.HTTP != nil && cfg.CAFile != "" {
 		return nil, errs.New([]error{errs.Config}, "ClientConfig: set at most one of CAFile and HTTP")
 	}
-	if c.trust, err = loadAuthorities(context.Background(), cfg.CAFile, c.log); err != nil {
+	if c.trust, err = tlsroots.Load(context.Background(), cfg.CAFile, c.log); err != nil {
 		return nil, err
 	}
-	c.trust.given = cfg.HTTP != nil
+	c.trust.Given = cfg.HTTP != nil
 	c.http = newHTTPClient(cfg.HTTP, c.trust)
 	if c.retries == 0 {
 		c.retries, c.untilDeadline = 5, true

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
+	"github.com/gracedb-go/gracedb/internal/tlsroots"
 	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
@@ -219,7 +220,7 @@ func (c Cluster) checkBrokers() error {
 		if err != nil || host == "" || port == "" || strings.ContainsAny(b, "/ ,") {
 			return errs.New([]error{errs.Config}, "Cluster: broker %s is not of the form host:port", errs.Clean(fmt.Sprintf("%q", b)))
 		}
-		if c.Plaintext && !isLoopback(host) {
+		if c.Plaintext && !tlsroots.IsLoopback(host) {
 			return errs.New([]error{errs.Config}, "Cluster: Plaintext would show the token to the network: broker %s is not on the loopback interface", errs.Clean(b))
 		}
 	}

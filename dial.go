@@ -21,6 +21,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/clock"
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/tlsroots"
 )
 
 // A dialFunc opens a connection, as the Dial of Cluster does.
@@ -34,7 +35,7 @@ type dialer struct {
 	allowed   []string // TokenHosts
 	plaintext bool
 	skipName  bool // SkipHostnameVerification
-	trust     *authorities
+	trust     *tlsroots.Authorities
 	redials   redials
 	openings  openings
 }
@@ -50,7 +51,7 @@ func (c Cluster) dialer(ctx context.Context) (dialFunc, error) {
 		d.tcp = (&net.Dialer{}).DialContext
 	}
 	var err error
-	if d.trust, err = loadAuthorities(ctx, c.CAFile, c.logger()); err != nil {
+	if d.trust, err = tlsroots.Load(ctx, c.CAFile, c.logger()); err != nil {
 		return nil, err
 	}
 	if d.skipName {
@@ -84,13 +85,13 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	}
 	// A broker on the loopback interface may advertise another host: the
 	// token must not follow it there in the clear.
-	if d.plaintext && !isLoopback(host) {
+	if d.plaintext && !tlsroots.IsLoopback(host) {
 		return nil, newDialError(address, errors.New("plaintext to a host that is not on the loopback interface"))
 	}
-	trusted := d.trust.now()
+	trusted := d.trust.Pool()
 	conn, err := d.open(ctx, network, address, host, trusted)
 	if err != nil {
-		if trusted = d.trust.renewed(ctx, trusted, err); trusted != nil {
+		if trusted = d.trust.Renewed(ctx, trusted, err); trusted != nil {
 			conn, err = d.open(ctx, network, address, host, trusted)
 		}
 	}
@@ -245,7 +246,7 @@ func (d *dialer) tlsReason(err error) error {
 	if _, lost := errors.AsType[syscall.Errno](err); lost || errors.Is(err, io.EOF) {
 		return fmt.Errorf("TLS handshake: %w (a broker without TLS on this port?)", err)
 	}
-	if said := d.trust.explain(err, "a wrong address, or SkipHostnameVerification in development"); said != err { //nolint:errorlint // is it the same
+	if said := d.trust.Explain(err, "a wrong address, or SkipHostnameVerification in development"); said != err { //nolint:errorlint // is it the same
 		return said
 	}
 	return fmt.Errorf("TLS handshake: %w", err)

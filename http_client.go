@@ -2,15 +2,17 @@ package gracedb
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/tlsroots"
 )
 
 var versionAtEnd = regexp.MustCompile(`/v[0-9]+/*$`)
@@ -44,7 +46,7 @@ func parseServiceURL(s, version string) (*url.URL, error) {
 		return nil, bad("%q has a query or a fragment", errs.Clean(s))
 	case u.Scheme != "https" && u.Scheme != "http":
 		return nil, bad("%q is not https", errs.Clean(s))
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !tlsroots.IsLoopback(u.Hostname()):
 		return nil, bad("%q would show the token to the network: use https", errs.Clean(s))
 	case versionAtEnd.MatchString(u.Path) && version != "default":
 		return nil, bad("%q ends in a version of the API: give the root, such as %q, and another version than v2 as APIVersion",
@@ -53,16 +55,8 @@ func parseServiceURL(s, version string) (*url.URL, error) {
 	return u.JoinPath("/"), nil
 }
 
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
-}
-
 // newHTTPClient returns a copy of given, or if that is nil a client of this package's own.
-func newHTTPClient(given *http.Client, trust *authorities) *http.Client {
+func newHTTPClient(given *http.Client, trust *tlsroots.Authorities) *http.Client {
 	h := http.Client{Timeout: 60 * time.Second}
 	if given != nil {
 		h = *given
@@ -77,7 +71,7 @@ func newHTTPClient(given *http.Client, trust *authorities) *http.Client {
 // http.DefaultTransport, such as switching the check of certificates off, must not
 // decide where the token goes. It speaks HTTP/1 only: there a call that ends takes its
 // connection with it, while one of HTTP/2 works on for as long as the server likes.
-func newTransport(trust *authorities) http.RoundTripper {
+func newTransport(trust *tlsroots.Authorities) http.RoundTripper {
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		OnProxyConnectResponse: checkProxy,
@@ -90,8 +84,65 @@ func newTransport(trust *authorities) http.RoundTripper {
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 	t.Protocols.SetHTTP1(true)
-	if trust.file != "" {
+	if trust.HasFile() {
 		return newTrustingTransport(t, trust)
 	}
 	return t
 }
+
+// A trustingTransport sends requests to whom the authorities vouch for. When these
+// change, it goes on with another http.Transport, whose pool cannot be changed.
+type trustingTransport struct {
+	trust *tlsroots.Authorities
+
+	mu  sync.Mutex
+	now *http.Transport
+}
+
+func newTrustingTransport(base *http.Transport, trust *tlsroots.Authorities) *trustingTransport {
+	base.TLSClientConfig = &tls.Config{RootCAs: trust.Pool(), MinVersion: tls.VersionTLS12}
+	return &trustingTransport{trust: trust, now: base}
+}
+
+func (t *trustingTransport) transport() *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.now
+}
+
+// RoundTrip sends req, once more if the handshake failed because the CA file has
+// changed: nothing of it was sent then.
+func (t *trustingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	used := t.transport()
+	resp, err := used.RoundTrip(req)
+	if err == nil {
+		return resp, nil
+	}
+	pool := t.trust.Renewed(req.Context(), used.TLSClientConfig.RootCAs, err)
+	if pool == nil || req.Body != nil && req.GetBody == nil {
+		return nil, err
+	}
+	again := req.Clone(req.Context())
+	if req.GetBody != nil {
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	return t.with(pool).RoundTrip(again)
+}
+
+// with returns the transport that trusts pool.
+func (t *trustingTransport) with(pool *x509.CertPool) *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.now.TLSClientConfig.RootCAs != pool {
+		old := t.now
+		t.now = old.Clone()
+		t.now.TLSClientConfig.RootCAs = pool
+		old.CloseIdleConnections()
+	}
+	return t.now
+}
+
+// CloseIdleConnections is for http.Client's method of that name.
+func (t *trustingTransport) CloseIdleConnections() { t.transport().CloseIdleConnections() }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/clock"
+	"github.com/gracedb-go/gracedb/internal/tlsroots"
 )
 
 // Behind more silent addresses than are tried at a time, a good one is connected to when it
@@ -26,7 +27,7 @@ func TestDialTimeoutBeginsAtTheTurn(t *testing.T) {
 func dialBehind(t *testing.T, silent int) {
 	const good, slow = "127.0.0.1:9", 4 * time.Second // nearly dialTimeout
 	d := &dialer{
-		plaintext: true, trust: &authorities{}, redials: redials{failed: make(map[string]time.Time)}, openings: newOpenings(nil),
+		plaintext: true, trust: &tlsroots.Authorities{}, redials: redials{failed: make(map[string]time.Time)}, openings: newOpenings(nil),
 		tcp: func(ctx context.Context, _, address string) (net.Conn, error) {
 			if address != good {
 				<-ctx.Done()

@@ -64,12 +64,12 @@ func tokenQueryFor(host string) token.Query {
 func (c *apiClient) explain(a *answer, err error) error {
 	op, proxied := errors.AsType[*net.OpError](err)
 	proxied = proxied && op.Op == "proxyconnect"
-	err = c.trust.explain(err, "a wrong ServiceURL")
+	err = c.trust.Explain(err, "a wrong ServiceURL")
 	dns, named := errors.AsType[*net.DNSError](err)
 	switch {
-	case a.away && c.trust.given && c.proxy(a.x.url) != "":
+	case a.away && c.trust.Given && c.proxy(a.x.url) != "":
 		return fmt.Errorf("by way of %s, the proxy that ClientConfig.HTTP uses: %w", c.proxy(a.x.url), err)
-	case proxied && c.trust.given:
+	case proxied && c.trust.Given:
 		return fmt.Errorf("the proxy that ClientConfig.HTTP uses: %w", err)
 	case proxied:
 		return fmt.Errorf("the proxy of $HTTPS_PROXY cannot be used (set NO_PROXY if GraceDB can be reached without): %w", err)

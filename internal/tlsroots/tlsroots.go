@@ -1,14 +1,17 @@
-package gracedb
+// Package tlsroots knows to whom a token may be shown: to whoever the certificate authorities of
+// a CA file, or else the system's, vouch for, and to this machine. A CA file that has changed is
+// read again when a handshake fails. It starts no goroutine.
+package tlsroots
 
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
+	"net/netip"
+	"strings"
 	"sync"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
@@ -16,12 +19,13 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// An authorities is whom a client trusts to sign certificates: those of a CA file, or
+// An Authorities is whom a client trusts to sign certificates: those of a CA file, or
 // the system's. It is safe for concurrent use.
-type authorities struct {
+type Authorities struct {
 	file string // "" for the system's
-	// given says that a http.Client of the caller's decides, whatever stands here.
-	given bool
+	// Given says that a http.Client of the caller's decides, whatever stands here. Whoever
+	// made the Authorities sets it, before it is used.
+	Given bool
 	log   *slog.Logger
 
 	mu   sync.Mutex
@@ -33,9 +37,9 @@ type authorities struct {
 // maxCAFile bounds a CA file; the bundles of systems have about 250 KiB.
 const maxCAFile = 8 << 20
 
-// loadAuthorities reads file, unless that is "". Its errors are ErrConfig, or ctx's.
-func loadAuthorities(ctx context.Context, file string, log *slog.Logger) (*authorities, error) {
-	a := &authorities{file: file, log: log}
+// Load reads file, unless that is "". Its errors are ErrConfig, or ctx's.
+func Load(ctx context.Context, file string, log *slog.Logger) (*Authorities, error) {
+	a := &Authorities{file: file, log: log}
 	if file == "" {
 		return a, nil
 	}
@@ -51,8 +55,11 @@ func loadAuthorities(ctx context.Context, file string, log *slog.Logger) (*autho
 	return a, nil
 }
 
+// HasFile reports whether they are those of a CA file, which may change.
+func (a *Authorities) HasFile() bool { return a.file != "" }
+
 // read returns what the file holds, and no pool if that has the sum known.
-func (a *authorities) read(ctx context.Context, known [sha256.Size]byte) (*x509.CertPool, [sha256.Size]byte, error) {
+func (a *Authorities) read(ctx context.Context, known [sha256.Size]byte) (*x509.CertPool, [sha256.Size]byte, error) {
 	pem, mode, err := token.ReadFile(ctx, a.file, maxCAFile)
 	sum := sha256.Sum256(pem)
 	if err != nil || sum == known {
@@ -69,16 +76,16 @@ func (a *authorities) read(ctx context.Context, known [sha256.Size]byte) (*x509.
 	return pool, sum, nil
 }
 
-// now returns the pool to verify with.
-func (a *authorities) now() *x509.CertPool {
+// Pool returns the pool to verify with; nil for the system's.
+func (a *Authorities) Pool() *x509.CertPool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.pool
 }
 
-// renewed returns other authorities than was, if a handshake that trusted these has
+// Renewed returns other authorities than was, if a handshake that trusted these has
 // failed with err, and the CA file has changed since it was read; or nil.
-func (a *authorities) renewed(ctx context.Context, was *x509.CertPool, err error) *x509.CertPool {
+func (a *Authorities) Renewed(ctx context.Context, was *x509.CertPool, err error) *x509.CertPool {
 	if a.file == "" || !isDistrust(err) {
 		return nil
 	}
@@ -113,9 +120,9 @@ func isDistrust(err error) bool {
 	return unknown || invalid
 }
 
-// explain puts before the failure of a handshake what to do about it. whatName says
+// Explain puts before the failure of a handshake what to do about it. whatName says
 // what to do about a name that is not the certificate's.
-func (a *authorities) explain(err error, whatName string) error {
+func (a *Authorities) Explain(err error, whatName string) error {
 	if e, ok := errors.AsType[x509.HostnameError](err); ok {
 		if c := e.Certificate; len(c.DNSNames)+len(c.IPAddresses)+len(c.EmailAddresses)+len(c.URIs) == 0 {
 			return fmt.Errorf("the certificate names no host (it lacks subject alternative names, which have replaced the common name: it has to be made anew): %w", err)
@@ -127,7 +134,7 @@ func (a *authorities) explain(err error, whatName string) error {
 	switch {
 	case !unknown && !none:
 		return err
-	case a.given:
+	case a.Given:
 		return fmt.Errorf("the certificate's authority is not one that ClientConfig.HTTP trusts (it is for its Transport's TLSClientConfig.RootCAs): %w", err)
 	case a.file != "":
 		return fmt.Errorf("the certificate's authority is not in CAFile %s: %w", errs.Clean(a.file), err)
@@ -144,59 +151,11 @@ func hasNoAuthorities() bool {
 	return err != nil || system.Equal(x509.NewCertPool())
 }
 
-// A trustingTransport sends requests to whom the authorities vouch for. When these
-// change, it goes on with another http.Transport, whose pool cannot be changed.
-type trustingTransport struct {
-	trust *authorities
-
-	mu  sync.Mutex
-	now *http.Transport
-}
-
-func newTrustingTransport(base *http.Transport, trust *authorities) *trustingTransport {
-	base.TLSClientConfig = &tls.Config{RootCAs: trust.now(), MinVersion: tls.VersionTLS12}
-	return &trustingTransport{trust: trust, now: base}
-}
-
-func (t *trustingTransport) transport() *http.Transport {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.now
-}
-
-// RoundTrip sends req, once more if the handshake failed because the CA file has
-// changed: nothing of it was sent then.
-func (t *trustingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	used := t.transport()
-	resp, err := used.RoundTrip(req)
-	if err == nil {
-		return resp, nil
+// IsLoopback reports whether host is this machine, to which a token may go without TLS.
+func IsLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
 	}
-	pool := t.trust.renewed(req.Context(), used.TLSClientConfig.RootCAs, err)
-	if pool == nil || req.Body != nil && req.GetBody == nil {
-		return nil, err
-	}
-	again := req.Clone(req.Context())
-	if req.GetBody != nil {
-		if again.Body, err = req.GetBody(); err != nil {
-			return nil, err
-		}
-	}
-	return t.with(pool).RoundTrip(again)
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
 }
-
-// with returns the transport that trusts pool.
-func (t *trustingTransport) with(pool *x509.CertPool) *http.Transport {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.now.TLSClientConfig.RootCAs != pool {
-		old := t.now
-		t.now = old.Clone()
-		t.now.TLSClientConfig.RootCAs = pool
-		old.CloseIdleConnections()
-	}
-	return t.now
-}
-
-// CloseIdleConnections is for http.Client's method of that name.
-func (t *trustingTransport) CloseIdleConnections() { t.transport().CloseIdleConnections() }
