@@ -70,7 +70,7 @@ func findToken(f *token.Finder) TokenSource {
 				logonce.Warn(log, "gracedb: "+text)
 			}
 		}
-		tokenPlaces.note(found.Token, found.Place)
+		token.NotePlace(found.Token, found.Place)
 		return found.Token, nil
 	}
 }

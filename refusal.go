@@ -3,10 +3,8 @@ package gracedb
 import (
 	"encoding/json"
 	"fmt"
-	"hash/maphash"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -33,19 +31,9 @@ func kafkaRefusal(addr, tok string, challenge []byte) error {
 	default:
 		b.WriteString(": " + strings.Join(d.Maybe, ", or "))
 	}
-	b.WriteString("; " + whatTokenSays(tok, d))
+	b.WriteString("; " + token.WhatItSays(tok, d))
 	b.WriteString("; the reason is in the broker's log")
 	return errs.New([]error{errs.Authentication, kerr.SaslAuthenticationFailed}, "kafka: %s", errs.CleanN(b.String(), errs.MaxOwnText))
-}
-
-// whatTokenSays returns a clause about tok: its claims and, if FindToken has found it,
-// where.
-func whatTokenSays(tok string, d token.Description) string {
-	says := "the token says " + d.Says
-	if place := tokenPlaces.of(tok); place != "" {
-		says += " (found at " + place + ")"
-	}
-	return says
 }
 
 // readChallenge returns the status of a challenge and all that it says (RFC 7628,
@@ -67,32 +55,4 @@ func readChallenge(challenge []byte) (status, text string) {
 		text += ", see " + said.Config
 	}
 	return said.Status, text
-}
-
-// tokenPlaces knows where FindToken has found the tokens of late, for errors about them.
-var tokenPlaces = foundPlaces{seed: maphash.MakeSeed()}
-
-// A foundPlaces remembers the places of a few tokens by their hashes.
-type foundPlaces struct {
-	seed maphash.Seed
-	mu   sync.Mutex
-	at   map[uint64]string
-}
-
-func (p *foundPlaces) note(tok, place string) {
-	const most = 64
-	hash := maphash.String(p.seed, tok)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.at == nil || len(p.at) >= most {
-		p.at = make(map[uint64]string)
-	}
-	p.at[hash] = place
-}
-
-func (p *foundPlaces) of(tok string) string {
-	hash := maphash.String(p.seed, tok)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.at[hash]
 }

@@ -48,7 +48,7 @@ func (a *answer) tokenAdvice() string {
 			b.WriteString("its issuer or its sub may be unknown there, or the clocks differ; ")
 		}
 	}
-	b.WriteString(whatTokenSays(a.token, token.Describe(a.token, host, now)))
+	b.WriteString(token.WhatItSays(a.token, token.Describe(a.token, host, now)))
 	return errs.CleanN(b.String(), errs.MaxText)
 }
 
