@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/gracedbapi"
 	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
@@ -134,7 +135,7 @@ type StatusError struct {
 }
 
 // newStatusError makes the public error of an answer.
-func newStatusError(s apiStatus) error {
+func newStatusError(s gracedbapi.Status) error {
 	return &StatusError{
 		Method: s.Method, URL: s.URL, StatusCode: s.StatusCode, Messages: s.Messages, Body: s.Body,
 		RetryAfter: s.RetryAfter, Attempts: s.Attempts, advice: s.Advice,
@@ -143,10 +144,10 @@ func newStatusError(s apiStatus) error {
 
 // Error returns one line of method, URL, status and what the server said.
 func (e *StatusError) Error() string {
-	return apiStatus{
+	return gracedbapi.Status{
 		Method: e.Method, URL: e.URL, StatusCode: e.StatusCode, Messages: e.Messages,
 		RetryAfter: e.RetryAfter, Attempts: e.Attempts, Advice: e.advice,
-	}.text()
+	}.Text()
 }
 
 // Is reports whether target is ErrAuthentication and the status 401 or 403.

@@ -12,5 +12,5 @@ const RaceDetector = raceDetector
 // net/http reads the environment once for a process, and never uses a proxy for this
 // machine.
 func SetProxy(c *Client, proxy *url.URL) {
-	c.api.http.Transport.(*http.Transport).Proxy = http.ProxyURL(proxy)
+	c.api.HTTP.Transport.(*http.Transport).Proxy = http.ProxyURL(proxy)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/gracedb-go/gracedb/internal/graceid"
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
@@ -35,7 +36,7 @@ func FuzzUpload(f *testing.F) {
 		if u.ContentID != "" && !strings.EqualFold(u.ContentID, wire.ContentID(u.Data)) {
 			t.Errorf("%q: contents with another content_id: %+v", value, u)
 		}
-		if u.GraceID != "" && checkGraceID(u.GraceID) != nil {
+		if u.GraceID != "" && !graceid.Is(u.GraceID) {
 			t.Errorf("%q: graceid %q", value, u.GraceID)
 		}
 		// What was read is written and read again the same, but for what is left out.
@@ -78,7 +79,7 @@ func FuzzEncodeUpload(f *testing.F) {
 			t.Fatalf("not JSON: %q", value)
 		}
 		got, err := Message{Value: value}.Upload()
-		if graceID != "" && checkGraceID(graceID) != nil {
+		if graceID != "" && !graceid.Is(graceID) {
 			if err == nil {
 				t.Fatalf("graceid %q is one", graceID)
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/gracedbapi"
 	"github.com/gracedb-go/gracedb/internal/topicname"
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
@@ -32,8 +33,8 @@ func (c *Client) Reserve(ctx context.Context, e Event) (Reservation, error) {
 }
 
 // reserve is Reserve for an event that was checked.
-func (c *Client) reserve(ctx context.Context, e validEvent) (Reservation, error) {
-	made, err := c.api.reserve(ctx, e)
+func (c *Client) reserve(ctx context.Context, e gracedbapi.ValidEvent) (Reservation, error) {
+	made, err := c.api.Reserve(ctx, e)
 	if err != nil {
 		return Reservation{}, err
 	}
@@ -88,7 +89,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		return Receipt{}, err
 	}
 	if p != nil {
-		ctx = withGrace(ctx, p.cluster.auth.grace)
+		ctx = gracedbapi.WithGrace(ctx, p.cluster.auth.grace)
 	}
 	ce, err := c.check(ctx, e)
 	if err != nil {
@@ -135,11 +136,11 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 }
 
 // upload returns e as it travels over Kafka, but for its graceid.
-func (c *Client) upload(e validEvent, opts PublishOptions) Upload {
+func (c *Client) upload(e gracedbapi.ValidEvent, opts PublishOptions) Upload {
 	return Upload{
 		Server: c.service, Pipeline: e.Pipeline, Group: e.Group, Search: e.Search,
 		Labels: e.Labels, Offline: e.Offline, ReplayID: e.ReplayID,
-		Filename: e.Filename, Data: e.Data, ContentID: e.contentID, Time: time.Now(),
+		Filename: e.Filename, Data: e.Data, ContentID: e.ContentID, Time: time.Now(),
 		PublishOnly: opts.PublishOnly, SkipSupervisor: opts.SkipSupervisor,
 	}
 }
@@ -178,7 +179,7 @@ func (c *Client) checkPublish(p *Producer, opts PublishOptions) error {
 		return bad("the Producer is for instance %q, the Client for %q (%s)", p.cluster.instance, c.instance, c.service)
 	}
 	if opts.Reservation != nil {
-		return checkGraceID(opts.Reservation.GraceID)
+		return gracedbapi.CheckGraceID(opts.Reservation.GraceID)
 	}
 	return nil
 }
@@ -202,7 +203,7 @@ const draftFrom = 16 << 10
 
 // reserveAndDraft reserves a graceid. While that is under way it begins the value of u, if
 // that will be wanted and takes long enough.
-func (c *Client) reserveAndDraft(ctx context.Context, e validEvent, u Upload, wanted bool) (r Reservation, d wire.Draft, err error) {
+func (c *Client) reserveAndDraft(ctx context.Context, e gracedbapi.ValidEvent, u Upload, wanted bool) (r Reservation, d wire.Draft, err error) {
 	var drafting sync.WaitGroup
 	if wanted && len(u.Data) >= draftFrom {
 		drafting.Go(func() { d = wire.NewDraft(wire.Upload(u)) })
@@ -238,7 +239,7 @@ func mayFallBack(ctx context.Context, err error, opts PublishOptions) bool {
 }
 
 // fallBackToCreate uploads e for which no graceid could be reserved.
-func (c *Client) fallBackToCreate(ctx context.Context, e validEvent, cause error, t Timing) (Receipt, error) {
+func (c *Client) fallBackToCreate(ctx context.Context, e gracedbapi.ValidEvent, cause error, t Timing) (Receipt, error) {
 	c.log.WarnContext(ctx, "gracedb: no graceid could be reserved: creating the event over HTTP", "cause", errs.Reason(cause))
 	receipt, err := c.createEvent(ctx, e)
 	if err != nil {
@@ -251,7 +252,7 @@ func (c *Client) fallBackToCreate(ctx context.Context, e validEvent, cause error
 
 // fallBackToUpload uploads an event that Kafka did not carry, or not for certain,
 // to its graceid.
-func (c *Client) fallBackToUpload(ctx context.Context, r Reservation, e validEvent, cause error, t Timing) (Receipt, error) {
+func (c *Client) fallBackToUpload(ctx context.Context, r Reservation, e gracedbapi.ValidEvent, cause error, t Timing) (Receipt, error) {
 	c.log.WarnContext(ctx, "gracedb: Kafka failed: uploading the event over HTTP", "graceid", r.GraceID, "cause", errs.Reason(cause))
 	arrived := errors.Is(cause, errs.OutcomeUnknown)
 	receipt, err := c.uploadReserved(ctx, r, e, Provenance{KafkaServer: kafkaFailed}, arrived)

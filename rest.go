@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
-	"github.com/gracedb-go/gracedb/internal/wire"
+	"github.com/gracedb-go/gracedb/internal/gracedbapi"
 	"github.com/gracedb-go/gracedb/internal/token"
 	"github.com/gracedb-go/gracedb/internal/topicname"
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // version is this module's, as GraceDB's logs show it.
@@ -78,7 +79,7 @@ type ClientConfig struct {
 //	defer h.CloseIdleConnections()
 //	client, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: url, HTTP: h})
 type Client struct {
-	api      *apiClient
+	api      *gracedbapi.Client
 	service  string      // with a trailing slash, without the version
 	instance string      // empty if the host has no name to make one from
 	ownToken TokenSource // ClientConfig.Token
@@ -96,7 +97,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	source := asker{src: cfg.Token, log: c.log}
 	var err error
-	c.api, err = newAPIClient(apiConfig{
+	c.api, err = gracedbapi.New(gracedbapi.Config{
 		ServiceURL: cfg.ServiceURL, APIVersion: cfg.APIVersion,
 		Token: func(ctx context.Context, refused string) (string, token.Claims, error) {
 			t, err := source.ask(ctx, refused)
@@ -112,9 +113,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	if source.src == nil {
-		source.src = ReloadToken(FindToken(TokenQuery(c.api.tokenQuery())), 5*time.Minute)
+		source.src = ReloadToken(FindToken(TokenQuery(c.api.TokenQuery())), 5*time.Minute)
 	}
-	c.service = c.api.service.String()
+	c.service = c.api.ServiceURL()
 	if instance, err := topicname.Instance(cfg.ServiceURL); err == nil {
 		c.instance = instance
 	}
@@ -219,14 +220,14 @@ func (c *Client) CreateEvent(ctx context.Context, e Event) (Receipt, error) {
 	return c.createEvent(ctx, ce)
 }
 
-func (c *Client) createEvent(ctx context.Context, e validEvent) (Receipt, error) {
-	made, err := c.api.create(ctx, e)
+func (c *Client) createEvent(ctx context.Context, e gracedbapi.ValidEvent) (Receipt, error) {
+	made, err := c.api.Create(ctx, e)
 	if err != nil {
 		return Receipt{}, err
 	}
 	return Receipt{
 		GraceID: made.GraceID, Submitter: made.Submitter, Warnings: made.Warnings,
-		Timing: Timing{Upload: made.took},
+		Timing: Timing{Upload: made.Took},
 	}, nil
 }
 
@@ -243,7 +244,7 @@ func (c *Client) UploadReservedEvent(ctx context.Context, graceID string, e Even
 	if err := c.made(); err != nil {
 		return Receipt{}, err
 	}
-	if err := checkGraceID(graceID); err != nil {
+	if err := gracedbapi.CheckGraceID(graceID); err != nil {
 		return Receipt{}, err
 	}
 	ce, err := c.check(ctx, e)
@@ -256,24 +257,26 @@ func (c *Client) UploadReservedEvent(ctx context.Context, graceID string, e Even
 // uploadReserved is UploadReservedEvent for an event that was checked. arrived
 // says that the event may have come to the server by another way, so that a 409 is
 // no surprise.
-func (c *Client) uploadReserved(ctx context.Context, r Reservation, e validEvent, via Provenance, arrived bool) (Receipt, error) {
-	made, err := c.api.upload(ctx, apiUpload{r.GraceID, via.KafkaServer, via.KafkaTopic, arrived}, e)
+func (c *Client) uploadReserved(ctx context.Context, r Reservation, e gracedbapi.ValidEvent, via Provenance, arrived bool) (Receipt, error) {
+	made, err := c.api.Upload(ctx, gracedbapi.Upload{
+		GraceID: r.GraceID, KafkaServer: via.KafkaServer, KafkaTopic: via.KafkaTopic, Arrived: arrived,
+	}, e)
 	if err != nil {
 		return Receipt{}, err
 	}
 	return Receipt{
 		GraceID: r.GraceID, Submitter: cmp.Or(made.Submitter, r.Submitter), Warnings: made.Warnings,
-		Timing: Timing{Upload: made.took},
+		Timing: Timing{Upload: made.Took},
 	}, nil
 }
 
 // check returns e as it is sent, or what is wrong with it. It sends nothing of it.
-func (c *Client) check(ctx context.Context, e Event) (validEvent, error) {
-	v, err := c.api.check(ctx, apiEvent(e))
+func (c *Client) check(ctx context.Context, e Event) (gracedbapi.ValidEvent, error) {
+	v, err := c.api.Check(ctx, gracedbapi.Event(e))
 	if err != nil {
-		return validEvent{}, err
+		return gracedbapi.ValidEvent{}, err
 	}
-	v.contentID = wire.ContentID(v.Data)
+	v.ContentID = wire.ContentID(v.Data)
 	return v, nil
 }
 
@@ -291,7 +294,7 @@ func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
 	if err := c.made(); err != nil {
 		return err
 	}
-	return c.api.waitUploaded(ctx, graceID)
+	return c.api.WaitUploaded(ctx, graceID)
 }
 
 // A ServiceInfo is the root document of a GraceDB server: what it is and what it
@@ -315,7 +318,7 @@ func (c *Client) ServiceInfo(ctx context.Context) (ServiceInfo, error) {
 	if err := c.made(); err != nil {
 		return ServiceInfo{}, err
 	}
-	info, err := c.api.serviceInfo(ctx)
+	info, err := c.api.ServiceInfo(ctx)
 	if err != nil {
 		return ServiceInfo{}, err
 	}

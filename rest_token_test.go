@@ -20,12 +20,9 @@ func TestTokenIsParsedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := NewClient(ClientConfig{ServiceURL: "https://gracedb.test/api/", Token: StaticToken(raw)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := asker{src: StaticToken(raw)}
 	ask := func() {
-		if got, err := c.api.bearer(t.Context()); err != nil || got.raw != raw || got.claims.Subject != "alice" {
+		if got, err := source.ask(t.Context(), ""); err != nil || got.raw != raw || got.claims.Subject != "alice" {
 			t.Fatal(got, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// An apiInfo is the root document of a GraceDB server: what it is and what it knows. A list
+// An Info is the root document of a GraceDB server: what it is and what it knows. A list
 // that the server does not give is nil.
-type apiInfo struct {
+type Info struct {
 	ServerVersion string
 	APIVersions   []string
 	Groups        []string
@@ -30,7 +30,7 @@ type apiInfo struct {
 // longer than its own ctx. If the ctx of the caller that fetches ends, the next one fetches:
 // no call fails because another one had little time.
 type infoCache struct {
-	known    atomic.Pointer[apiInfo]
+	known    atomic.Pointer[Info]
 	fetching chan struct{}               // holds one element while a caller fetches
 	failed   atomic.Pointer[infoFailure] // the last fetch that failed, other than by its ctx
 }
@@ -38,8 +38,8 @@ type infoCache struct {
 // An infoFailure is the error that all callers get who waited for one fetch.
 type infoFailure struct{ err error }
 
-// serviceInfo returns the cached document, which must not be changed.
-func (c *apiClient) serviceInfo(ctx context.Context) (*apiInfo, error) {
+// ServiceInfo returns the cached document, which must not be changed.
+func (c *Client) ServiceInfo(ctx context.Context) (*Info, error) {
 	if info := c.info.known.Load(); info != nil {
 		return info, nil
 	}
@@ -67,7 +67,7 @@ func (c *apiClient) serviceInfo(ctx context.Context) (*apiInfo, error) {
 	return info, nil
 }
 
-func (c *apiClient) fetchInfo(ctx context.Context) (*apiInfo, error) {
+func (c *Client) fetchInfo(ctx context.Context) (*Info, error) {
 	a, err := c.do(ctx, exchange{
 		method: http.MethodGet, url: c.root, repeatable: true,
 		notFound: "is ServiceURL right? It usually ends in /api/",
@@ -90,7 +90,7 @@ func (c *apiClient) fetchInfo(ctx context.Context) (*apiInfo, error) {
 }
 
 // badVersion explains a 404 of the versioned root by what the unversioned one says.
-func (c *apiClient) badVersion(ctx context.Context, notFound error) error {
+func (c *Client) badVersion(ctx context.Context, notFound error) error {
 	a, err := c.do(ctx, exchange{method: http.MethodGet, url: c.service, repeatable: true})
 	if err != nil {
 		return notFound
@@ -109,12 +109,12 @@ func (c *apiClient) badVersion(ctx context.Context, notFound error) error {
 
 // decodeInfo reads a root document. What it does not hold stays empty; what it
 // holds in another form is an error.
-func decodeInfo(body []byte) (*apiInfo, error) {
+func decodeInfo(body []byte) (*Info, error) {
 	doc, err := decodeObject(body)
 	if err != nil {
 		return nil, fmt.Errorf("is not a JSON object: %q", excerpt(body))
 	}
-	var info apiInfo
+	var info Info
 	var links, templates map[string]any
 	for _, part := range []struct {
 		name string
@@ -145,7 +145,7 @@ func decodeInfo(body []byte) (*apiInfo, error) {
 
 // clean makes what a server has said of itself fit to be shown. Links stay as they are,
 // to be judged as such, but one that holds a token leads nowhere.
-func (info *apiInfo) clean() {
+func (info *Info) clean() {
 	clean := func(s string) string { return errs.CleanN(s, errs.MaxLook) }
 	info.ServerVersion = clean(info.ServerVersion)
 	for _, list := range [][]string{info.APIVersions, info.Groups, info.Pipelines, info.Searches, info.Labels} {
@@ -173,35 +173,35 @@ func stringsIn(m map[string]any) map[string]string {
 	return out
 }
 
-// A validEvent is an event that check has found right, as it is sent.
-type validEvent struct {
-	apiEvent
-	contentID string   // for whoever checks it to fill in
-	info      *apiInfo // that it was checked with
+// A ValidEvent is an event that Check has found right, as it is sent.
+type ValidEvent struct {
+	Event
+	ContentID string // for whoever checks it to fill in
+	info      *Info  // that it was checked with
 }
 
-// check returns e as it is sent, or what is wrong with it. It sends nothing of it.
-func (c *apiClient) check(ctx context.Context, e apiEvent) (validEvent, error) {
+// Check returns e as it is sent, or what is wrong with it. It sends nothing of it.
+func (c *Client) Check(ctx context.Context, e Event) (ValidEvent, error) {
 	e, err := e.checkLocally()
 	if err != nil {
-		return validEvent{}, err
+		return ValidEvent{}, err
 	}
-	info, err := c.serviceInfo(ctx)
+	info, err := c.ServiceInfo(ctx)
 	if err != nil {
-		return validEvent{}, err
+		return ValidEvent{}, err
 	}
 	if err := e.checkNames(info); err != nil {
-		return validEvent{}, err
+		return ValidEvent{}, err
 	}
 	if e.Pipeline == "MBTA" && !strings.Contains(e.Filename, ".xml") {
 		c.log.WarnContext(ctx, "gracedb: GraceDB will store this file without reading it: of MBTA, it reads files with .xml in their names only",
 			"filename", e.Filename)
 	}
-	return validEvent{apiEvent: e, info: info}, nil
+	return ValidEvent{Event: e, info: info}, nil
 }
 
 // linkURL returns a link of the root document.
-func (c *apiClient) linkURL(info *apiInfo, name string) (*url.URL, error) {
+func (c *Client) linkURL(info *Info, name string) (*url.URL, error) {
 	raw, ok := info.Links[name]
 	if !ok {
 		return nil, errs.New(nil, "the root document of %s has no link %q", showURL(c.root), name)
@@ -211,7 +211,7 @@ func (c *apiClient) linkURL(info *apiInfo, name string) (*url.URL, error) {
 
 // templateURL returns a template of the root document with graceID, if not empty, in
 // its place.
-func (c *apiClient) templateURL(info *apiInfo, name, graceID string) (*url.URL, error) {
+func (c *Client) templateURL(info *Info, name, graceID string) (*url.URL, error) {
 	raw, ok := info.Templates[name]
 	if !ok {
 		return nil, errs.New([]error{errors.ErrUnsupported},
@@ -229,7 +229,7 @@ func (c *apiClient) templateURL(info *apiInfo, name, graceID string) (*url.URL, 
 
 // resolve makes a URL of what the root document says, which must not lead the
 // token elsewhere.
-func (c *apiClient) resolve(name, raw string) (*url.URL, error) {
+func (c *Client) resolve(name, raw string) (*url.URL, error) {
 	u, err := c.root.Parse(raw)
 	if err != nil || u.Opaque != "" {
 		return nil, errs.New(nil, "the root document of %s: %s is not a URL: %q", showURL(c.root), name, errs.Clean(raw))

@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"bytes"
@@ -81,7 +81,7 @@ func headGraceID(body []byte) string {
 			continue
 		}
 		var id string
-		if json.Unmarshal(value, &id) != nil || checkGraceID(id) != nil {
+		if json.Unmarshal(value, &id) != nil || CheckGraceID(id) != nil {
 			return ""
 		}
 		return id

@@ -1,4 +1,21 @@
-package gracedb
+// Package gracedbapi calls the REST API of GraceDB. It knows no Kafka, and of the public types
+// of package gracedb only what their fields hold.
+//
+// Each request goes through Client.do: it asks for a token, sends one try, and judges what became
+// of it. A try that got an answer is judged by statusRules, one that got none by lost; the verdict
+// says whether there is another try, after how long, and whether the server may have acted.
+//
+//	wait for the turn ─→ token ─→ try ─→ 2xx: the answer
+//	  ↑                            ├─→ the token is refused, for the first time: another token
+//	  │                            ├─→ the verdict allows another try, and ctx leaves time: pause
+//	  └────────────────────────────┘
+//	                               └─→ else: the error
+//
+// It starts no goroutine of its own: net/http has two for each connection, which end when the
+// connection has been idle for 90 seconds, and the pacer a timer of 20 ms while a server
+// throttles. The mutexes of pacer, lateToken and trustingTransport are held for some assignments,
+// and never two of them at once.
+package gracedbapi
 
 import (
 	"context"
@@ -13,8 +30,8 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// An apiConfig configures an apiClient.
-type apiConfig struct {
+// A Config configures a Client.
+type Config struct {
 	ServiceURL, APIVersion string
 	// Token asks for a token other than refused ("" for any) that may be sent. Its error is
 	// ErrToken.
@@ -28,16 +45,16 @@ type apiConfig struct {
 	UserAgent string
 	Log       *slog.Logger
 	// StatusError makes the error of an answer. It must read as its text does.
-	StatusError func(apiStatus) error
+	StatusError func(Status) error
 }
 
-// An apiClient calls the GraceDB REST API. It is safe for concurrent use, and has nothing
+// A Client calls the GraceDB REST API. It is safe for concurrent use, and has nothing
 // to close.
-type apiClient struct {
+type Client struct {
 	service *url.URL // with a trailing slash, without the version
 	root    *url.URL // with the version
-	config  apiConfig
-	http    *http.Client
+	config  Config
+	HTTP    *http.Client // sends the requests; a copy of what was given
 	trust   *tlsroots.Authorities
 	retries int
 	// untilDeadline: more than retries while the server is away and ctx has a deadline.
@@ -51,14 +68,14 @@ type apiClient struct {
 
 var apiVersionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// newAPIClient checks cfg but connects to nothing and looks for no token. Its errors are
+// New checks cfg but connects to nothing and looks for no token. Its errors are
 // ErrConfig.
-func newAPIClient(cfg apiConfig) (*apiClient, error) {
+func New(cfg Config) (*Client, error) {
 	service, err := parseServiceURL(cfg.ServiceURL, cfg.APIVersion)
 	if err != nil {
 		return nil, err
 	}
-	c := &apiClient{service: service, config: cfg, retries: cfg.Retries, log: cfg.Log}
+	c := &Client{service: service, config: cfg, retries: cfg.Retries, log: cfg.Log}
 	switch v := cfg.APIVersion; {
 	case v == "":
 		c.root = service.JoinPath("v2/")
@@ -76,7 +93,7 @@ func newAPIClient(cfg apiConfig) (*apiClient, error) {
 		return nil, err
 	}
 	c.trust.Given = cfg.HTTP != nil
-	c.http = newHTTPClient(cfg.HTTP, c.trust)
+	c.HTTP = newHTTPClient(cfg.HTTP, c.trust)
 	if c.retries == 0 {
 		c.retries, c.untilDeadline = 5, true
 	}
@@ -85,18 +102,18 @@ func newAPIClient(cfg apiConfig) (*apiClient, error) {
 	return c, nil
 }
 
-// create uploads e in one request, without a graceid. If e may exist although it failed,
+// Create uploads e in one request, without a graceid. If e may exist although it failed,
 // the error is ErrOutcomeUnknown.
-func (c *apiClient) create(ctx context.Context, e validEvent) (created, error) {
+func (c *Client) Create(ctx context.Context, e ValidEvent) (Created, error) {
 	to, err := c.linkURL(e.info, "events")
 	if err != nil {
-		return created{}, err
+		return Created{}, err
 	}
 	offline := "False" // as Python writes it: the server takes "0" for true
 	if e.Offline {
 		offline = "True"
 	}
-	fields := []field{{"group", e.Group}, {"pipeline", e.Pipeline}, {"offline", offline}, {"content_id", e.contentID}}
+	fields := []field{{"group", e.Group}, {"pipeline", e.Pipeline}, {"offline", offline}, {"content_id", e.ContentID}}
 	fields = appendField(fields, "search", e.Search)
 	for _, label := range e.Labels {
 		fields = append(fields, field{"labels", label})
@@ -109,21 +126,21 @@ func (c *apiClient) create(ctx context.Context, e validEvent) (created, error) {
 		if a.acted {
 			err = markUnknown(err, "the event may exist all the same: look before sending it again")
 		}
-		return created{}, err
+		return Created{}, err
 	}
-	made.took = time.Since(start)
+	made.Took = time.Since(start)
 	return made, nil
 }
 
-// reserve reserves a graceid for e.
-func (c *apiClient) reserve(ctx context.Context, e validEvent) (created, error) {
+// Reserve reserves a graceid for e.
+func (c *Client) Reserve(ctx context.Context, e ValidEvent) (Created, error) {
 	to, err := c.templateURL(e.info, "event-reserve-template", "")
 	if err != nil {
-		return created{}, err
+		return Created{}, err
 	}
 	fields := []field{{"group", e.Group}, {"pipeline", e.Pipeline}}
 	fields = appendField(fields, "search", e.Search)
-	fields = append(fields, field{"content_id", e.contentID})
+	fields = append(fields, field{"content_id", e.ContentID})
 	fields = appendField(fields, "replay_id", e.ReplayID)
 	a, err := c.do(ctx, exchange{method: http.MethodPost, url: to, body: formPayload(fields), repeatable: true})
 	made, err := c.readCreated(ctx, &a, err)
@@ -134,8 +151,8 @@ func (c *apiClient) reserve(ctx context.Context, e validEvent) (created, error) 
 	return made, err
 }
 
-// An apiUpload is the upload of an event to the graceid that is reserved for it.
-type apiUpload struct {
+// An Upload is the upload of an event to the graceid that is reserved for it.
+type Upload struct {
 	GraceID                 string
 	KafkaServer, KafkaTopic string // how the event came to whoever uploads it; or empty
 	// Arrived says that the event may have come to the server by another way, so that a
@@ -143,12 +160,12 @@ type apiUpload struct {
 	Arrived bool
 }
 
-// upload uploads e. If the server has the event, although it failed, the error is
+// Upload uploads e. If the server has the event, although it failed, the error is
 // ErrOutcomeUnknown.
-func (c *apiClient) upload(ctx context.Context, u apiUpload, e validEvent) (created, error) {
+func (c *Client) Upload(ctx context.Context, u Upload, e ValidEvent) (Created, error) {
 	to, err := c.templateURL(e.info, "event-upload-template", u.GraceID)
 	if err != nil {
-		return created{}, err
+		return Created{}, err
 	}
 	fields := []field{{"graceid", u.GraceID}}
 	for _, label := range e.Labels {
@@ -164,7 +181,7 @@ func (c *apiClient) upload(ctx context.Context, u apiUpload, e validEvent) (crea
 	took := time.Since(start)
 	if a.status == http.StatusConflict && (a.acted || u.Arrived) {
 		c.log.InfoContext(ctx, "gracedb: the event was there already", "graceid", u.GraceID)
-		return created{GraceID: u.GraceID, took: took}, nil
+		return Created{GraceID: u.GraceID, Took: took}, nil
 	}
 	made, err := c.readCreated(ctx, &a, err)
 	if err == nil && made.GraceID != u.GraceID {
@@ -174,9 +191,9 @@ func (c *apiClient) upload(ctx context.Context, u apiUpload, e validEvent) (crea
 		if a.acted {
 			err = markUnknown(err, "the event may have been uploaded all the same")
 		}
-		return created{}, err
+		return Created{}, err
 	}
-	made.took = took
+	made.Took = took
 	return made, nil
 }
 
@@ -190,3 +207,6 @@ type unknownOutcome struct{}
 
 func (unknownOutcome) Error() string        { return errs.OutcomeUnknown.Error() }
 func (unknownOutcome) Is(target error) bool { return target == errs.OutcomeUnknown }
+
+// ServiceURL returns the root of the service, with a slash at its end.
+func (c *Client) ServiceURL() string { return c.service.String() }

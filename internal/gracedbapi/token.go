@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"context"
@@ -24,7 +24,7 @@ type bearerToken struct {
 }
 
 // bearer asks for a token, and waits as long for one that is late as a Producer does.
-func (c *apiClient) bearer(ctx context.Context) (bearerToken, error) {
+func (c *Client) bearer(ctx context.Context) (bearerToken, error) {
 	for {
 		t, err := c.askToken(ctx, "")
 		if err == nil || ctx.Err() != nil || !c.late.mayWait(graceOf(ctx)) {
@@ -61,7 +61,7 @@ func (k *lateToken) found() {
 }
 
 // askToken asks once for a token other than refused.
-func (c *apiClient) askToken(ctx context.Context, refused string) (bearerToken, error) {
+func (c *Client) askToken(ctx context.Context, refused string) (bearerToken, error) {
 	raw, claims, err := c.config.Token(ctx, refused)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -73,8 +73,8 @@ func (c *apiClient) askToken(ctx context.Context, refused string) (bearerToken, 
 	return bearerToken{raw, claims}, nil
 }
 
-// withGrace makes calls with the ctx wait as long for a late token.
-func withGrace(ctx context.Context, grace time.Duration) context.Context {
+// WithGrace makes calls with the ctx wait as long for a late token.
+func WithGrace(ctx context.Context, grace time.Duration) context.Context {
 	return context.WithValue(ctx, graceKey{}, grace)
 }
 

@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 
 // seeds adds the bodies of the recorded answers.
 func seeds(f *testing.F) {
-	files, err := filepath.Glob("testdata/replies/*.http")
+	files, err := filepath.Glob("../../testdata/replies/*.http")
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no recorded answers: %v", err)
 	}
@@ -43,10 +43,10 @@ func FuzzStatusError(f *testing.F) {
 		for _, ct := range []string{"application/json", "text/html", ""} {
 			resp := &http.Response{StatusCode: 400, Request: req, Header: http.Header{"Content-Type": {ct}}}
 			e := statusOf(resp, body, 0)
-			if len(e.text()) > 1<<10 || len(e.Body) > maxErrorBody || len(e.Messages) > maxMessages || strings.Contains(e.URL, "?") {
-				t.Errorf("%d bytes, body %d, %d messages", len(e.text()), len(e.Body), len(e.Messages))
+			if len(e.Text()) > 1<<10 || len(e.Body) > maxErrorBody || len(e.Messages) > maxMessages || strings.Contains(e.URL, "?") {
+				t.Errorf("%d bytes, body %d, %d messages", len(e.Text()), len(e.Body), len(e.Messages))
 			}
-			for _, s := range append([]string{e.text(), e.Body}, e.Messages...) {
+			for _, s := range append([]string{e.Text(), e.Body}, e.Messages...) {
 				if strings.ContainsAny(s, "\n\r\x00\x1b") || !utf8.ValidString(s) || strings.Contains(s, token) {
 					t.Errorf("shown: %q", s)
 				}
@@ -82,7 +82,7 @@ func FuzzRootDocument(f *testing.F) {
 	f.Add([]byte(`{"groups": ["CBC"], "links": {"events": "https://gracedb.test/api/v2/events/"}, "templates": {"event-upload-template": "https://gracedb.test/api/v2/events/{graceid}/upload/"}}`))
 	f.Add([]byte(`{"links": {"events": "//evil.test/"}, "templates": {"event-upload-template": "https://gracedb.test@evil.test/{graceid}"}}`))
 	f.Add([]byte(`{"links": {"events": "https://gracedb.test:443\\@evil.test/"}}`))
-	c, err := newAPIClient(apiConfig{ServiceURL: "https://gracedb.test/api/"})
+	c, err := New(Config{ServiceURL: "https://gracedb.test/api/"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func FuzzRootDocument(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_ = (apiEvent{Group: "CBC", Pipeline: "gstlal", Labels: []string{"INJ"}}).checkNames(info)
+		_ = (Event{Group: "CBC", Pipeline: "gstlal", Labels: []string{"INJ"}}).checkNames(info)
 		check := func(u *url.URL, err error) {
 			if err != nil {
 				return
@@ -118,7 +118,7 @@ func FuzzTemplate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !strings.Contains(got, id) || strings.ContainsAny(got, "{}") || checkGraceID(id) != nil {
+		if !strings.Contains(got, id) || strings.ContainsAny(got, "{}") || CheckGraceID(id) != nil {
 			t.Errorf("expandTemplate(%q, %q) = %q", template, id, got)
 		}
 	})
@@ -168,7 +168,7 @@ func FuzzGraceID(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
-		if checkGraceID(id) != nil {
+		if CheckGraceID(id) != nil {
 			return
 		}
 		u, err := url.Parse("https://gracedb.test/api/v2/events/" + id + "/upload/")

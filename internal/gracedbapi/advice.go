@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"bytes"
@@ -52,8 +52,8 @@ func (a *answer) tokenAdvice() string {
 	return errs.CleanN(b.String(), errs.MaxText)
 }
 
-// tokenQuery returns what the GraceDB of c wants of a token.
-func (c *apiClient) tokenQuery() token.Query { return tokenQueryFor(c.service.Hostname()) }
+// TokenQuery returns what the GraceDB of c wants of a token.
+func (c *Client) TokenQuery() token.Query { return tokenQueryFor(c.service.Hostname()) }
 
 // tokenQueryFor returns what a GraceDB on a host wants of a token.
 func tokenQueryFor(host string) token.Query {
@@ -61,7 +61,7 @@ func tokenQueryFor(host string) token.Query {
 }
 
 // explain puts with the failure of a try to get an answer what to do about it.
-func (c *apiClient) explain(a *answer, err error) error {
+func (c *Client) explain(a *answer, err error) error {
 	op, proxied := errors.AsType[*net.OpError](err)
 	proxied = proxied && op.Op == "proxyconnect"
 	err = c.trust.Explain(err, "a wrong ServiceURL")
@@ -83,8 +83,8 @@ func (c *apiClient) explain(a *answer, err error) error {
 
 // proxy returns the host and port of the proxy to u; "" if there is none, or none is known
 // of.
-func (c *apiClient) proxy(u *url.URL) string {
-	t, ok := c.http.Transport.(*http.Transport)
+func (c *Client) proxy(u *url.URL) string {
+	t, ok := c.HTTP.Transport.(*http.Transport)
 	if !ok || t.Proxy == nil {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"context"
@@ -12,12 +12,12 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// waitUploaded waits until GraceDB has the data of a reserved event, as long as ctx allows.
-func (c *apiClient) waitUploaded(ctx context.Context, graceID string) error {
-	if err := checkGraceID(graceID); err != nil {
+// WaitUploaded waits until GraceDB has the data of a reserved event, as long as ctx allows.
+func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
+	if err := CheckGraceID(graceID); err != nil {
 		return err
 	}
-	info, err := c.serviceInfo(ctx)
+	info, err := c.ServiceInfo(ctx)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (a *answer) uploaded(graceID string) (done bool, said string, err error) {
 }
 
 // eventURL returns where an event is.
-func (c *apiClient) eventURL(info *apiInfo, graceID string) (*url.URL, error) {
+func (c *Client) eventURL(info *Info, graceID string) (*url.URL, error) {
 	to, err := c.templateURL(info, "event-detail-template", graceID)
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return to, err

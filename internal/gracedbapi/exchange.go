@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"context"
@@ -38,7 +38,7 @@ type answer struct {
 	away  bool // the last try found nobody to connect to
 
 	x           exchange
-	statusError func(apiStatus) error
+	statusError func(Status) error
 	token       string // sent last; the server may echo it
 	claims      token.Claims
 	tries       int
@@ -53,7 +53,7 @@ type verdict struct {
 
 // do sends every request of this package. Its error is nil if the status is 2xx;
 // the answer says what is known in either case.
-func (c *apiClient) do(ctx context.Context, x exchange) (answer, error) {
+func (c *Client) do(ctx context.Context, x exchange) (answer, error) {
 	t := tries{c: c, answer: answer{x: x, statusError: c.config.StatusError}}
 	defer c.pace.leave(&t.turn)
 	for {
@@ -73,7 +73,7 @@ func (c *apiClient) do(ctx context.Context, x exchange) (answer, error) {
 
 // A tries is the state of do, from one try to the next.
 type tries struct {
-	c       *apiClient
+	c       *Client
 	answer  answer
 	turn    turn        // at the pacer
 	token   bearerToken // for the next try; none to ask the source
@@ -141,19 +141,19 @@ func (t *tries) next(ctx context.Context, v verdict, err error) (again bool, _ e
 
 // try sends the request once and fills in the answer. The verdict counts unless it
 // succeeds.
-func (c *apiClient) try(ctx context.Context, a *answer) (verdict, error) {
+func (c *Client) try(ctx context.Context, a *answer) (verdict, error) {
 	a.tries++
 	a.status, a.header, a.body, a.away = 0, nil, nil, false
 	trace := requestTrace{once: !a.x.repeatable}
 	if trace.once && c.shared.isOld() {
-		c.http.CloseIdleConnections()
+		c.HTTP.CloseIdleConnections()
 	}
 	defer c.shared.used(&trace)
 	req, err := a.x.request(httptrace.WithClientTrace(ctx, trace.hooks()), a.token, c.config.UserAgent)
 	if err != nil {
 		return verdict{}, a.failure(err)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.HTTP.Do(req)
 	if err != nil {
 		return c.lost(ctx, a, err, &trace)
 	}
@@ -185,7 +185,7 @@ func (c *apiClient) try(ctx context.Context, a *answer) (verdict, error) {
 }
 
 // lost returns the verdict on a try without an answer, and its error.
-func (c *apiClient) lost(ctx context.Context, a *answer, err error, trace *requestTrace) (verdict, error) {
+func (c *Client) lost(ctx context.Context, a *answer, err error, trace *requestTrace) (verdict, error) {
 	v := verdict{acted: trace.mayHaveArrived()}
 	a.away = !trace.connected.Load()
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
@@ -207,7 +207,7 @@ func (c *apiClient) lost(ctx context.Context, a *answer, err error, trace *reque
 
 // waitsForReturn reports whether a server that is away is waited for until ctx ends.
 // Without a deadline the caller would hear nothing for as long as it is.
-func (c *apiClient) waitsForReturn(ctx context.Context) bool {
+func (c *Client) waitsForReturn(ctx context.Context) bool {
 	_, ends := ctx.Deadline()
 	return c.untilDeadline && ends
 }
@@ -258,7 +258,7 @@ func (a *answer) interrupted(ctx context.Context, last error) error {
 func (a *answer) unexpected(format string, args ...any) error {
 	a.acted = true
 	inner := errs.New(nil, format, args...)
-	return a.statusError(apiStatus{
+	return a.statusError(Status{
 		Method: a.x.method, URL: showURL(a.x.url), StatusCode: a.status, Attempts: a.tries, Advice: a.advice(),
 		Messages: []string{"the answer " + errs.Reason(inner)},
 		Body:     errs.CleanN(string(a.body[:min(len(a.body), maxErrorReply)]), maxErrorBody),
@@ -267,13 +267,13 @@ func (a *answer) unexpected(format string, args ...any) error {
 
 // readCreated reads the answer to a request that makes an event or a reservation. err is
 // the error of do.
-func (c *apiClient) readCreated(ctx context.Context, a *answer, err error) (created, error) {
+func (c *Client) readCreated(ctx context.Context, a *answer, err error) (Created, error) {
 	if err != nil {
-		return created{}, err
+		return Created{}, err
 	}
 	made, err := decodeCreated(a.body)
 	if err != nil {
-		return created{}, a.unexpected("%s", errs.Reason(err))
+		return Created{}, a.unexpected("%s", errs.Reason(err))
 	}
 	made.Submitter = errs.Clean(made.Submitter)
 	for i, w := range made.Warnings {

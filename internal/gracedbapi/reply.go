@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"bytes"
@@ -52,9 +52,9 @@ func readBody(resp *http.Response, limit int64) (body []byte, whole bool, err er
 	return body, true, err
 }
 
-// An apiStatus is an answer other than the one hoped for. The StatusError of this library
+// A Status is an answer other than the one hoped for. The StatusError of this library
 // says what the fields are.
-type apiStatus struct {
+type Status struct {
 	Method, URL string
 	StatusCode  int
 	Messages    []string
@@ -64,8 +64,8 @@ type apiStatus struct {
 	Advice      string // what to do about it; or empty
 }
 
-// text returns one line of method, URL, status and what the server said.
-func (e apiStatus) text() string {
+// Text returns one line of method, URL, status and what the server said.
+func (e Status) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "gracedb: %s %s: %d %s", e.Method, e.URL, e.StatusCode, http.StatusText(e.StatusCode))
 	if said := strings.Join(e.Messages, "; "); said != "" {
@@ -88,8 +88,8 @@ func (e apiStatus) text() string {
 }
 
 // statusOf returns what there is to say of an answer, which asks to come back after a time.
-func statusOf(resp *http.Response, body []byte, after time.Duration) apiStatus {
-	e := apiStatus{
+func statusOf(resp *http.Response, body []byte, after time.Duration) Status {
+	e := Status{
 		Method:     resp.Request.Method,
 		URL:        showURL(resp.Request.URL),
 		StatusCode: resp.StatusCode,
@@ -231,33 +231,33 @@ func retryAfter(h http.Header, now time.Time) (wait time.Duration, ok bool) {
 	return min(max(at.Sub(now), 0), longest), true
 }
 
-// A created is what GraceDB answers to a reservation, an upload or a creation. It
+// A Created is what GraceDB answers to a reservation, an upload or a creation. It
 // says much more, which is the server's to change.
-type created struct {
+type Created struct {
 	GraceID   string
 	Submitter string
 	Warnings  []string
 	damaged   bool // the rest of the answer could not be read
-	took      time.Duration
+	Took      time.Duration
 }
 
 // decodeCreated reads such an answer. Only the graceid has to be there and be one:
 // nothing else in the answer is worth losing track of an event that exists.
-func decodeCreated(body []byte) (created, error) {
+func decodeCreated(body []byte) (Created, error) {
 	fields, err := decodeObject(body)
 	if err != nil {
 		if id := headGraceID(body); id != "" {
-			return created{GraceID: id, damaged: true}, nil
+			return Created{GraceID: id, damaged: true}, nil
 		}
-		return created{}, errs.New([]error{err}, "is not a JSON object: %q", excerpt(body))
+		return Created{}, errs.New([]error{err}, "is not a JSON object: %q", excerpt(body))
 	}
 	raw, ok := fields["graceid"]
 	if !ok {
-		return created{}, errs.New(nil, "has no graceid: %q", excerpt(body))
+		return Created{}, errs.New(nil, "has no graceid: %q", excerpt(body))
 	}
-	var c created
-	if err := json.Unmarshal(raw, &c.GraceID); err != nil || checkGraceID(c.GraceID) != nil {
-		return created{}, errs.New(nil, "has a graceid that is none: %q", excerpt(raw))
+	var c Created
+	if err := json.Unmarshal(raw, &c.GraceID); err != nil || CheckGraceID(c.GraceID) != nil {
+		return Created{}, errs.New(nil, "has a graceid that is none: %q", excerpt(raw))
 	}
 	if json.Unmarshal(fields["submitter"], &c.Submitter) != nil {
 		c.Submitter = ""

@@ -1,4 +1,4 @@
-package gracedb
+package gracedbapi
 
 import (
 	"html"
@@ -13,8 +13,8 @@ import (
 	"github.com/gracedb-go/gracedb/internal/graceid"
 )
 
-// An apiEvent is an event as its caller gives it.
-type apiEvent struct {
+// An Event is an event as its caller gives it.
+type Event struct {
 	Group, Pipeline, Search string
 	Labels                  []string
 	Offline                 bool
@@ -31,7 +31,7 @@ var replayIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,30}$`)
 
 // checkLocally finds what is wrong with e without asking the server, and returns
 // e with its file name made safe.
-func (e apiEvent) checkLocally() (apiEvent, error) {
+func (e Event) checkLocally() (Event, error) {
 	name, err := baseName(e.Filename)
 	if err != nil {
 		return e, err
@@ -51,7 +51,7 @@ func (e apiEvent) checkLocally() (apiEvent, error) {
 }
 
 // checkNames compares the names in e with those that the server knows.
-func (e apiEvent) checkNames(info *apiInfo) error {
+func (e Event) checkNames(info *Info) error {
 	if err := checkName("group", e.Group, info.Groups); err != nil {
 		return err
 	}
@@ -129,9 +129,9 @@ func storedName(name string) string {
 	}, name)
 }
 
-// checkGraceID guards the URLs that a graceid is put into, whether it comes from
+// CheckGraceID guards the URLs that a graceid is put into, whether it comes from
 // the caller or from the server.
-func checkGraceID(id string) error {
+func CheckGraceID(id string) error {
 	if !graceid.Is(id) {
 		return badEvent("%q is not a graceid: %s", errs.Clean(id), graceid.Form)
 	}
@@ -146,7 +146,7 @@ func badEvent(format string, args ...any) error {
 // template is not yet a URL, and {graceid} may stand anywhere in it.
 func expandTemplate(template, graceID string) (string, error) {
 	const placeholder = "{graceid}"
-	if err := checkGraceID(graceID); err != nil {
+	if err := CheckGraceID(graceID); err != nil {
 		return "", err
 	}
 	if !strings.Contains(template, placeholder) {
