@@ -2,6 +2,7 @@ package gracedbapi
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -64,6 +65,8 @@ func (k *lateToken) found() {
 func (c *Client) askToken(ctx context.Context, refused string) (bearerToken, error) {
 	raw, claims, err := c.config.Token(ctx, refused)
 	switch {
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()): // the source, or asking it, ended with ctx
+		return bearerToken{}, errs.New([]error{ctx.Err()}, "%s", errs.Reason(err))
 	case err != nil && ctx.Err() != nil:
 		return bearerToken{}, errs.New([]error{ctx.Err(), err}, "%s", errs.Reason(err))
 	case err != nil:
