@@ -2,11 +2,9 @@ package gracedb
 
 import (
 	"context"
-	"errors"
 	"slices"
+	"time"
 
-	"github.com/gracedb-go/gracedb/internal/errs"
-	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -23,9 +21,6 @@ type TokenQuery struct {
 	Audience []string // preferred: any one of these, then "ANY"
 	Scopes   []string // preferred: all of these
 }
-
-// getToken is the advice that ends the search for a token.
-const getToken = "htgettoken -a vault.ligo.org -i igwn"
 
 // FindToken returns a TokenSource that looks, on every call, where SciTokens
 // are kept, and returns the one that q ranks first: matching audience and
@@ -50,32 +45,28 @@ const getToken = "htgettoken -a vault.ligo.org -i igwn"
 // The error is [ErrToken]. It lists every place with the reason why it had no
 // token to use.
 func FindToken(q TokenQuery) TokenSource {
-	return findToken(&token.Finder{Query: token.Query{
+	return TokenSource(findToken(&token.Finder{Query: token.Query{
 		Audience: slices.Clone(q.Audience),
 		Scopes:   slices.Clone(q.Scopes),
-	}})
-}
-
-func findToken(f *token.Finder) TokenSource {
-	return func(ctx context.Context) (string, error) {
-		found, err := f.Find(ctx)
-		if err != nil {
-			if _, ok := errors.AsType[*token.NotFoundError](err); !ok {
-				return "", errs.New([]error{errs.Token, err}, "no usable token: %v before one could be looked for", err)
-			}
-			return "", errs.New([]error{errs.Token, err}, "no usable token (get one with: %s); looked at %v", getToken, err)
-		}
-		for _, text := range found.Warnings {
-			if log := tokenHintsFrom(ctx).log; log != nil {
-				logonce.Warn(log, "gracedb: "+text)
-			}
-		}
-		token.NotePlace(found.Token, found.Place)
-		return found.Token, nil
-	}
+	}}))
 }
 
 // StaticToken returns a TokenSource that always returns token.
 func StaticToken(token string) TokenSource {
 	return func(context.Context) (string, error) { return token, nil }
+}
+
+// ReloadToken returns a TokenSource that reuses the token of src until buffer
+// before the time in its exp claim, then asks src again, at most every 5 seconds
+// while src has nothing better. It also asks after its token was refused. A token
+// without exp is asked for again every minute. If buffer is not positive, src is
+// asked when the token has expired.
+//
+// While its token is valid, an error of src is hidden (the logger of whoever asks
+// hears of it once) and a slow answer is not waited for: the token stays in use.
+// Once the token has expired, every call asks src and waits for as long as its ctx
+// allows; an expired token is an [ErrToken]. Calls at the same time share one
+// question to src, whose ctx ends when all of them have given up.
+func ReloadToken(src TokenSource, buffer time.Duration) TokenSource {
+	return TokenSource(reloadToken(tokenSource(src), buffer))
 }

@@ -13,9 +13,15 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
+// A tokenSource returns a token that is valid now, as TokenSource of package gracedb says.
+type tokenSource func(ctx context.Context) (string, error)
+
+// getToken is the advice that ends the search for a token.
+const getToken = "htgettoken -a vault.ligo.org -i igwn"
+
 // An asker asks a source of tokens for one client, of Kafka or of HTTP.
 type asker struct {
-	src  TokenSource
+	src  tokenSource
 	log  *slog.Logger              // where the source may write
 	last atomic.Pointer[readToken] // the answer before: a token that has not changed is not parsed anew
 }
@@ -78,7 +84,7 @@ func tokenError(err error) error {
 
 // ask calls a source of a caller, and makes an error of its panic: the goroutine may be one
 // of this package, which no caller can recover. known are tokens that it may have been about.
-func (src TokenSource) ask(ctx context.Context, known ...string) (raw string, err error) {
+func (src tokenSource) ask(ctx context.Context, known ...string) (raw string, err error) {
 	if src == nil {
 		return "", errs.New([]error{errs.Token}, "no usable token: the token source is nil")
 	}

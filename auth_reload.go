@@ -10,18 +10,9 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// ReloadToken returns a TokenSource that reuses the token of src until buffer
-// before the time in its exp claim, then asks src again, at most every 5 seconds
-// while src has nothing better. It also asks after its token was refused. A token
-// without exp is asked for again every minute. If buffer is not positive, src is
-// asked when the token has expired.
-//
-// While its token is valid, an error of src is hidden (the logger of whoever asks
-// hears of it once) and a slow answer is not waited for: the token stays in use.
-// Once the token has expired, every call asks src and waits for as long as its ctx
-// allows; an expired token is an [ErrToken]. Calls at the same time share one
-// question to src, whose ctx ends when all of them have given up.
-func ReloadToken(src TokenSource, buffer time.Duration) TokenSource {
+// reloadToken returns a source that reuses the token of src until buffer before the time in its
+// exp claim, as ReloadToken of package gracedb says.
+func reloadToken(src tokenSource, buffer time.Duration) tokenSource {
 	return (&reloader{src: src, buffer: max(buffer, 0)}).token
 }
 
@@ -32,10 +23,10 @@ const (
 	reloadFlight = 30 * time.Second       // ends a question that nobody waits for
 )
 
-// A reloader is what ReloadToken returns a method of. The token in use is read
+// A reloader is what reloadToken returns a method of. The token in use is read
 // without a lock; mu guards the rest.
 type reloader struct {
-	src    TokenSource
+	src    tokenSource
 	buffer time.Duration
 	held   atomic.Pointer[heldToken]
 

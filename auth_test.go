@@ -61,7 +61,7 @@ func noTokens(t testing.TB, q TokenQuery) (src TokenSource, tmp string) {
 		os.Unsetenv(name)
 	}
 	tmp = t.TempDir()
-	return findToken(&token.Finder{Query: token.Query(q), Tmp: tmp}), tmp
+	return TokenSource(findToken(&token.Finder{Query: token.Query(q), Tmp: tmp})), tmp
 }
 
 func writeToken(t testing.TB, path, text string) {

@@ -26,7 +26,7 @@ import (
 // connections are this package's own, takes tokens out of that; with other connections
 // look at errors.Is, and do not show the text.
 func OAuthBearer(src TokenSource) sasl.Mechanism {
-	return newBearer(src, newAuthState(slog.New(slog.DiscardHandler), 0))
+	return newBearer(tokenSource(src), newAuthState(slog.New(slog.DiscardHandler), 0))
 }
 
 const (
@@ -50,7 +50,7 @@ type bearer struct {
 	state  *authState
 }
 
-func newBearer(src TokenSource, state *authState) *bearer {
+func newBearer(src tokenSource, state *authState) *bearer {
 	return &bearer{source: asker{src: src, log: state.log}, state: state}
 }
 

@@ -100,7 +100,7 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	}
 	c.Logger = logonce.Paced(c.Logger)
 	state := newAuthState(c.logger(), 0)
-	return c.clientOpts(context.Background(), newBearer(c.tokenSource(""), state), newHealth(c.logger(), state), nil)
+	return c.clientOpts(context.Background(), newBearer(tokenSource(c.tokenSource("")), state), newHealth(c.logger(), state), nil)
 }
 
 // The waits of every client. A broker that has not answered a request within

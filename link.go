@@ -49,7 +49,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting, notForOpts)); err != nil {
 		return nil, err
 	}
-	l.mechanism = newBearer(c.tokenSource(scope), auth)
+	l.mechanism = newBearer(tokenSource(c.tokenSource(scope)), auth)
 	opts, err := c.clientOpts(ctx, l.mechanism, l.health, wrap)
 	if err != nil {
 		if errors.Is(err, errs.Config) {

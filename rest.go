@@ -95,7 +95,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	source := asker{src: cfg.Token, log: c.log}
+	source := asker{src: tokenSource(cfg.Token), log: c.log}
 	var err error
 	c.api, err = gracedbapi.New(gracedbapi.Config{
 		ServiceURL: cfg.ServiceURL, APIVersion: cfg.APIVersion,
@@ -113,7 +113,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	if source.src == nil {
-		source.src = ReloadToken(FindToken(TokenQuery(c.api.TokenQuery())), 5*time.Minute)
+		source.src = tokenSource(ReloadToken(FindToken(TokenQuery(c.api.TokenQuery())), defaultReloadBuffer))
 	}
 	c.service = c.api.ServiceURL()
 	if instance, err := topicname.Instance(cfg.ServiceURL); err == nil {

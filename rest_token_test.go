@@ -20,7 +20,7 @@ func TestTokenIsParsedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := asker{src: StaticToken(raw)}
+	source := asker{src: tokenSource(StaticToken(raw))}
 	ask := func() {
 		if got, err := source.ask(t.Context(), ""); err != nil || got.raw != raw || got.claims.Subject != "alice" {
 			t.Fatal(got, err)
