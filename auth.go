@@ -45,7 +45,7 @@ type TokenQuery struct {
 // The error is [ErrToken]. It lists every place with the reason why it had no
 // token to use.
 func FindToken(q TokenQuery) TokenSource {
-	return TokenSource(findToken(&token.Finder{Query: token.Query{
+	return TokenSource(token.FindSource(&token.Finder{Query: token.Query{
 		Audience: slices.Clone(q.Audience),
 		Scopes:   slices.Clone(q.Scopes),
 	}}))
@@ -68,5 +68,5 @@ func StaticToken(token string) TokenSource {
 // allows; an expired token is an [ErrToken]. Calls at the same time share one
 // question to src, whose ctx ends when all of them have given up.
 func ReloadToken(src TokenSource, buffer time.Duration) TokenSource {
-	return TokenSource(reloadToken(tokenSource(src), buffer))
+	return TokenSource(token.Reload(token.Source(src), buffer))
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // Case 57, fault row T19.
@@ -177,7 +178,7 @@ func TestCase60_Refused(t *testing.T) {
 		refused := s.raw
 		wantToken(t.Context(), t, r, refused)
 		s.set(tokenIn(30*time.Minute), nil)
-		hint := withTokenHints(t.Context(), refused, nil)
+		hint := token.WithHints(t.Context(), refused, nil)
 		for range 10 {
 			wantToken(hint, t, r, s.raw)
 		}
@@ -188,7 +189,7 @@ func TestCase60_Refused(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
 		r := ReloadToken(s.token, 5*time.Minute)
 		wantToken(t.Context(), t, r, s.raw)
-		hint := withTokenHints(t.Context(), s.raw, nil)
+		hint := token.WithHints(t.Context(), s.raw, nil)
 		for i := range 5 {
 			wantToken(hint, t, r, s.raw) // whoever presents it knows that it was refused
 			wantAsked(t, s, i+2)
@@ -201,7 +202,7 @@ func TestCase60_Refused(t *testing.T) {
 		wantToken(t.Context(), t, r, raw)
 		cause := errors.New("away")
 		s.set("", cause)
-		if _, err := r(withTokenHints(t.Context(), raw, nil)); !errors.Is(err, errs.Token) || !errors.Is(err, cause) {
+		if _, err := r(token.WithHints(t.Context(), raw, nil)); !errors.Is(err, errs.Token) || !errors.Is(err, cause) {
 			t.Errorf("error %v", err)
 		}
 		wantToken(t.Context(), t, r, raw) // others, who were not refused, go on
@@ -211,7 +212,7 @@ func TestCase60_Refused(t *testing.T) {
 		r := ReloadToken(s.token, 5*time.Minute)
 		wantToken(t.Context(), t, r, s.raw)
 		for range 10 {
-			wantToken(withTokenHints(t.Context(), tokenIn(time.Hour), nil), t, r, s.raw)
+			wantToken(token.WithHints(t.Context(), tokenIn(time.Hour), nil), t, r, s.raw)
 		}
 		wantAsked(t, s, 1)
 	})
@@ -220,7 +221,7 @@ func TestCase60_Refused(t *testing.T) {
 		r := ReloadToken(s.token, 2*time.Hour)
 		refused := s.raw
 		wantToken(t.Context(), t, r, refused)
-		hint := withTokenHints(t.Context(), refused, nil)
+		hint := token.WithHints(t.Context(), refused, nil)
 		better := tokenIn(50 * time.Minute)
 		s.set(better, nil)
 		wantToken(hint, t, r, better)
@@ -239,7 +240,7 @@ func TestCase60_Refused(t *testing.T) {
 		go r(t.Context())
 		synctest.Wait()
 		s.set(tokenIn(time.Hour), nil)
-		wantToken(withTokenHints(t.Context(), refused, nil), t, r, s.raw)
+		wantToken(token.WithHints(t.Context(), refused, nil), t, r, s.raw)
 		wantAsked(t, s, 3)
 	})
 }
@@ -256,7 +257,7 @@ func TestPanicTextIsRedacted(t *testing.T) {
 		panic("index out of range in " + raw[40:])
 	}, 0)
 	wantToken(t.Context(), t, r, raw)
-	_, err := r(withTokenHints(t.Context(), raw, nil))
+	_, err := r(token.WithHints(t.Context(), raw, nil))
 	if err == nil || !strings.Contains(err.Error(), "panicked: index out of range in [token removed]") {
 		t.Fatalf("error %v", err)
 	}

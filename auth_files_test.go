@@ -29,7 +29,7 @@ func TestCase51_VanishesInsideBuffer(t *testing.T) {
 		writeToken(t, file, raw)
 		r := ReloadToken(find, 5*time.Minute)
 		log, logged := newTestLogger()
-		ctx := withTokenHints(t.Context(), "", log)
+		ctx := token.WithHints(t.Context(), "", log)
 		wantToken(ctx, t, r, raw)
 		end := time.Now().Add(time.Hour)
 		os.Remove(file)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // An issuer is a token source under the control of a test.
@@ -210,14 +211,14 @@ func TestCase55_OlderCopy(t *testing.T) {
 		s.set(older, nil)
 		wantToken(t.Context(), t, r, current)
 		// Unless the current one was refused: then anything else is better.
-		wantToken(withTokenHints(t.Context(), current, nil), t, r, older)
+		wantToken(token.WithHints(t.Context(), current, nil), t, r, older)
 	})
 }
 
 func TestCase56_OtherUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, logged := newTestLogger()
-		ctx := withTokenHints(t.Context(), "", log)
+		ctx := token.WithHints(t.Context(), "", log)
 		s := &issuer{raw: tokenIn(time.Hour)}
 		r := ReloadToken(s.token, 5*time.Minute)
 		wantToken(ctx, t, r, s.raw)
@@ -243,7 +244,7 @@ func TestStaticTokenExpires(t *testing.T) {
 		time.Sleep(time.Hour)
 		_, err := r(t.Context())
 		want := fmt.Sprintf("gracedb: no usable token (get one with: %s): that of the token source expired 0s ago (%s)",
-			getToken, time.Now().UTC().Format(time.RFC3339))
+			token.GetCommand, time.Now().UTC().Format(time.RFC3339))
 		if !errors.Is(err, errs.Token) || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
 		}
@@ -252,7 +253,7 @@ func TestStaticTokenExpires(t *testing.T) {
 
 func TestReloadTokenFastPathAllocatesNothing(t *testing.T) {
 	r := ReloadToken(StaticToken(tokenIn(time.Hour)), 5*time.Minute)
-	ctx := withTokenHints(t.Context(), "another", nil)
+	ctx := token.WithHints(t.Context(), "another", nil)
 	if n := testing.AllocsPerRun(1000, func() {
 		if _, err := r(ctx); err != nil {
 			t.Fatal(err)

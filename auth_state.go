@@ -102,7 +102,7 @@ func (s *authState) ending(claims token.Claims) error {
 		return nil
 	}
 	return errs.New([]error{errs.Token}, "no usable token: the one at hand ends in %s, and there is no newer one (get one with: %s)",
-		left.Truncate(100*time.Millisecond), getToken)
+		left.Truncate(100*time.Millisecond), token.GetCommand)
 }
 
 // refusedToken returns the token that brokers have refused last, or "" if they have accepted

@@ -61,7 +61,7 @@ func noTokens(t testing.TB, q TokenQuery) (src TokenSource, tmp string) {
 		os.Unsetenv(name)
 	}
 	tmp = t.TempDir()
-	return TokenSource(findToken(&token.Finder{Query: token.Query(q), Tmp: tmp})), tmp
+	return TokenSource(token.FindSource(&token.Finder{Query: token.Query(q), Tmp: tmp})), tmp
 }
 
 func writeToken(t testing.TB, path, text string) {
@@ -182,7 +182,7 @@ func TestFindTokenWarnsOnce(t *testing.T) {
 	find, _ := noTokens(t, TokenQuery{Audience: []string{"https://kafka.test"}, Scopes: []string{"kafka.consume"}})
 	file := filepath.Join(t.TempDir(), "file")
 	log, out := newTestLogger()
-	ctx := withTokenHints(t.Context(), "", log)
+	ctx := token.WithHints(t.Context(), "", log)
 	// Four tokens in turn, with one thing wrong: it is said once, not four times.
 	for range 4 {
 		writeToken(t, file, tokenIn(time.Hour, "aud", "https://other"))
@@ -263,7 +263,7 @@ func testCanary(t *testing.T) {
 	canary := tokenIn(time.Hour)
 	var said []string
 	say := func(src TokenSource, refused string) {
-		_, err := src(withTokenHints(t.Context(), refused, log))
+		_, err := src(token.WithHints(t.Context(), refused, log))
 		said = append(said, forms(err)...)
 		for e := err; e != nil; e = errors.Unwrap(e) {
 			said = append(said, forms(e)...)
@@ -308,7 +308,7 @@ func testCanary(t *testing.T) {
 			return src(ctx)
 		}, 2*time.Hour)
 		say(r, "")
-		_, err := r(withTokenHints(t.Context(), canary, log))
+		_, err := r(token.WithHints(t.Context(), canary, log))
 		said = append(said, fmt.Sprint(err)) // what the user's own error prints is the user's
 		said = append(said, fmt.Sprintf("%v %+v %#v", r, r, r), fmt.Sprintf("%+v %#v", Cluster{Token: r}, Cluster{Token: StaticToken(canary)}))
 	}

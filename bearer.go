@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // OAuthBearer returns the SASL mechanism of this package, for a kgo.Client of
@@ -26,7 +27,7 @@ import (
 // connections are this package's own, takes tokens out of that; with other connections
 // look at errors.Is, and do not show the text.
 func OAuthBearer(src TokenSource) sasl.Mechanism {
-	return newBearer(tokenSource(src), newAuthState(slog.New(slog.DiscardHandler), 0))
+	return newBearer(token.Source(src), newAuthState(slog.New(slog.DiscardHandler), 0))
 }
 
 const (
@@ -46,12 +47,12 @@ const maxKafkaToken = 512<<10 - 1<<10
 
 // A bearer is the mechanism. All that it knows of the past is in its state.
 type bearer struct {
-	source asker
+	source token.Asker
 	state  *authState
 }
 
-func newBearer(src tokenSource, state *authState) *bearer {
-	return &bearer{source: asker{src: src, log: state.log}, state: state}
+func newBearer(src token.Source, state *authState) *bearer {
+	return &bearer{source: token.Asker{Source: src, Log: state.log}, state: state}
 }
 
 func (*bearer) Name() string { return "OAUTHBEARER" }
@@ -69,17 +70,17 @@ func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session
 		asked := time.Now()
 		t, err := m.ask(ctx)
 		if err == nil {
-			err = m.state.ending(t.claims)
+			err = m.state.ending(t.Claims)
 		}
 		if err != nil {
 			m.state.fail(err)
 			continue
 		}
-		if err := m.state.suspended(t.raw); err != nil {
+		if err := m.state.suspended(t.Raw); err != nil {
 			return nil, nil, temporary{err}
 		}
-		errs.NoteToken(t.raw)
-		auth := oauth.Auth{Token: t.raw}
+		errs.NoteToken(t.Raw)
+		auth := oauth.Auth{Token: t.Raw}
 		_, first, err := auth.AsMechanism().Authenticate(ctx, host)
 		if err != nil {
 			return nil, nil, temporary{errs.New([]error{errs.Authentication, err}, "kafka: authentication: %s", errs.Reason(err))}
@@ -89,18 +90,18 @@ func (m *bearer) Authenticate(caller context.Context, host string) (sasl.Session
 }
 
 // ask asks the source for a token that Kafka takes.
-func (m *bearer) ask(ctx context.Context) (*readToken, error) {
+func (m *bearer) ask(ctx context.Context) (*token.Usable, error) {
 	start := time.Now()
-	t, err := m.source.ask(ctx, m.state.refusedToken())
+	t, err := m.source.Ask(ctx, m.state.refusedToken())
 	if err != nil && ctx.Err() != nil {
 		// Only the last of several tries was short of time.
 		if cause := m.state.failure(); cause != nil && time.Since(start) < askTimeout/2 {
 			return nil, cause
 		}
 	}
-	if err == nil && len(t.raw) > maxKafkaToken {
+	if err == nil && len(t.Raw) > maxKafkaToken {
 		return nil, errs.New([]error{errs.Token},
-			"no usable token: the one at hand has %d bytes, and Kafka takes none of more than 512 KiB (sasl.server.max.receive.size 524288)", len(t.raw))
+			"no usable token: the one at hand has %d bytes, and Kafka takes none of more than 512 KiB (sasl.server.max.receive.size 524288)", len(t.Raw))
 	}
 	return t, err
 }
@@ -116,7 +117,7 @@ func (t temporary) Unwrap() error { return t.error }
 type bearerSession struct {
 	m      *bearer
 	caller context.Context // of Authenticate: Challenge has none
-	token  *readToken
+	token  *token.Usable
 	host   string
 	asked  time.Time // when the source was asked for the token
 }
@@ -131,11 +132,11 @@ func (*bearerSession) Format(f fmt.State, _ rune) {
 // %x01: the bare code 58 that would follow says less and fails what is buffered.
 func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
 	if len(answer) == 0 {
-		s.m.state.accept(s.token.claims)
+		s.m.state.accept(s.token.Claims)
 		return true, nil, nil
 	}
-	err := kafkaRefusal(s.host, s.token.raw, answer)
-	if sourceKnew := s.m.state.refused(s.token.raw, s.asked); sourceKnew {
+	err := kafkaRefusal(s.host, s.token.Raw, answer)
+	if sourceKnew := s.m.state.refused(s.token.Raw, s.asked); sourceKnew {
 		s.m.state.fail(err)
 		return false, nil, temporary{err}
 	}
@@ -143,7 +144,7 @@ func (s *bearerSession) Challenge(answer []byte) (bool, []byte, error) {
 	// else, or that is refused too, is this a failure that anybody hears of.
 	ctx, cancel := context.WithTimeout(s.caller, askTimeout)
 	defer cancel()
-	if other, askErr := s.m.ask(ctx); askErr != nil || other.raw == s.token.raw {
+	if other, askErr := s.m.ask(ctx); askErr != nil || other.Raw == s.token.Raw {
 		s.m.state.fail(err)
 	}
 	return false, nil, temporary{err}

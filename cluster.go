@@ -14,6 +14,7 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/tlsroots"
+	"github.com/gracedb-go/gracedb/internal/token"
 	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
@@ -100,7 +101,7 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	}
 	c.Logger = logonce.Paced(c.Logger)
 	state := newAuthState(c.logger(), 0)
-	return c.clientOpts(context.Background(), newBearer(tokenSource(c.tokenSource("")), state), newHealth(c.logger(), state), nil)
+	return c.clientOpts(context.Background(), newBearer(token.Source(c.tokenSource("")), state), newHealth(c.logger(), state), nil)
 }
 
 // The waits of every client. A broker that has not answered a request within

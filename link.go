@@ -17,6 +17,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // A link is a kgo client and what this package knows of its connections; a
@@ -49,7 +50,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting, notForOpts)); err != nil {
 		return nil, err
 	}
-	l.mechanism = newBearer(tokenSource(c.tokenSource(scope)), auth)
+	l.mechanism = newBearer(token.Source(c.tokenSource(scope)), auth)
 	opts, err := c.clientOpts(ctx, l.mechanism, l.health, wrap)
 	if err != nil {
 		if errors.Is(err, errs.Config) {

@@ -95,16 +95,16 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	source := asker{src: tokenSource(cfg.Token), log: c.log}
+	source := token.Asker{Source: token.Source(cfg.Token), Log: c.log}
 	var err error
 	c.api, err = gracedbapi.New(gracedbapi.Config{
 		ServiceURL: cfg.ServiceURL, APIVersion: cfg.APIVersion,
 		Token: func(ctx context.Context, refused string) (string, token.Claims, error) {
-			t, err := source.ask(ctx, refused)
+			t, err := source.Ask(ctx, refused)
 			if err != nil {
 				return "", token.Claims{}, err
 			}
-			return t.raw, t.claims, nil
+			return t.Raw, t.Claims, nil
 		},
 		CAFile: cfg.CAFile, HTTP: cfg.HTTP, Retries: cfg.Retries, UserAgent: userAgent, Log: c.log,
 		StatusError: newStatusError,
@@ -112,8 +112,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if source.src == nil {
-		source.src = tokenSource(ReloadToken(FindToken(TokenQuery(c.api.TokenQuery())), defaultReloadBuffer))
+	if source.Source == nil {
+		source.Source = token.Source(ReloadToken(FindToken(TokenQuery(c.api.TokenQuery())), defaultReloadBuffer))
 	}
 	c.service = c.api.ServiceURL()
 	if instance, err := topicname.Instance(cfg.ServiceURL); err == nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // A token that has not changed is not parsed anew for each request.
@@ -20,14 +21,14 @@ func TestTokenIsParsedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := asker{src: tokenSource(StaticToken(raw))}
+	source := token.Asker{Source: token.Source(StaticToken(raw))}
 	ask := func() {
-		if got, err := source.ask(t.Context(), ""); err != nil || got.raw != raw || got.claims.Subject != "alice" {
+		if got, err := source.Ask(t.Context(), ""); err != nil || got.Raw != raw || got.Claims.Subject != "alice" {
 			t.Fatal(got, err)
 		}
 	}
 	ask()
-	parsing := testing.AllocsPerRun(10, func() { _, _ = usableToken(raw) })
+	parsing := testing.AllocsPerRun(10, func() { _, _ = token.Check(raw) })
 	if n := testing.AllocsPerRun(10, ask); n > 8 || parsing < 2*n {
 		t.Errorf("%v allocations for a token at hand; parsing takes %v", n, parsing)
 	}

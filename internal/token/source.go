@@ -1,4 +1,4 @@
-package gracedb
+package token
 
 import (
 	"context"
@@ -10,59 +10,58 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
-	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// A tokenSource returns a token that is valid now, as TokenSource of package gracedb says.
-type tokenSource func(ctx context.Context) (string, error)
+// A Source returns a token that is valid now, as TokenSource of package gracedb says.
+type Source func(ctx context.Context) (string, error)
 
-// getToken is the advice that ends the search for a token.
-const getToken = "htgettoken -a vault.ligo.org -i igwn"
+// GetCommand is the advice that ends the search for a token.
+const GetCommand = "htgettoken -a vault.ligo.org -i igwn"
 
-// An asker asks a source of tokens for one client, of Kafka or of HTTP.
-type asker struct {
-	src  tokenSource
-	log  *slog.Logger              // where the source may write
-	last atomic.Pointer[readToken] // the answer before: a token that has not changed is not parsed anew
+// An Asker asks a source of tokens for one client, of Kafka or of HTTP.
+type Asker struct {
+	Source Source
+	Log    *slog.Logger           // where the source may write
+	last   atomic.Pointer[Usable] // the answer before: a token that has not changed is not parsed anew
 }
 
-// A readToken is a token that was found fit to be sent, and what it says.
-type readToken struct {
-	raw    string
-	claims token.Claims
+// A Usable is a token that was found fit to be sent, and what it says.
+type Usable struct {
+	Raw    string
+	Claims Claims
 }
 
-// ask asks the source once, for a token other than refused ("" for any), and returns one that may
+// Ask asks the source once, for a token other than refused ("" for any), and returns one that may
 // be sent. Else the error is ErrToken. It returns at the end of ctx even if the source does not:
 // what the source answers then is lost.
-func (a *asker) ask(ctx context.Context, refused string) (*readToken, error) {
-	raw, err := a.answer(withTokenHints(ctx, refused, a.log))
+func (a *Asker) Ask(ctx context.Context, refused string) (*Usable, error) {
+	raw, err := a.answer(WithHints(ctx, refused, a.Log))
 	if err != nil {
-		return nil, tokenError(err)
+		return nil, sourceError(err)
 	}
-	if t := a.last.Load(); t != nil && t.raw == raw {
-		if err := checkExpiry(t.claims); err != nil {
+	if t := a.last.Load(); t != nil && t.Raw == raw {
+		if err := checkExpiry(t.Claims); err != nil {
 			return nil, err
 		}
 		return t, nil
 	}
-	claims, err := usableToken(raw)
+	claims, err := Check(raw)
 	if err != nil {
 		return nil, err
 	}
-	t := &readToken{raw, claims}
+	t := &Usable{raw, claims}
 	a.last.Store(t)
 	return t, nil
 }
 
 // answer returns what the source says, which may not honour ctx.
-func (a *asker) answer(ctx context.Context) (string, error) {
+func (a *Asker) answer(ctx context.Context) (string, error) {
 	var raw string
 	err := errEndedGoroutine
 	start, done := time.Now(), make(chan struct{})
 	go func() {
 		defer close(done) // also if the source ends this goroutine
-		raw, err = a.src.ask(ctx)
+		raw, err = a.Source.ask(ctx)
 	}()
 	select {
 	case <-done:
@@ -74,8 +73,8 @@ func (a *asker) answer(ctx context.Context) (string, error) {
 
 var errEndedGoroutine = errors.New("the token source ended its goroutine")
 
-// tokenError gives a source's error the kind that it stands for.
-func tokenError(err error) error {
+// sourceError gives a source's error the kind that it stands for.
+func sourceError(err error) error {
 	if errors.Is(err, errs.Token) {
 		return err
 	}
@@ -84,7 +83,7 @@ func tokenError(err error) error {
 
 // ask calls a source of a caller, and makes an error of its panic: the goroutine may be one
 // of this package, which no caller can recover. known are tokens that it may have been about.
-func (src tokenSource) ask(ctx context.Context, known ...string) (raw string, err error) {
+func (src Source) ask(ctx context.Context, known ...string) (raw string, err error) {
 	if src == nil {
 		return "", errs.New([]error{errs.Token}, "no usable token: the token source is nil")
 	}
@@ -99,24 +98,24 @@ func (src tokenSource) ask(ctx context.Context, known ...string) (raw string, er
 	return src(ctx)
 }
 
-// withTokenHints tells the sources below a call what the caller knows: refused is
-// the token that was last refused ("" if none), so that ReloadToken does not hand
-// it out again without asking its source; log is where FindToken warns. Plain
+// WithHints tells the sources below a call what the caller knows: refused is
+// the token that was last refused ("" if none), so that Reload does not hand
+// it out again without asking its source; log is where FindSource warns. Plain
 // context values, so that a source wrapped by the user's own function still sees
 // them.
-func withTokenHints(ctx context.Context, refused string, log *slog.Logger) context.Context {
-	return context.WithValue(ctx, tokenHintsKey{}, tokenHints{refused, log})
+func WithHints(ctx context.Context, refused string, log *slog.Logger) context.Context {
+	return context.WithValue(ctx, hintsKey{}, hints{refused, log})
 }
 
-type tokenHintsKey struct{}
+type hintsKey struct{}
 
-type tokenHints struct {
+type hints struct {
 	refused string
 	log     *slog.Logger
 }
 
-func tokenHintsFrom(ctx context.Context) tokenHints {
-	h, _ := ctx.Value(tokenHintsKey{}).(tokenHints)
+func hintsFrom(ctx context.Context) hints {
+	h, _ := ctx.Value(hintsKey{}).(hints)
 	return h
 }
 
@@ -124,30 +123,30 @@ func tokenHintsFrom(ctx context.Context) tokenHints {
 // else may get into a header or an OAUTHBEARER message.
 var bearerPattern = regexp.MustCompile(`^[-A-Za-z0-9._~+/]+=*$`)
 
-// usableToken returns the claims of what a source returned, or why it is not to be
+// Check returns the claims of what a source returned, or why it is not to be
 // sent. A token that cannot be read is: the receiver decides what it is worth, and
 // its claims are zero.
-func usableToken(raw string) (token.Claims, error) {
+func Check(raw string) (Claims, error) {
 	if !bearerPattern.MatchString(raw) {
-		return token.Claims{}, errs.New([]error{errs.Token}, "no usable token: what the token source returned is empty or has characters that no token has")
+		return Claims{}, errs.New([]error{errs.Token}, "no usable token: what the token source returned is empty or has characters that no token has")
 	}
-	claims, err := token.Parse(raw)
+	claims, err := Parse(raw)
 	if err != nil {
-		return token.Claims{}, nil //nolint:nilerr // as said above
+		return Claims{}, nil //nolint:nilerr // as said above
 	}
 	return claims, checkExpiry(claims)
 }
 
 // checkExpiry returns why a token with these claims is not to be sent any more.
-func checkExpiry(claims token.Claims) error {
+func checkExpiry(claims Claims) error {
 	now := time.Now()
 	if claims.Expires.IsZero() || now.Before(claims.Expires) {
 		return nil
 	}
-	ago, advice := now.Sub(claims.Expires), getToken
+	ago, advice := now.Sub(claims.Expires), GetCommand
 	if ago < time.Hour { // a clock that is further ahead is noticed elsewhere
 		advice += "; if it is new, check the clock of this machine"
 	}
 	return errs.New([]error{errs.Token}, "no usable token: the one at hand expired %s ago (get one with: %s)",
-		token.Span(ago), advice)
+		Span(ago), advice)
 }

@@ -1,4 +1,4 @@
-package gracedb
+package token
 
 import (
 	"context"
@@ -7,12 +7,11 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
-	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// reloadToken returns a source that reuses the token of src until buffer before the time in its
+// Reload returns a source that reuses the token of src until buffer before the time in its
 // exp claim, as ReloadToken of package gracedb says.
-func reloadToken(src tokenSource, buffer time.Duration) tokenSource {
+func Reload(src Source, buffer time.Duration) Source {
 	return (&reloader{src: src, buffer: max(buffer, 0)}).token
 }
 
@@ -23,10 +22,10 @@ const (
 	reloadFlight = 30 * time.Second       // ends a question that nobody waits for
 )
 
-// A reloader is what reloadToken returns a method of. The token in use is read
+// A reloader is what Reload returns a method of. The token in use is read
 // without a lock; mu guards the rest.
 type reloader struct {
-	src    tokenSource
+	src    Source
 	buffer time.Duration
 	held   atomic.Pointer[heldToken]
 
@@ -39,9 +38,9 @@ type reloader struct {
 // clock that was set, or a machine that slept, needs no care.
 type heldToken struct {
 	raw    string
-	claims token.Claims // zero if raw is of a kind that only its source knows
-	taken  time.Time    // when src last confirmed it, or failed to
-	fresh  time.Time    // until when src need not be asked
+	claims Claims    // zero if raw is of a kind that only its source knows
+	taken  time.Time // when src last confirmed it, or failed to
+	fresh  time.Time // until when src need not be asked
 }
 
 func (h *heldToken) valid(now time.Time) bool {
@@ -61,7 +60,7 @@ type flight struct {
 }
 
 func (r *reloader) token(ctx context.Context) (string, error) {
-	refused := tokenHintsFrom(ctx).refused
+	refused := hintsFrom(ctx).refused
 	h, now := r.held.Load(), time.Now()
 	switch {
 	case h == nil || h.raw == refused || !h.valid(now):
@@ -168,7 +167,7 @@ func (r *reloader) heldRaw() string {
 // land ends a flight: it decides which token is held from now on.
 func (r *reloader) land(ctx context.Context, f *flight, raw string, err error) {
 	defer close(f.done)
-	hints, now := tokenHintsFrom(ctx), time.Now()
+	hints, now := hintsFrom(ctx), time.Now()
 	r.mu.Lock()
 	r.flight, f.cut = nil, ctx.Err() != nil
 	old := r.held.Load()
@@ -210,18 +209,18 @@ func (r *reloader) land(ctx context.Context, f *flight, raw string, err error) {
 func (r *reloader) check(raw string, err error, now time.Time, usable bool) (*heldToken, error) {
 	switch {
 	case err != nil:
-		return nil, tokenError(err)
+		return nil, sourceError(err)
 	case raw == "":
 		return nil, errs.New([]error{errs.Token}, "no usable token: the token source returned an empty one")
 	}
-	claims, err := token.Parse(raw)
+	claims, err := Parse(raw)
 	if err != nil && usable {
 		return nil, errs.New([]error{errs.Token, err}, "no usable token: the token source returned what is none: %v", err)
 	}
 	h := &heldToken{raw: raw, claims: claims}
 	if !h.valid(now) {
 		return nil, errs.New([]error{errs.Token}, "no usable token (get one with: %s): that of the token source expired %s ago (%s)",
-			getToken, token.Span(now.Sub(claims.Expires)), claims.Expires.UTC().Format(time.RFC3339))
+			GetCommand, Span(now.Sub(claims.Expires)), claims.Expires.UTC().Format(time.RFC3339))
 	}
 	return h, nil
 }
