@@ -2,8 +2,11 @@ package gracedb
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/sasl"
 
 	"github.com/gracedb-go/gracedb/internal/token"
 )
@@ -69,4 +72,20 @@ func StaticToken(token string) TokenSource {
 // question to src, whose ctx ends when all of them have given up.
 func ReloadToken(src TokenSource, buffer time.Duration) TokenSource {
 	return TokenSource(token.Reload(token.Source(src), buffer))
+}
+
+// OAuthBearer returns the SASL mechanism of this package, for a kgo.Client of
+// your own: OAUTHBEARER (RFC 7628, KIP-255) that asks src at every new connection
+// and re-authentication (KIP-368). Unlike kgo's own, its errors show what the
+// broker said, are ErrAuthentication, and are temporary to kgo, so that messages
+// wait for a good token instead of failing; and a broker that refuses is asked at
+// most four times a second. It is safe for concurrent use.
+//
+// A mechanism sees only what a broker answers by SASL. An error that kgo makes of anything
+// else a broker says holds its text as it is, which may repeat the token that this broker
+// was just shown, above all SASL_AUTHENTICATION_FAILED with a text. ClientOpts, whose
+// connections are this package's own, takes tokens out of that; with other connections
+// look at errors.Is, and do not show the text.
+func OAuthBearer(src TokenSource) sasl.Mechanism {
+	return newBearer(token.Source(src), newAuthState(slog.New(slog.DiscardHandler), 0))
 }

@@ -58,14 +58,14 @@ func newAuthState(log *slog.Logger, grace time.Duration) *authState {
 }
 
 // waitTurn returns when the caller may show a token to a broker: at once while good, else
-// when nobody has for refusedPause, or when good again. If ctx ends first it returns the cause.
+// when nobody has for token.RetryPause, or when good again. If ctx ends first it returns the cause.
 func (s *authState) waitTurn(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		now := time.Now()
 		good, cause, pause := s.good, s.cause, s.nextTry.Sub(now)
 		if cause != nil && pause <= 0 {
-			s.nextTry = now.Add(refusedPause)
+			s.nextTry = now.Add(token.RetryPause)
 		}
 		s.mu.Unlock()
 		if cause == nil || pause <= 0 {
@@ -138,7 +138,7 @@ func (s *authState) fail(err error) {
 	news := (first || logonce.Timeless(s.cause.Error()) != logonce.Timeless(err.Error())) && !s.said.Already(err.Error())
 	s.told = s.told || news
 	s.cause = err
-	s.nextTry = time.Now().Add(refusedPause)
+	s.nextTry = time.Now().Add(token.RetryPause)
 	if first {
 		s.good = make(chan struct{})
 		close(s.failing)

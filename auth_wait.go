@@ -31,7 +31,8 @@ type waitEnd int
 
 const (
 	isDone    waitEnd = iota
-	lookAgain         // by news, or after within
+	lookAgain         // by news
+	timeUp            // after within
 	ctxEnded          // the error is ctx's
 	clientClosed
 	authFails // the error is the cause
@@ -60,7 +61,7 @@ func (s *authState) wait(ctx context.Context, w waiting) (waitEnd, error) {
 		case <-w.news:
 			return lookAgain, nil
 		case <-after:
-			return lookAgain, nil
+			return timeUp, nil
 		case <-ctx.Done():
 			return ctxEnded, ctx.Err()
 		case <-w.closed:

@@ -33,7 +33,7 @@ func TestWaitEnds(t *testing.T) {
 		{"done", func() waiting { return waiting{done: after(time.Second), stop: stopFailing} }, false, time.Minute, isDone, nil, time.Second},
 		{"done before all else", func() waiting { return waiting{done: closed, closed: closed, news: closed, stop: stopFailing} }, true, 0, isDone, nil, 0},
 		{"news", func() waiting { return waiting{news: after(time.Second)} }, false, time.Minute, lookAgain, nil, time.Second},
-		{"within", func() waiting { return waiting{within: time.Second} }, true, time.Minute, lookAgain, nil, time.Second},
+		{"within", func() waiting { return waiting{within: time.Second} }, true, time.Minute, timeUp, nil, time.Second},
 		{"the ctx", func() waiting { return waiting{stop: stopPastGrace} }, true, time.Second, ctxEnded, context.DeadlineExceeded, time.Second},
 		{"closed", func() waiting { return waiting{closed: after(time.Second)} }, true, time.Minute, clientClosed, nil, time.Second},
 		{"failing", func() waiting { return waiting{stop: stopFailing} }, true, time.Minute, authFails, errTestRefused, 0},

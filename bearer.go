@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -14,28 +13,10 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// OAuthBearer returns the SASL mechanism of this package, for a kgo.Client of
-// your own: OAUTHBEARER (RFC 7628, KIP-255) that asks src at every new connection
-// and re-authentication (KIP-368). Unlike kgo's own, its errors show what the
-// broker said, are ErrAuthentication, and are temporary to kgo, so that messages
-// wait for a good token instead of failing; and a broker that refuses is asked at
-// most four times a second. It is safe for concurrent use.
-//
-// A mechanism sees only what a broker answers by SASL. An error that kgo makes of anything
-// else a broker says holds its text as it is, which may repeat the token that this broker
-// was just shown, above all SASL_AUTHENTICATION_FAILED with a text. ClientOpts, whose
-// connections are this package's own, takes tokens out of that; with other connections
-// look at errors.Is, and do not show the text.
-func OAuthBearer(src TokenSource) sasl.Mechanism {
-	return newBearer(token.Source(src), newAuthState(slog.New(slog.DiscardHandler), 0))
-}
-
 const (
 	// askTimeout bounds one authentication's search for a token: kgo gives no
 	// deadline, and everything meant for that broker waits behind it.
 	askTimeout = 5 * time.Second
-	// refusedPause spaces the tries while a token is refused or missing.
-	refusedPause = 250 * time.Millisecond
 	// refusedHold is how long a token that was refused twice is not shown again:
 	// a broker may learn a rotated key, but hardly in less.
 	refusedHold = time.Second

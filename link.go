@@ -73,8 +73,8 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 // connect to nothing, so without it nobody would notice that all is well again.
 func (l *link) probe() {
 	for {
-		end, _ := l.auth.wait(context.Background(), waiting{done: l.auth.healed(), closed: l.life.closing, within: refusedPause})
-		if end != lookAgain {
+		end, _ := l.auth.wait(context.Background(), waiting{done: l.auth.healed(), closed: l.life.closing, within: token.RetryPause})
+		if end != timeUp {
 			return
 		}
 		ctx, cancel := context.WithTimeout(l.client.Context(), askTimeout)
@@ -162,7 +162,7 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 			return l.errClosed()
 		case authFails:
 			return errs.New([]error{why, l.kind}, "%s", errs.Reason(why))
-		case lookAgain:
+		case lookAgain, timeUp:
 		}
 	}
 }

@@ -302,7 +302,8 @@ func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 		case authFails:
 			return errs.New([]error{why, errs.Producer}, "%s", errs.Reason(why))
 		case lookAgain:
-			if w.within > 0 && !isClosed(w.news) && !p.sender.IsSent(&d.record) {
+		case timeUp:
+			if !p.sender.IsSent(&d.record) {
 				return p.cluster.throttleError(p.naming(d.msg.Topic))
 			}
 		default:

@@ -31,14 +31,11 @@ func (c *Client) bearer(ctx context.Context) (bearerToken, error) {
 		if err == nil || ctx.Err() != nil || !c.late.mayWait(graceOf(ctx)) {
 			return t, err
 		}
-		if ended := clock.Sleep(ctx, tokenPause); ended != nil {
+		if ended := clock.Sleep(ctx, token.RetryPause); ended != nil {
 			return bearerToken{}, errs.New([]error{ended, err}, "%s: %s", errs.Reason(err), errs.Reason(ended))
 		}
 	}
 }
-
-// tokenPause is what lies between two questions for a token that is late.
-const tokenPause = 250 * time.Millisecond
 
 // mayWait records that the source has no token now, and reports whether one that is
 // late by less than grace may still come. Times without a token that are no further

@@ -18,6 +18,9 @@ type Source func(ctx context.Context) (string, error)
 // GetCommand is the advice that ends the search for a token.
 const GetCommand = "htgettoken -a vault.ligo.org -i igwn"
 
+// RetryPause spaces the tries while a token is refused or missing.
+const RetryPause = 250 * time.Millisecond
+
 // An Asker asks a source of tokens for one client, of Kafka or of HTTP.
 type Asker struct {
 	Source Source
