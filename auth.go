@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/sasl"
 
+	oauthbearer "github.com/gracedb-go/gracedb/internal/sasl"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -87,5 +88,5 @@ func ReloadToken(src TokenSource, buffer time.Duration) TokenSource {
 // connections are this package's own, takes tokens out of that; with other connections
 // look at errors.Is, and do not show the text.
 func OAuthBearer(src TokenSource) sasl.Mechanism {
-	return newBearer(token.Source(src), newAuthState(slog.New(slog.DiscardHandler), 0))
+	return oauthbearer.New(token.Source(src), oauthbearer.NewState(slog.New(slog.DiscardHandler), 0))
 }

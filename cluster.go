@@ -13,6 +13,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 	"github.com/gracedb-go/gracedb/internal/tlsroots"
 	"github.com/gracedb-go/gracedb/internal/token"
 	"github.com/gracedb-go/gracedb/internal/topicname"
@@ -100,8 +101,8 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 		return nil, err
 	}
 	c.Logger = logonce.Paced(c.Logger)
-	state := newAuthState(c.logger(), 0)
-	return c.clientOpts(context.Background(), newBearer(token.Source(c.tokenSource("")), state), newHealth(c.logger(), state), nil)
+	state := sasl.NewState(c.logger(), 0)
+	return c.clientOpts(context.Background(), sasl.New(token.Source(c.tokenSource("")), state), newHealth(c.logger(), state), nil)
 }
 
 // The waits of every client. A broker that has not answered a request within
@@ -121,7 +122,7 @@ const (
 
 // clientOpts returns the options common to all clients. Opts of the user come
 // last, so that they win.
-func (c Cluster) clientOpts(ctx context.Context, mechanism *bearer, health *health, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
+func (c Cluster) clientOpts(ctx context.Context, mechanism *sasl.Mechanism, health *health, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
 	dial, err := c.dialer(ctx)
 	if err != nil {
 		return nil, err

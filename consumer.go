@@ -306,7 +306,7 @@ func (c *Consumer) nextBuffered() (fetched, error) {
 // nextReport returns what Poll is to tell before it waits for messages: that authentication has
 // failed for longer than the grace, once for each outage, or the first of reports.
 func (c *Consumer) nextReport() error {
-	if outage, cause := c.cluster.auth.pastGrace(); cause != nil && outage != c.outage {
+	if outage, cause := c.cluster.auth.PastGrace(); cause != nil && outage != c.outage {
 		c.outage = outage
 		return errs.New([]error{cause, errs.Consumer}, "%s", errs.Reason(cause))
 	}

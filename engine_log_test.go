@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
 // What the engine tries again is an error only when that takes longer than a second;
@@ -57,8 +59,8 @@ func TestEngineLogLevels(t *testing.T) {
 func TestNotDialed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines := 0
-		auth := newAuthState(slog.New(handlerFunc(func(slog.Record) { lines++ })), 0)
-		w := newHealth(auth.log, auth)
+		auth := sasl.NewState(slog.New(handlerFunc(func(slog.Record) { lines++ })), 0)
+		w := newHealth(auth.Log, auth)
 		dials := 0
 		dial, err := Cluster{Plaintext: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			dials++

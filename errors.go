@@ -15,6 +15,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/gracedbapi"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
@@ -62,7 +63,7 @@ func init() {
 func engineKinds(err error) []error {
 	var is []error
 	switch {
-	case errors.Is(err, errs.Authentication), isRefusal(err):
+	case errors.Is(err, errs.Authentication), sasl.IsRefusal(err):
 		is = append(is, errs.Authentication)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID),
 		errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.InvalidTopicException):
@@ -98,7 +99,7 @@ func isDialError(err error) bool {
 // isUnconnected reports whether err is of a request for which there was no connection: one
 // could not be made, or the login on it has failed.
 func isUnconnected(err error) bool {
-	return isDialError(err) || errors.Is(err, errs.Authentication) || isRefusal(err)
+	return isDialError(err) || errors.Is(err, errs.Authentication) || sasl.IsRefusal(err)
 }
 
 // A ReservedError reports a reserved graceid for which no acknowledgement came. If

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
 // A pollResult is what one call of kgo's PollRecords has returned.
@@ -45,8 +46,8 @@ func (c *Consumer) fetch(ctx context.Context) {
 		go c.poll(inner, c.polling)
 	}
 	got := c.polling
-	end, _ := c.cluster.auth.wait(ctx, waiting{done: got.done, closed: c.cluster.life.closing, news: c.wake, stop: stopPastGrace, told: c.outage})
-	if end != isDone {
+	end, _ := c.cluster.auth.Wait(ctx, sasl.Waiting{Done: got.done, Closed: c.cluster.life.closing, News: c.wake, Stop: sasl.StopPastGrace, Told: c.outage})
+	if end != sasl.Done {
 		cancel()
 		select {
 		case <-got.done:
@@ -180,7 +181,7 @@ func (c *Consumer) partitionError(p kgo.FetchTopicPartition) batch {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
 		return batch{} // this package has ended a ctx, or the client
-	case errors.Is(err, errs.Authentication), isRefusal(err):
+	case errors.Is(err, errs.Authentication), sasl.IsRefusal(err):
 		return batch{} // nextReport tells it, past the grace
 	}
 	if _, ofGroup := errors.AsType[*kgo.ErrGroupSession](err); ofGroup {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
 // Flush waits until all queued messages are settled. Its error says how many of
@@ -34,14 +35,14 @@ func (p *Producer) Flush(ctx context.Context) error {
 
 // drain returns when w is done (nil), or why there is no use in waiting.
 func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
-	switch end, why := p.cluster.auth.wait(ctx, waiting{done: w.done, closed: p.cluster.life.done, stop: stopPastGrace}); end {
-	case ctxEnded:
+	switch end, why := p.cluster.auth.Wait(ctx, sasl.Waiting{Done: w.done, Closed: p.cluster.life.done, Stop: sasl.StopPastGrace}); end {
+	case sasl.CtxEnded:
 		is, trouble := p.cluster.health.trouble()
 		if trouble != "" {
 			trouble = ": " + trouble
 		}
 		return errs.New(append(is, errs.OutcomeUnknown, why), "kafka: flushing: %s with %d message(s) not settled (%s)%s", why, p.Pending(), p.unsent(), trouble)
-	case authFails:
+	case sasl.AuthFails:
 		return errs.New([]error{why, errs.Producer, errs.OutcomeUnknown}, "%s; %d message(s) wait for a good token (%s)", errs.Reason(why), p.Pending(), p.unsent())
 	default: // done, or settled by Close
 		return nil

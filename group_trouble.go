@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
 // groupTrouble is how the keys of a Consumer's troubles with its group begin. groupStays is how
@@ -53,7 +54,7 @@ func (c *Consumer) endGroupTrouble() {
 // lastsInGroup reports whether a coordinator's error lasts until a person mends its cause.
 func lastsInGroup(err *kerr.Error) bool {
 	switch {
-	case isRefusal(err), kerr.IsRetriable(err):
+	case sasl.IsRefusal(err), kerr.IsRetriable(err):
 		return false
 	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration),
 		errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.MemberIDRequired):

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
 // A health is what one client knows of the brokers' addresses: how the last connection to each
@@ -25,7 +26,7 @@ import (
 // whichever goroutine of kgo's; whoever has waited in vain asks it for the reason.
 type health struct {
 	log  *slog.Logger
-	auth *authState       // told of refusals that the mechanism does not see
+	auth *sasl.State      // told of refusals that the mechanism does not see
 	said logonce.Recently // of addresses
 
 	mu        sync.Mutex // guards all below; auth's is not taken while it is held
@@ -50,7 +51,7 @@ const (
 	maxAddresses = 1000
 )
 
-func newHealth(log *slog.Logger, auth *authState) *health {
+func newHealth(log *slog.Logger, auth *sasl.State) *health {
 	return &health{
 		log: log, auth: auth,
 		last: make(map[string]attempt), heard: make(map[string]time.Time), throttles: make(map[string]throttling),
@@ -74,11 +75,11 @@ func (h *health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net
 		h.mu.Unlock()
 		return
 	case errors.Is(err, errs.Authentication):
-		return // the mechanism has told the authState
+		return // the mechanism has told the State
 	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, context.Canceled), errors.Is(err, errNotDialed):
 		return // it says nothing of the address
-	case isRefusal(err):
-		h.auth.fail(errs.New([]error{errs.Authentication, err}, "kafka: broker %s refused to authenticate: %s (the reason is in the broker's log)", addr, errs.Reason(err)))
+	case sasl.IsRefusal(err):
+		h.auth.Fail(errs.New([]error{errs.Authentication, err}, "kafka: broker %s refused to authenticate: %s (the reason is in the broker's log)", addr, errs.Reason(err)))
 		return
 	}
 	h.mu.Lock()
@@ -145,7 +146,7 @@ func (h *health) answered(since time.Time) []string {
 // trouble returns what is known to be wrong between the client and the brokers, as kinds and
 // text; nothing if nothing is.
 func (h *health) trouble() (is []error, text string) {
-	if cause := h.auth.failure(); cause != nil {
+	if cause := h.auth.Failure(); cause != nil {
 		return []error{errs.Authentication, cause}, errs.Reason(cause)
 	}
 	is, texts := h.failures()

@@ -33,4 +33,11 @@ func (l *lifecycle) begin() bool { return l.begun.CompareAndSwap(false, true) }
 func (l *lifecycle) stop()   { close(l.closing) }
 func (l *lifecycle) finish() { close(l.done) }
 
-func (l *lifecycle) isClosing() bool { return isClosed(l.closing) }
+func (l *lifecycle) isClosing() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
+	}
+}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
@@ -24,8 +25,8 @@ import (
 // Producer and a Consumer have one each.
 type link struct {
 	client    *kgo.Client
-	mechanism *bearer
-	auth      *authState
+	mechanism *sasl.Mechanism
+	auth      *sasl.State
 	health    *health
 	brokers   []string
 	instance  string
@@ -42,7 +43,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 		return nil, err
 	}
 	c.Logger = logonce.Paced(c.Logger)
-	auth := newAuthState(c.logger(), grace)
+	auth := sasl.NewState(c.logger(), grace)
 	l := &link{
 		auth: auth, health: newHealth(c.logger(), auth), brokers: slices.Clone(c.Brokers), instance: instance,
 		kind: kind, log: c.logger(), life: newLifecycle(),
@@ -50,7 +51,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting, notForOpts)); err != nil {
 		return nil, err
 	}
-	l.mechanism = newBearer(token.Source(c.tokenSource(scope)), auth)
+	l.mechanism = sasl.New(token.Source(c.tokenSource(scope)), auth)
 	opts, err := c.clientOpts(ctx, l.mechanism, l.health, wrap)
 	if err != nil {
 		if errors.Is(err, errs.Config) {
@@ -65,7 +66,7 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 		l.life.abort()
 		return nil, errs.New([]error{errs.Config, err}, "Cluster: %s", errs.Reason(err))
 	}
-	auth.onFail = l.probe
+	auth.OnFail = l.probe
 	return l, nil
 }
 
@@ -73,11 +74,11 @@ func newLink(ctx context.Context, c Cluster, kind error, scope string, grace tim
 // connect to nothing, so without it nobody would notice that all is well again.
 func (l *link) probe() {
 	for {
-		end, _ := l.auth.wait(context.Background(), waiting{done: l.auth.healed(), closed: l.life.closing, within: token.RetryPause})
-		if end != timeUp {
+		end, _ := l.auth.Wait(context.Background(), sasl.Waiting{Done: l.auth.Healed(), Closed: l.life.closing, Within: token.RetryPause})
+		if end != sasl.TimeUp {
 			return
 		}
-		ctx, cancel := context.WithTimeout(l.client.Context(), askTimeout)
+		ctx, cancel := context.WithTimeout(l.client.Context(), sasl.AskTimeout)
 		req := kmsg.NewPtrMetadataRequest()
 		req.Topics = []kmsg.MetadataRequestTopic{} // none: without a list it is all
 		_, _ = l.client.Request(ctx, req)          // what it finds, the mechanism and kgo's hooks have told auth and health
@@ -124,9 +125,9 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 	var last atomic.Pointer[error] // of f, before it is run again
 	var err error                  // of f, once done is closed
 	done := make(chan struct{})
-	w := waiting{done: done, closed: l.life.closing, stop: stopPastGrace}
+	w := sasl.Waiting{Done: done, Closed: l.life.closing, Stop: sasl.StopPastGrace}
 	if p == starting {
-		w.stop = stopFailing
+		w.Stop = sasl.StopFailing
 	}
 	go func() {
 		defer close(done)
@@ -145,24 +146,24 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 	for {
 		if p == starting {
 			var all bool
-			if all, w.news = l.health.allDown(l.brokers, began); all && l.auth.failure() == nil {
+			if all, w.News = l.health.allDown(l.brokers, began); all && l.auth.Failure() == nil {
 				is, text := l.health.trouble()
 				return errs.New(append(is, l.kind), "kafka: %s: %s", what, text)
 			}
 		}
-		switch end, why := l.auth.wait(ctx, w); end {
-		case isDone:
+		switch end, why := l.auth.Wait(ctx, w); end {
+		case sasl.Done:
 			if over := over(ctx); err != nil && over != nil && !errors.Is(err, errs.Kafka) {
 				return gaveUp(over)
 			}
 			return l.explain(err, what, began)
-		case ctxEnded:
+		case sasl.CtxEnded:
 			return gaveUp(why)
-		case clientClosed:
+		case sasl.ClientClosed:
 			return l.errClosed()
-		case authFails:
+		case sasl.AuthFails:
 			return errs.New([]error{why, l.kind}, "%s", errs.Reason(why))
-		case lookAgain, timeUp:
+		case sasl.LookAgain, sasl.TimeUp:
 		}
 	}
 }
@@ -217,9 +218,9 @@ func (l *link) gaveUp(ctxErr error, what string, began time.Time, last error) er
 // checkToken asks for a token without connecting to anything, so that a missing or
 // expired one costs the broker nothing and is reported as what it is.
 func (l *link) checkToken(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, sasl.AskTimeout)
 	defer cancel()
-	if _, err := l.mechanism.ask(ctx); err != nil {
+	if _, err := l.mechanism.Ask(ctx); err != nil {
 		return errs.New([]error{err, l.kind}, "%s", errs.Reason(err))
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
 // A lateContext has reached its deadline, and does not know it yet.
@@ -24,9 +25,9 @@ func (lateContext) Deadline() (time.Time, bool) { return time.Now(), true }
 // A connection has its deadline from the context, and may notice it first: the
 // call has ended because of its context all the same.
 func TestAwaitConnectionDeadline(t *testing.T) {
-	auth := newAuthState(slog.New(slog.DiscardHandler), 0)
+	auth := sasl.NewState(slog.New(slog.DiscardHandler), 0)
 	l := &link{
-		auth: auth, health: newHealth(auth.log, auth), kind: errs.Consumer,
+		auth: auth, health: newHealth(auth.Log, auth), kind: errs.Consumer,
 		brokers: []string{"localhost:9092"}, life: newLifecycle(),
 	}
 	err := l.await(lateContext{t.Context()}, starting, "connecting", func(context.Context) error {
@@ -110,8 +111,8 @@ func TestCheckPartitions(t *testing.T) {
 
 // Brokers say themselves what their addresses are: not all are remembered for ever.
 func TestAddressesAreForgotten(t *testing.T) {
-	auth := newAuthState(slog.New(slog.DiscardHandler), 0)
-	w := newHealth(auth.log, auth)
+	auth := sasl.NewState(slog.New(slog.DiscardHandler), 0)
+	w := newHealth(auth.Log, auth)
 	for i := range 10 * maxAddresses {
 		w.OnBrokerConnect(kgo.BrokerMetadata{Host: "kafka.test", Port: int32(i)}, 0, nil, errors.New("refused"))
 	}

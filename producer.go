@@ -12,6 +12,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 	"github.com/gracedb-go/gracedb/internal/sender"
 	"github.com/gracedb-go/gracedb/internal/topicname"
 )
@@ -283,26 +284,26 @@ func (p *Producer) afterAll(d *delivery, gaveUp error) (Message, error) {
 func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 	began := time.Now()
 	for {
-		w := waiting{done: d.settled, stop: stopPastGrace}
+		w := sasl.Waiting{Done: d.settled, Stop: sasl.StopPastGrace}
 		if settle {
 			leader := p.sender.LeaderOf(&d.record)
-			_, w.news = p.cluster.health.throttledUntil(leader)
+			_, w.News = p.cluster.health.throttledUntil(leader)
 			if p.cluster.health.outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
 				// Should the connection of messages not be the one that is throttled, d is sent
 				// within this time.
-				w.within = verdictTime
+				w.Within = verdictTime
 			}
 		}
-		switch end, why := p.cluster.auth.wait(ctx, w); end {
-		case ctxEnded:
+		switch end, why := p.cluster.auth.Wait(ctx, w); end {
+		case sasl.CtxEnded:
 			if said := p.sender.Said(&d.record); said != nil {
 				return errs.New([]error{why, errs.Producer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), why, errs.Reason(said))
 			}
 			return p.cluster.gaveUp(why, p.naming(d.msg.Topic), began, nil)
-		case authFails:
+		case sasl.AuthFails:
 			return errs.New([]error{why, errs.Producer}, "%s", errs.Reason(why))
-		case lookAgain:
-		case timeUp:
+		case sasl.LookAgain:
+		case sasl.TimeUp:
 			if !p.sender.IsSent(&d.record) {
 				return p.cluster.throttleError(p.naming(d.msg.Topic))
 			}
@@ -328,7 +329,7 @@ func (p *Producer) naming(topic string) string { return "publishing to " + topic
 // refused returns the error of a call while authentication has failed for longer
 // than the grace, or nil.
 func (p *Producer) refused() error {
-	if _, cause := p.cluster.auth.pastGrace(); cause != nil {
+	if _, cause := p.cluster.auth.PastGrace(); cause != nil {
 		return errs.New([]error{cause, errs.Producer}, "%s", errs.Reason(cause))
 	}
 	return nil
@@ -366,7 +367,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	switch end, err := p.queue.enter(ctx, d, p.cluster.auth); {
 	case err == nil:
 		return nil
-	case end == authFails:
+	case end == sasl.AuthFails:
 		return errs.New([]error{err, errs.Delivery}, "%s", errs.Reason(err))
 	case errors.Is(err, errs.Closed):
 		return p.cluster.errClosed()

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
 // A queue holds the messages that a Producer has accepted and not settled, in the
@@ -56,23 +57,23 @@ const maxCauses = 3
 
 // enter takes d in, waiting for room until ctx ends or authentication has failed for longer than
 // the grace.
-func (q *queue) enter(ctx context.Context, d *delivery, auth *authState) (waitEnd, error) {
+func (q *queue) enter(ctx context.Context, d *delivery, auth *sasl.State) (sasl.WaitEnd, error) {
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
-		return isDone, errs.Closed
+		return sasl.Done, errs.Closed
 	}
 	// A message larger than the whole buffer passes when it is alone.
 	if len(q.room) == 0 && q.fits(d) {
 		q.add(d)
 		q.mu.Unlock()
-		return isDone, nil
+		return sasl.Done, nil
 	}
 	w := &roomWaiter{d, make(chan struct{})}
 	q.room = append(q.room, w)
 	q.mu.Unlock()
 
-	end, err := auth.wait(ctx, waiting{done: w.ready, stop: stopPastGrace})
+	end, err := auth.Wait(ctx, sasl.Waiting{Done: w.ready, Stop: sasl.StopPastGrace})
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, other := range q.room {
@@ -83,9 +84,9 @@ func (q *queue) enter(ctx context.Context, d *delivery, auth *authState) (waitEn
 		}
 	}
 	if !d.in {
-		return isDone, errs.Closed
+		return sasl.Done, errs.Closed
 	}
-	return isDone, nil // perhaps room was made at the same moment
+	return sasl.Done, nil // perhaps room was made at the same moment
 }
 
 func (q *queue) fits(d *delivery) bool { return q.bytes == 0 || q.bytes+d.cost <= q.limit }

@@ -89,7 +89,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		return Receipt{}, err
 	}
 	if p != nil {
-		ctx = gracedbapi.WithGrace(ctx, p.cluster.auth.grace)
+		ctx = gracedbapi.WithGrace(ctx, p.cluster.auth.Grace)
 	}
 	ce, err := c.check(ctx, e)
 	if err != nil {

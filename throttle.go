@@ -43,7 +43,7 @@ func (h *health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, 
 	h.mu.Unlock()
 	if !h.said.Already(addr + ": throttle") {
 		h.log.Warn("gracedb: kafka: a broker throttles this client (a quota of its sub or client.id): nothing is sent to it meanwhile",
-			"broker", errs.Clean(addr), "sub", errs.Clean(h.auth.identity().Subject), "for", pause)
+			"broker", errs.Clean(addr), "sub", errs.Clean(h.auth.Identity().Subject), "for", pause)
 	}
 }
 
@@ -73,7 +73,7 @@ func (h *health) isThrottled() bool { return h.throttleText() != "" }
 
 // throttleText says which brokers have asked for a pause that lasts; "" if none has.
 func (h *health) throttleText() string {
-	sub := h.auth.identity().Subject
+	sub := h.auth.Identity().Subject
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()

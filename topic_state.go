@@ -158,7 +158,7 @@ func (l *link) withTopicsAtHand(ctx context.Context, err error) error {
 // principal names who was denied something. A broker may take another claim than sub
 // for the principal, and does not say which.
 func (l *link) principal() string {
-	if sub := l.auth.identity().Subject; sub != "" {
+	if sub := l.auth.Identity().Subject; sub != "" {
 		return "this client (the token's sub is " + errs.Clean(sub) + ")"
 	}
 	return "this client"

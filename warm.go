@@ -123,7 +123,7 @@ func (p *Producer) keepWarm() {
 			return
 		case <-tick.C:
 		}
-		if p.cluster.auth.failure() != nil {
+		if p.cluster.auth.Failure() != nil {
 			continue // link.probe is at work
 		}
 		if p.cluster.health.isThrottled() {
@@ -400,7 +400,7 @@ func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
 	if topic == "" && p.topic == "" {
 		topic = "test"
 	}
-	claims := p.cluster.auth.identity()
+	claims := p.cluster.auth.Identity()
 	return p.publish(ctx, Message{
 		Topic: topic, Key: []byte("ping/" + claims.Subject), Value: wire.Ping(time.Now(), claims.Subject, claims.Scope),
 	}, false)

@@ -1,4 +1,14 @@
-package gracedb
+// Package sasl is the SASL mechanism OAUTHBEARER (RFC 7628, KIP-255, KIP-368) for kgo, and what
+// one client knows of its authentication.
+//
+//   - Mechanism asks the source for a token at each login, and reads the broker's answer. kgo
+//     calls it on the goroutine that opens a connection.
+//   - State keeps what became of that: good, failing, or past the grace. Calls that wait for
+//     brokers do so by State.Wait.
+//
+// Goroutines: one for each question to the source, which ends when the source answers; the
+// State's OnFail; the timer of the grace, which the next accepted token stops.
+package sasl
 
 import (
 	"context"
@@ -14,22 +24,22 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// An authState is what one client knows of its authentication. The mechanism reports each
+// A State is what one client knows of its authentication. The mechanism reports each
 // token that a broker accepts or refuses, and each search for a token that found none. Whoever
-// waits for brokers asks the state, or waits by its wait.
+// waits for brokers asks the state, or waits by Wait.
 //
 //	        fail                grace passes
 //	good ─────────▶ failing ─────────────────▶ past grace
 //	  ▲                │                            │
 //	  └── accept ──────┴────────── accept ──────────┘
 //
-// It starts no goroutine but those of onFail and of the timer of the grace.
-type authState struct {
-	log   *slog.Logger
-	grace time.Duration // zero or negative: what fails is past the grace at once
-	// onFail runs in a new goroutine when good turns failing. It is set before the first
+// It starts no goroutine but those of OnFail and of the timer of the grace.
+type State struct {
+	Log   *slog.Logger
+	Grace time.Duration // zero or negative: what fails is past the grace at once
+	// OnFail runs in a new goroutine when good turns failing. It is set before the first
 	// connection, or nil.
-	onFail func()
+	OnFail func()
 	said   logonce.Recently // of failures
 
 	mu         sync.Mutex    // guards all below; nobody else's code runs while it is held
@@ -53,13 +63,13 @@ type refusals struct {
 	last  time.Time
 }
 
-func newAuthState(log *slog.Logger, grace time.Duration) *authState {
-	return &authState{log: log, grace: grace, failing: make(chan struct{}), past: make(chan struct{})}
+func NewState(log *slog.Logger, grace time.Duration) *State {
+	return &State{Log: log, Grace: grace, failing: make(chan struct{}), past: make(chan struct{})}
 }
 
 // waitTurn returns when the caller may show a token to a broker: at once while good, else
 // when nobody has for token.RetryPause, or when good again. If ctx ends first it returns the cause.
-func (s *authState) waitTurn(ctx context.Context) error {
+func (s *State) waitTurn(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		now := time.Now()
@@ -71,7 +81,7 @@ func (s *authState) waitTurn(ctx context.Context) error {
 		if cause == nil || pause <= 0 {
 			return nil
 		}
-		if end, _ := s.wait(ctx, waiting{done: good, within: pause}); end == ctxEnded {
+		if end, _ := s.Wait(ctx, Waiting{Done: good, Within: pause}); end == CtxEnded {
 			return cause
 		}
 	}
@@ -79,7 +89,7 @@ func (s *authState) waitTurn(ctx context.Context) error {
 
 // suspended returns why tok is not to be shown to a broker now, or nil: brokers have refused
 // it twice, the last time within refusedHold.
-func (s *authState) suspended(tok string) error {
+func (s *State) suspended(tok string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cause != nil && tok == s.refusals.token && s.refusals.count >= 2 && time.Since(s.refusals.last) < refusedHold {
@@ -95,9 +105,9 @@ const lastMoments = 2 * time.Second
 
 // ending returns why a token with these claims is not to be shown to a broker, or nil: it
 // expires within lastMoments, and no later than the one that was accepted before.
-func (s *authState) ending(claims token.Claims) error {
+func (s *State) ending(claims token.Claims) error {
 	left := time.Until(claims.Expires)
-	newer := claims.Expires.After(s.identity().Expires)
+	newer := claims.Expires.After(s.Identity().Expires)
 	if claims.Expires.IsZero() || left >= lastMoments || newer {
 		return nil
 	}
@@ -107,7 +117,7 @@ func (s *authState) ending(claims token.Claims) error {
 
 // refusedToken returns the token that brokers have refused last, or "" if they have accepted
 // one since.
-func (s *authState) refusedToken() string {
+func (s *State) refusedToken() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.refusals.token
@@ -115,7 +125,7 @@ func (s *authState) refusedToken() string {
 
 // refused notes that a broker refused tok, for which the source was asked at the time asked.
 // It reports whether a token had been refused by then, which the source was told.
-func (s *authState) refused(tok string, asked time.Time) (sourceKnew bool) {
+func (s *State) refused(tok string, asked time.Time) (sourceKnew bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.refusals
@@ -130,8 +140,8 @@ func (s *authState) refused(tok string, asked time.Time) (sourceKnew bool) {
 	return !asked.Before(r.first)
 }
 
-// fail notes that authentication does not work now, and why.
-func (s *authState) fail(err error) {
+// Fail notes that authentication does not work now, and why.
+func (s *State) Fail(err error) {
 	s.mu.Lock()
 	first := s.cause == nil
 	// Several brokers refuse in turn, with texts that differ in times and ports.
@@ -146,22 +156,22 @@ func (s *authState) fail(err error) {
 	}
 	s.mu.Unlock()
 	if news {
-		s.log.Warn("gracedb: kafka: authentication fails", "err", errs.Reason(err))
+		s.Log.Warn("gracedb: kafka: authentication fails", "err", errs.Reason(err))
 	}
-	if first && s.onFail != nil {
-		go s.onFail()
+	if first && s.OnFail != nil {
+		go s.OnFail()
 	}
 }
 
 // startGrace sees to it that past is closed after the grace. s.mu is held.
-func (s *authState) startGrace() {
-	if s.grace <= 0 {
+func (s *State) startGrace() {
+	if s.Grace <= 0 {
 		s.outages++
 		close(s.past)
 		return
 	}
 	good := s.good
-	s.graceTimer = time.AfterFunc(s.grace, func() {
+	s.graceTimer = time.AfterFunc(s.Grace, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.good == good { // no accept since
@@ -172,7 +182,7 @@ func (s *authState) startGrace() {
 }
 
 // accept notes that a broker has accepted a token with these claims.
-func (s *authState) accept(claims token.Claims) {
+func (s *State) accept(claims token.Claims) {
 	s.mu.Lock()
 	told, was := s.told, s.claims.Subject
 	s.told = false
@@ -192,23 +202,23 @@ func (s *authState) accept(claims token.Claims) {
 	}
 	s.mu.Unlock()
 	if told {
-		s.log.Info("gracedb: kafka: authentication works again")
+		s.Log.Info("gracedb: kafka: authentication works again")
 	}
 	if was != "" && was != claims.Subject {
-		s.log.Warn("gracedb: kafka: the token has another sub", "was", errs.Clean(was), "is", errs.Clean(claims.Subject))
+		s.Log.Warn("gracedb: kafka: the token has another sub", "was", errs.Clean(was), "is", errs.Clean(claims.Subject))
 	}
 }
 
-// failure returns why authentication fails, or nil while good.
-func (s *authState) failure() error {
+// Failure returns why authentication fails, or nil while good.
+func (s *State) Failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cause
 }
 
-// pastGrace returns the number of this outage, and why authentication fails, if it has failed
+// PastGrace returns the number of this outage, and why authentication fails, if it has failed
 // for longer than the grace.
-func (s *authState) pastGrace() (outage int, cause error) {
+func (s *State) PastGrace() (outage int, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if isClosed(s.past) {
@@ -217,8 +227,8 @@ func (s *authState) pastGrace() (outage int, cause error) {
 	return 0, nil
 }
 
-// healed returns a channel that is closed when authentication works.
-func (s *authState) healed() <-chan struct{} {
+// Healed returns a channel that is closed when authentication works.
+func (s *State) Healed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.good == nil {
@@ -227,15 +237,15 @@ func (s *authState) healed() <-chan struct{} {
 	return s.good
 }
 
-// identity returns the claims of the token that a broker accepted last.
-func (s *authState) identity() token.Claims {
+// Identity returns the claims of the token that a broker accepted last.
+func (s *State) Identity() token.Claims {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.claims
 }
 
-// isRefusal reports whether err is a broker's code for a failed authentication.
-func isRefusal(err error) bool {
+// IsRefusal reports whether err is a broker's code for a failed authentication.
+func IsRefusal(err error) bool {
 	return errors.Is(err, kerr.SaslAuthenticationFailed) ||
 		errors.Is(err, kerr.UnsupportedSaslMechanism) || errors.Is(err, kerr.IllegalSaslState)
 }

@@ -1,4 +1,4 @@
-package gracedb
+package sasl
 
 import (
 	"encoding/json"
@@ -13,9 +13,9 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// kafkaRefusal turns a broker's challenge into an error. Kafka says no more than
+// refusal turns a broker's challenge into an error. Kafka says no more than
 // invalid_token, so the error says what the token does.
-func kafkaRefusal(addr, tok string, challenge []byte) error {
+func refusal(addr, tok string, challenge []byte) error {
 	status, text := readChallenge(challenge[:min(len(challenge), errs.MaxLook)])
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
