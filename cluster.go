@@ -1,11 +1,11 @@
 package gracedb
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,97 +94,33 @@ type Cluster struct {
 // as the broker has sent them: a text in one, or a name, may repeat the token if the broker
 // means harm.
 func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
-	if _, err := c.instance(); err != nil {
-		return nil, err
-	}
-	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting)); err != nil {
-		return nil, err
-	}
-	c.Logger = logonce.Paced(c.Logger)
-	state := sasl.NewState(c.logger(), 0)
-	return c.clientOpts(context.Background(), sasl.New(token.Source(c.tokenSource("")), state), newHealth(c.logger(), state), nil)
-}
-
-// The waits of every client. A broker that has not answered a request within
-// requestTimeout is asked again over a new connection; what bounds the caller is
-// its own ctx, not these.
-const (
-	dialTimeout    = 5 * time.Second
-	requestTimeout = 5 * time.Second
-	// The metadata age decides how soon a moved leader is found, and is kgo's
-	// clock for retries.
-	metadataMinAge = 250 * time.Millisecond
-	// New partitions are to be seen within 5 seconds.
-	metadataMaxAge = 4 * time.Second
-	// Kafka brokers close a connection after 10 quiet minutes: close it first.
-	connIdleTimeout = 9 * time.Minute
-)
-
-// clientOpts returns the options common to all clients. Opts of the user come
-// last, so that they win.
-func (c Cluster) clientOpts(ctx context.Context, mechanism *sasl.Mechanism, health *health, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
-	dial, err := c.dialer(ctx)
+	cfg, err := c.config("")
 	if err != nil {
 		return nil, err
 	}
-	inner := dial
-	dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := inner(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		conn = newFramedConn(conn, func(asked time.Duration) { health.overThrottled(address, asked) })
-		if wrap != nil {
-			conn = wrap(conn)
-		}
-		return conn, nil
+	if err := checkOpts(c.Opts, connecting); err != nil {
+		return nil, err
 	}
-	opts := []kgo.Opt{
-		kgo.SeedBrokers(c.Brokers...),
-		kgo.ClientID("gracedb-go"),
-		kgo.SoftwareNameAndVersion("gracedb-go", version),
-		kgo.Dialer(dial),
-		kgo.SASL(mechanism),
-		kgo.WithHooks(health),
-		kgo.RequestTimeoutOverhead(requestTimeout),
-		kgo.RetryBackoffFn(retryBackoff),
-		kgo.MetadataMinAge(metadataMinAge),
-		kgo.MetadataMaxAge(metadataMaxAge),
-		kgo.ConnIdleTimeout(connIdleTimeout),
-		kgo.AlwaysRetryEOF(), // a broker that hangs up may be starting
-		kgo.DisableClientMetrics(),
-		// A frame or a batch that claims more is hostile: GraceDB's brokers take
-		// 10 MiB, its Python package puts no more into a batch before it is
-		// compressed, and one fetch holds at most fetchMaxBytes beside it. What is
-		// no Fetch is bounded by framedConn. A Consumer fetches less.
-		kgo.FetchMaxBytes(fetchMaxBytes),
-		kgo.BrokerMaxReadBytes(maxFrameBytes),
-		kgo.MaxDecompressBatchBytes(maxBatchBytes),
-	}
-	if c.Logger != nil {
-		opts = append(opts, kgo.WithLogger(&engineLog{log: c.Logger}))
-	}
-	return append(opts, c.Opts...), nil
+	state := sasl.NewState(cfg.logger(), 0)
+	return cfg.options(context.Background(), sasl.New(cfg.Token, state), newHealth(cfg.logger(), state), nil)
 }
 
-const (
-	fetchMaxBytes = 16 << 20
-	maxFrameBytes = 32 << 20
-	maxBatchBytes = 15 << 20 // what GraceDB's brokers take, and half as much again
-)
-
-// retryBackoff spaces the engine's tries: soon at first, for a leader that moved,
-// and never more than half a second, so that the first message after an outage
-// is on its way within a second of its end.
-func retryBackoff(tries int) time.Duration {
-	return min(50*time.Millisecond<<min(tries, 5), 500*time.Millisecond)
-}
-
-func (c Cluster) logger() *slog.Logger {
-	if c.Logger == nil {
-		return slog.New(slog.DiscardHandler)
+// config checks c, but for Opts, and returns it in plain values. scope is what the token of a
+// client of this kind should have; "" if any will do.
+func (c Cluster) config(scope string) (clusterConfig, error) {
+	instance, err := c.instance()
+	if err != nil {
+		return clusterConfig{}, err
 	}
-	return c.Logger
+	if err := c.checkBrokers(); err != nil {
+		return clusterConfig{}, err
+	}
+	return clusterConfig{
+		Brokers: slices.Clone(c.Brokers), TokenHosts: slices.Clone(c.TokenHosts), Instance: instance,
+		Token: token.Source(c.tokenSource(scope)), CAFile: c.CAFile,
+		SkipHostnameVerification: c.SkipHostnameVerification, Plaintext: c.Plaintext,
+		Dial: c.Dial, Logger: logonce.Paced(c.Logger), Opts: c.Opts,
+	}, nil
 }
 
 // instance returns the prefix of c's topics.

@@ -169,8 +169,11 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 			kgo.WithHooks((*groupWatch)(c)),
 		)
 	}
-	var err error
-	if c.cluster, err = newLink(ctx, cfg.Cluster, errs.Consumer, "kafka.consume", consumerGrace, fitting, opts...); err != nil {
+	cluster, err := cfg.Cluster.config("kafka.consume")
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.cluster, err = newLink(ctx, cluster, errs.Consumer, consumerGrace, fitting, opts...); err != nil {
 		return nil, nil, err
 	}
 	c.budget.setClient(c.cluster.client)

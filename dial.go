@@ -31,7 +31,7 @@ type dialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 // peer that is not verified.
 type dialer struct {
 	tcp       dialFunc
-	brokers   []string // of the Cluster: other addresses are what brokers call each other
+	brokers   []string // of the configuration: other addresses are what brokers call each other
 	allowed   []string // TokenHosts
 	plaintext bool
 	skipName  bool // SkipHostnameVerification
@@ -42,9 +42,9 @@ type dialer struct {
 
 // dialer returns the function that connects to a broker. ctx bounds the reading of
 // the CA file.
-func (c Cluster) dialer(ctx context.Context) (dialFunc, error) {
+func (c clusterConfig) dialer(ctx context.Context) (dialFunc, error) {
 	d := &dialer{
-		tcp: c.Dial, brokers: slices.Clone(c.Brokers), allowed: slices.Clone(c.TokenHosts), plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
+		tcp: c.Dial, brokers: c.Brokers, allowed: c.TokenHosts, plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
 		redials: redials{failed: make(map[string]time.Time)}, openings: newOpenings(c.Brokers),
 	}
 	if d.tcp == nil {

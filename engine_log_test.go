@@ -62,7 +62,7 @@ func TestNotDialed(t *testing.T) {
 		auth := sasl.NewState(slog.New(handlerFunc(func(slog.Record) { lines++ })), 0)
 		w := newHealth(auth.Log, auth)
 		dials := 0
-		dial, err := Cluster{Plaintext: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dial, err := clusterConfig{Plaintext: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			dials++
 			return nil, ctx.Err()
 		}}.dialer(t.Context())

@@ -1,7 +1,6 @@
 package gracedb
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -16,7 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
-	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/sasl"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
@@ -35,24 +33,19 @@ type link struct {
 	life      *lifecycle
 }
 
-// newLink checks c and makes the client. It connects to nothing. Each connection to
-// a broker goes through wrap, if that is not nil.
-func newLink(ctx context.Context, c Cluster, kind error, scope string, grace time.Duration, wrap func(net.Conn) net.Conn, own ...kgo.Opt) (*link, error) {
-	instance, err := c.instance()
-	if err != nil {
+// newLink makes the client. It connects to nothing. Each connection to a broker goes through
+// wrap, if that is not nil.
+func newLink(ctx context.Context, c clusterConfig, kind error, grace time.Duration, wrap func(net.Conn) net.Conn, own ...kgo.Opt) (*link, error) {
+	if err := checkOpts(c.Opts, connecting, notForOpts); err != nil {
 		return nil, err
 	}
-	c.Logger = logonce.Paced(c.Logger)
 	auth := sasl.NewState(c.logger(), grace)
 	l := &link{
-		auth: auth, health: newHealth(c.logger(), auth), brokers: slices.Clone(c.Brokers), instance: instance,
+		auth: auth, health: newHealth(c.logger(), auth), brokers: c.Brokers, instance: c.Instance,
 		kind: kind, log: c.logger(), life: newLifecycle(),
 	}
-	if err := cmp.Or(c.checkBrokers(), c.checkOpts(connecting, notForOpts)); err != nil {
-		return nil, err
-	}
-	l.mechanism = sasl.New(token.Source(c.tokenSource(scope)), auth)
-	opts, err := c.clientOpts(ctx, l.mechanism, l.health, wrap)
+	l.mechanism = sasl.New(c.Token, auth)
+	opts, err := c.options(ctx, l.mechanism, l.health, wrap)
 	if err != nil {
 		if errors.Is(err, errs.Config) {
 			return nil, err

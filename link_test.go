@@ -44,7 +44,7 @@ func TestAwaitConnectionDeadline(t *testing.T) {
 func TestRedials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fails bool
-		dial, err := Cluster{Plaintext: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		dial, err := clusterConfig{Plaintext: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 			if fails {
 				return nil, errors.New("refused")
 			}

@@ -102,9 +102,9 @@ var notForOpts = map[string]string{
 	"GreedyAutoCommit":            "a message counts as done when the next is asked for, or by Commit",
 }
 
-// checkOpts returns what is wrong with c.Opts by these rules.
-func (c Cluster) checkOpts(rules ...map[string]string) error {
-	for _, opt := range c.Opts {
+// checkOpts returns what is wrong with opts by these rules.
+func checkOpts(opts []kgo.Opt, rules ...map[string]string) error {
+	for _, opt := range opts {
 		if opt == nil {
 			return errs.New([]error{errs.Config}, "Cluster: Opts holds a nil option")
 		}

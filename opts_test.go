@@ -73,7 +73,7 @@ func TestOptNames(t *testing.T) {
 		if got := optName(opt); got != name {
 			t.Errorf("the name of %s is %q", name, got)
 		}
-		if err := (Cluster{Opts: []kgo.Opt{opt}}).checkOpts(connecting, notForOpts); err != nil {
+		if err := checkOpts([]kgo.Opt{opt}, connecting, notForOpts); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, is := opt.(kgo.ProducerOpt); is {
@@ -85,7 +85,7 @@ func TestOptNames(t *testing.T) {
 	for _, f := range refusedOpts {
 		name, opt := made(f)
 		known[name] = true
-		err := Cluster{Opts: []kgo.Opt{kgo.ClientID("x"), opt}}.checkOpts(connecting, notForOpts)
+		err := checkOpts([]kgo.Opt{kgo.ClientID("x"), opt}, connecting, notForOpts)
 		if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), "kgo."+name+": "+rules[name]) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -142,7 +142,11 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		known:        make(map[string]topicState),
 	}
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
-	p.cluster, err = newLink(ctx, cfg.Cluster, errs.Producer, "gracedb.read", cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
+	cluster, err := cfg.Cluster.config("gracedb.read")
+	if err != nil {
+		return nil, err
+	}
+	p.cluster, err = newLink(ctx, cluster, errs.Producer, cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
 		kgo.WithHooks(codec),
 		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
 		kgo.BrokerMaxReadBytes(maxSmallAnswer), kgo.FetchMaxBytes(maxSmallAnswer/2), // it fetches nothing

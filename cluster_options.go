@@ -1,0 +1,110 @@
+package gracedb
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/sasl"
+	"github.com/gracedb-go/gracedb/internal/token"
+)
+
+// A clusterConfig says in plain values which brokers a client is to reach, and how. It has the
+// fields of Cluster, checked, with the defaults in their places.
+type clusterConfig struct {
+	Brokers                  []string // host:port
+	TokenHosts               []string
+	Instance                 string // prefix of its topics
+	Token                    token.Source
+	CAFile                   string // "" for the system's authorities
+	SkipHostnameVerification bool
+	Plaintext                bool
+	Dial                     dialFunc     // nil for net.Dialer's
+	Logger                   *slog.Logger // nil if nothing is logged
+	Opts                     []kgo.Opt    // of the user
+}
+
+// The waits of every client. A broker that has not answered a request within
+// requestTimeout is asked again over a new connection; what bounds the caller is
+// its own ctx, not these.
+const (
+	dialTimeout    = 5 * time.Second
+	requestTimeout = 5 * time.Second
+	// The metadata age decides how soon a moved leader is found, and is kgo's
+	// clock for retries.
+	metadataMinAge = 250 * time.Millisecond
+	// New partitions are to be seen within 5 seconds.
+	metadataMaxAge = 4 * time.Second
+	// Kafka brokers close a connection after 10 quiet minutes: close it first.
+	connIdleTimeout = 9 * time.Minute
+)
+
+// options returns the options common to all clients. Those of the user come last, so that they
+// win.
+func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, health *health, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
+	dial, err := c.dialer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	inner := dial
+	dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := inner(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		conn = newFramedConn(conn, func(asked time.Duration) { health.overThrottled(address, asked) })
+		if wrap != nil {
+			conn = wrap(conn)
+		}
+		return conn, nil
+	}
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(c.Brokers...),
+		kgo.ClientID("gracedb-go"),
+		kgo.SoftwareNameAndVersion("gracedb-go", version),
+		kgo.Dialer(dial),
+		kgo.SASL(mechanism),
+		kgo.WithHooks(health),
+		kgo.RequestTimeoutOverhead(requestTimeout),
+		kgo.RetryBackoffFn(retryBackoff),
+		kgo.MetadataMinAge(metadataMinAge),
+		kgo.MetadataMaxAge(metadataMaxAge),
+		kgo.ConnIdleTimeout(connIdleTimeout),
+		kgo.AlwaysRetryEOF(), // a broker that hangs up may be starting
+		kgo.DisableClientMetrics(),
+		// A frame or a batch that claims more is hostile: GraceDB's brokers take
+		// 10 MiB, its Python package puts no more into a batch before it is
+		// compressed, and one fetch holds at most fetchMaxBytes beside it. What is
+		// no Fetch is bounded by framedConn. A Consumer fetches less.
+		kgo.FetchMaxBytes(fetchMaxBytes),
+		kgo.BrokerMaxReadBytes(maxFrameBytes),
+		kgo.MaxDecompressBatchBytes(maxBatchBytes),
+	}
+	if c.Logger != nil {
+		opts = append(opts, kgo.WithLogger(&engineLog{log: c.Logger}))
+	}
+	return append(opts, c.Opts...), nil
+}
+
+const (
+	fetchMaxBytes = 16 << 20
+	maxFrameBytes = 32 << 20
+	maxBatchBytes = 15 << 20 // what GraceDB's brokers take, and half as much again
+)
+
+// retryBackoff spaces the engine's tries: soon at first, for a leader that moved,
+// and never more than half a second, so that the first message after an outage
+// is on its way within a second of its end.
+func retryBackoff(tries int) time.Duration {
+	return min(50*time.Millisecond<<min(tries, 5), 500*time.Millisecond)
+}
+
+func (c clusterConfig) logger() *slog.Logger {
+	if c.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger
+}
