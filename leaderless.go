@@ -1,15 +1,9 @@
 package gracedb
 
 import (
-	"fmt"
 	"math"
-	"slices"
-	"strconv"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // This file is about partitions without a leader: all brokers that have a replica are away. A
@@ -45,52 +39,4 @@ func (part *partition) resolvesEnd(loss *kgo.ErrDataLoss) bool {
 	part.start = &kgo.EpochOffset{Epoch: loss.ResetToEpoch, Offset: loss.ResetTo}
 	part.reset(loss.ResetTo)
 	return true
-}
-
-// withoutLeader returns the partitions of a topic that have no leader.
-func (s topicState) withoutLeader() []int32 {
-	var ids []int32
-	for _, part := range s.partitions {
-		if part.leader < 0 {
-			ids = append(ids, part.id)
-		}
-	}
-	return ids
-}
-
-// logLeaders logs which partitions of a topic have no leader, and which have one again.
-func (l *link) logLeaders(was, now topicState) {
-	before, after := was.withoutLeader(), now.withoutLeader()
-	lost := slices.DeleteFunc(slices.Clone(after), func(id int32) bool { return slices.Contains(before, id) })
-	back := slices.DeleteFunc(before, func(id int32) bool { return slices.Contains(after, id) })
-	if len(lost) > 0 {
-		l.log.Warn("gracedb: kafka: no broker leads these partitions; they are followed when one does", "topic", now.name, "partitions", numbers(lost))
-	}
-	if len(back) > 0 {
-		l.log.Info("gracedb: kafka: these partitions have a leader again", "topic", now.name, "partitions", numbers(back))
-	}
-}
-
-// checkLeaders returns an error that names the partitions without a leader, if there are
-// any.
-func checkLeaders(states map[string]topicState, topics ...string) error {
-	var texts []string
-	for _, topic := range topics {
-		if ids := states[topic].withoutLeader(); len(ids) > 0 {
-			texts = append(texts, fmt.Sprintf("topic %s partition %s", topic, numbers(ids)))
-		}
-	}
-	if texts == nil {
-		return nil
-	}
-	return errs.New([]error{errs.Connection, kerr.LeaderNotAvailable},
-		"kafka: no broker leads %s: nothing is written to or read from there until one does", shortList(texts))
-}
-
-func numbers(ids []int32) string {
-	texts := make([]string, len(ids))
-	for i, id := range ids {
-		texts[i] = strconv.Itoa(int(id))
-	}
-	return shortList(texts)
 }

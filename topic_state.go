@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -195,4 +196,57 @@ func shortList(names []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 	}
 	return strings.Join(names, ", ")
+}
+
+// isUsable reports whether messages can be sent to some partition, now or soon.
+func (s topicState) isUsable() bool {
+	return len(s.partitions) > 0 && (s.err == nil || kerr.IsRetriable(s.err))
+}
+
+// withoutLeader returns the partitions of a topic that have no leader.
+func (s topicState) withoutLeader() []int32 {
+	var ids []int32
+	for _, part := range s.partitions {
+		if part.leader < 0 {
+			ids = append(ids, part.id)
+		}
+	}
+	return ids
+}
+
+// logLeaders logs which partitions of a topic have no leader, and which have one again.
+func (l *link) logLeaders(was, now topicState) {
+	before, after := was.withoutLeader(), now.withoutLeader()
+	lost := slices.DeleteFunc(slices.Clone(after), func(id int32) bool { return slices.Contains(before, id) })
+	back := slices.DeleteFunc(before, func(id int32) bool { return slices.Contains(after, id) })
+	if len(lost) > 0 {
+		l.log.Warn("gracedb: kafka: no broker leads these partitions; they are followed when one does", "topic", now.name, "partitions", numbers(lost))
+	}
+	if len(back) > 0 {
+		l.log.Info("gracedb: kafka: these partitions have a leader again", "topic", now.name, "partitions", numbers(back))
+	}
+}
+
+// checkLeaders returns an error that names the partitions without a leader, if there are
+// any.
+func checkLeaders(states map[string]topicState, topics ...string) error {
+	var texts []string
+	for _, topic := range topics {
+		if ids := states[topic].withoutLeader(); len(ids) > 0 {
+			texts = append(texts, fmt.Sprintf("topic %s partition %s", topic, numbers(ids)))
+		}
+	}
+	if texts == nil {
+		return nil
+	}
+	return errs.New([]error{errs.Connection, kerr.LeaderNotAvailable},
+		"kafka: no broker leads %s: nothing is written to or read from there until one does", shortList(texts))
+}
+
+func numbers(ids []int32) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = strconv.Itoa(int(id))
+	}
+	return shortList(texts)
 }

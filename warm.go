@@ -253,11 +253,6 @@ func (p *Producer) ask(ctx context.Context, topic string, isThere bool) (topicSt
 	return s, nil
 }
 
-// isUsable reports whether messages can be sent to some partition, now or soon.
-func (s topicState) isUsable() bool {
-	return len(s.partitions) > 0 && (s.err == nil || kerr.IsRetriable(s.err))
-}
-
 // forSender returns what of s the sender wants to know.
 func (s topicState) forSender() sender.State {
 	state := sender.State{ID: s.id, Limit: s.limit}

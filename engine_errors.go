@@ -1,0 +1,62 @@
+package gracedb
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/sasl"
+	"github.com/gracedb-go/gracedb/internal/sender"
+)
+
+// This file is what an error of kgo's, or a broker's code, stands for.
+
+// engineKinds returns what an error of the engine stands for; nothing if that is
+// not known.
+func engineKinds(err error) []error {
+	var is []error
+	switch {
+	case errors.Is(err, errs.Authentication), sasl.IsRefusal(err):
+		is = append(is, errs.Authentication)
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID),
+		errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.InvalidTopicException):
+		is = append(is, errs.Topic)
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		is = append(is, errs.TooLarge)
+	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, sender.ErrClosed):
+		is = append(is, errs.Closed)
+	case isConnectionError(err):
+		is = append(is, errs.Connection)
+	}
+	return is
+}
+
+// unsureKinds is engineKinds without the kinds that promise that nothing was
+// written.
+func unsureKinds(err error) []error {
+	return slices.DeleteFunc(engineKinds(err), func(k error) bool { return errors.Is(k, errs.Delivery) })
+}
+
+func isConnectionError(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok && !errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	return isDialError(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+func isDialError(err error) bool {
+	_, ok := errors.AsType[*dialError](err)
+	return ok
+}
+
+// isUnconnected reports whether err is of a request for which there was no connection: one
+// could not be made, or the login on it has failed.
+func isUnconnected(err error) bool {
+	return isDialError(err) || errors.Is(err, errs.Authentication) || sasl.IsRefusal(err)
+}
