@@ -67,6 +67,116 @@ const (
 // A Consumer reads messages. Close and Check may be called at any time; other
 // methods from one goroutine at a time.
 type Consumer struct {
+	core *consumer // all that it does, with records of kgo instead of messages
+}
+
+// NewConsumer returns a Consumer that is in position: no message published
+// after it returns is missed. A topic that does not exist, or may not be read, is
+// ErrTopic, unless cfg.Lazy; later partitions are picked up from their first
+// message, and those that no broker leads from where they ended, when one does. It
+// waits as NewProducer does.
+//
+// Its errors are ErrConfig, or ErrConsumer with ErrToken, ErrAuthentication,
+// ErrConnection or ErrTopic. The Consumer must be closed.
+func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
+	core, err := startConsumer(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Consumer{core}, nil
+}
+
+// Subscribe adds topics, positioned as by NewConsumer.
+func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
+	if err := c.made(); err != nil {
+		return err
+	}
+	return c.core.Subscribe(ctx, topics...)
+}
+
+// Poll waits for the next message, or for ctx, whose error it returns as is and
+// which is looked at first. Lost connections heal unseen; a refused token (after
+// 5 seconds) or topic is reported once for as long as it lasts, and so is a gap
+// where the broker has lost messages, or a topic was deleted and made anew. What keeps a group from being used is reported
+// when it begins, and once a minute while it lasts.
+func (c *Consumer) Poll(ctx context.Context) (Message, error) {
+	if err := c.made(); err != nil {
+		return Message{}, err
+	}
+	r, err := c.core.Poll(ctx)
+	if err != nil {
+		return Message{}, err
+	}
+	return received(r), nil
+}
+
+// received returns r as a Message. The value is not copied.
+func received(r *kgo.Record) Message {
+	m := Message{
+		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
+		Key: r.Key, Value: r.Value, Time: r.Timestamp,
+	}
+	if len(r.Headers) > 0 {
+		m.Headers = make([]Header, len(r.Headers))
+		for i, h := range r.Headers {
+			m.Headers[i] = Header(h)
+		}
+	}
+	return m
+}
+
+// Stream yields messages until ctx is done, which ends it silently, or until a
+// failure, which is the last pair. Ranging again resumes.
+func (c *Consumer) Stream(ctx context.Context) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for {
+			m, err := c.Poll(ctx)
+			switch {
+			case err != nil && ctx.Err() != nil && err == ctx.Err(): //nolint:errorlint // Poll returns it as is
+				return
+			case err != nil:
+				yield(Message{}, err)
+				return
+			case !yield(m, nil):
+				return
+			}
+		}
+	}
+}
+
+// Check makes a round trip to the broker, to tell a silent topic from a dead
+// connection, a refused token or a partition that no broker leads, and tells of what
+// keeps the Consumer from reading and lasts, such as a group that it may not use. It
+// waits until ctx ends.
+func (c *Consumer) Check(ctx context.Context) error {
+	if err := c.made(); err != nil {
+		return err
+	}
+	return c.core.Check(ctx)
+}
+
+// Commit stores the position after the last message returned, if there is a
+// group. Without it, a message is marked done when the next is asked for, and
+// marks are stored within a second, at a rebalance and by Close.
+func (c *Consumer) Commit(ctx context.Context) error {
+	if err := c.made(); err != nil {
+		return err
+	}
+	return c.core.Commit(ctx)
+}
+
+// Close commits all but the last message returned (call Commit first to include
+// it: a deferred Close also runs in a panic), leaves the group and releases
+// everything, in at most 3 seconds. Closing again is harmless.
+func (c *Consumer) Close() error {
+	if err := c.made(); err != nil {
+		return err
+	}
+	return c.core.Close()
+}
+
+// A consumer is a Consumer without its public face.
+type consumer struct {
 	cluster       *link // the connections to the brokers, and what is known of these
 	group         string
 	fromBeginning bool
@@ -109,15 +219,8 @@ type fetched struct {
 	topicID [16]byte
 }
 
-// NewConsumer returns a Consumer that is in position: no message published
-// after it returns is missed. A topic that does not exist, or may not be read, is
-// ErrTopic, unless cfg.Lazy; later partitions are picked up from their first
-// message, and those that no broker leads from where they ended, when one does. It
-// waits as NewProducer does.
-//
-// Its errors are ErrConfig, or ErrConsumer with ErrToken, ErrAuthentication,
-// ErrConnection or ErrTopic. The Consumer must be closed.
-func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
+// startConsumer returns a consumer that is in position, unless cfg.Lazy.
+func startConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, error) {
 	c, topics, err := newConsumer(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -136,8 +239,8 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 	return c, nil
 }
 
-func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, error) {
-	c := &Consumer{
+func newConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, []string, error) {
+	c := &consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
 		positions: newPositions(), wake: make(chan struct{}, 1),
 		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), inspecting: make(chan struct{}, 1),
@@ -185,7 +288,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, []string, 
 	return c, topics, nil
 }
 
-func (c *Consumer) fullNames(names []string) ([]string, error) {
+func (c *consumer) fullNames(names []string) ([]string, error) {
 	var full []string
 	for _, name := range names {
 		topic := topicname.Full(c.cluster.instance, name)
@@ -199,7 +302,7 @@ func (c *Consumer) fullNames(names []string) ([]string, error) {
 	return full, nil
 }
 
-func (c *Consumer) start(ctx context.Context, topics []string) error {
+func (c *consumer) start(ctx context.Context, topics []string) error {
 	if err := c.cluster.checkToken(ctx); err != nil {
 		return err
 	}
@@ -212,11 +315,8 @@ func (c *Consumer) start(ctx context.Context, topics []string) error {
 	})
 }
 
-// Subscribe adds topics, positioned as by NewConsumer.
-func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
-	if err := c.made(); err != nil {
-		return err
-	}
+// Subscribe adds topics, and puts them into position.
+func (c *consumer) Subscribe(ctx context.Context, topics ...string) error {
 	if c.cluster.life.isClosing() {
 		return c.cluster.errClosed()
 	}
@@ -233,41 +333,34 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 	return c.cluster.await(ctx, starting, "subscribing", func(ctx context.Context) error { return c.position(ctx, full) })
 }
 
-// Poll waits for the next message, or for ctx, whose error it returns as is and
-// which is looked at first. Lost connections heal unseen; a refused token (after
-// 5 seconds) or topic is reported once for as long as it lasts, and so is a gap
-// where the broker has lost messages, or a topic was deleted and made anew. What keeps a group from being used is reported
-// when it begins, and once a minute while it lasts.
-func (c *Consumer) Poll(ctx context.Context) (Message, error) {
-	if err := c.made(); err != nil {
-		return Message{}, err
-	}
+// Poll returns the next record, an error that lies between records, or the error of ctx.
+func (c *consumer) Poll(ctx context.Context) (*kgo.Record, error) {
 	c.noteDone(c.current)
 	c.current = fetched{}
 	c.seekOn(ctx)
 	for {
 		if err := ctx.Err(); err != nil {
-			return Message{}, err
+			return nil, err
 		}
 		if c.cluster.life.isClosing() {
-			return Message{}, c.cluster.errClosed()
+			return nil, c.cluster.errClosed()
 		}
 		switch r, err := c.nextBuffered(); {
 		case err != nil:
-			return Message{}, err
+			return nil, err
 		case r.Record != nil:
 			c.current = r
 			if n := len(r.Headers); n > maxHeaders {
 				// The next Poll marks it done, as it does a message.
 				c.current.Record = &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch}
-				return Message{}, errs.New([]error{errs.Consumer},
+				return nil, errs.New([]error{errs.Consumer},
 					"kafka: topic %s partition %d offset %d: a message has %d headers, more than the %d that one may have; continuing behind it",
 					r.Topic, r.Partition, r.Offset, n, maxHeaders)
 			}
-			return received(r.Record), nil
+			return r.Record, nil
 		}
 		if err := c.nextReport(); err != nil {
-			return Message{}, err
+			return nil, err
 		}
 		c.fetch(ctx)
 	}
@@ -276,7 +369,7 @@ func (c *Consumer) Poll(ctx context.Context) (Message, error) {
 // nextBuffered takes a message or an error out of the buffer. It drops messages of partitions
 // that this member lost after they were fetched: another member reads them, or kgo fetches
 // them again once this member has the partition back.
-func (c *Consumer) nextBuffered() (fetched, error) {
+func (c *consumer) nextBuffered() (fetched, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.buffer) > 0 {
@@ -308,7 +401,7 @@ func (c *Consumer) nextBuffered() (fetched, error) {
 
 // nextReport returns what Poll is to tell before it waits for messages: that authentication has
 // failed for longer than the grace, once for each outage, or the first of reports.
-func (c *Consumer) nextReport() error {
+func (c *consumer) nextReport() error {
 	if outage, cause := c.cluster.auth.PastGrace(); cause != nil && outage != c.outage {
 		c.outage = outage
 		return errs.New([]error{cause, errs.Consumer}, "%s", errs.Reason(cause))
@@ -325,10 +418,10 @@ func (c *Consumer) nextReport() error {
 }
 
 // report makes Poll return err, unless it is still to return an error of the same text.
-func (c *Consumer) report(err error) { c.addReport(batch{err: err}) }
+func (c *consumer) report(err error) { c.addReport(batch{err: err}) }
 
 // addReport is report for an error with a seek.
-func (c *Consumer) addReport(b batch) {
+func (c *consumer) addReport(b batch) {
 	c.mu.Lock()
 	if !slices.ContainsFunc(c.reports, func(r batch) bool { return r.err.Error() == b.err.Error() }) {
 		c.reports = append(c.reports, b)
@@ -340,48 +433,8 @@ func (c *Consumer) addReport(b batch) {
 	}
 }
 
-// received returns r as a Message. The value is not copied.
-func received(r *kgo.Record) Message {
-	m := Message{
-		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
-		Key: r.Key, Value: r.Value, Time: r.Timestamp,
-	}
-	if len(r.Headers) > 0 {
-		m.Headers = make([]Header, len(r.Headers))
-		for i, h := range r.Headers {
-			m.Headers[i] = Header(h)
-		}
-	}
-	return m
-}
-
-// Stream yields messages until ctx is done, which ends it silently, or until a
-// failure, which is the last pair. Ranging again resumes.
-func (c *Consumer) Stream(ctx context.Context) iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) {
-		for {
-			m, err := c.Poll(ctx)
-			switch {
-			case err != nil && ctx.Err() != nil && err == ctx.Err(): //nolint:errorlint // Poll returns it as is
-				return
-			case err != nil:
-				yield(Message{}, err)
-				return
-			case !yield(m, nil):
-				return
-			}
-		}
-	}
-}
-
-// Check makes a round trip to the broker, to tell a silent topic from a dead
-// connection, a refused token or a partition that no broker leads, and tells of what
-// keeps the Consumer from reading and lasts, such as a group that it may not use. It
-// waits until ctx ends.
-func (c *Consumer) Check(ctx context.Context) error {
-	if err := c.made(); err != nil {
-		return err
-	}
+// Check makes a round trip to a broker, and returns what keeps the consumer from reading and lasts.
+func (c *consumer) Check(ctx context.Context) error {
 	if c.cluster.life.isClosing() {
 		return c.cluster.errClosed()
 	}
@@ -400,13 +453,8 @@ func (c *Consumer) Check(ctx context.Context) error {
 	})
 }
 
-// Close commits all but the last message returned (call Commit first to include
-// it: a deferred Close also runs in a panic), leaves the group and releases
-// everything, in at most 3 seconds. Closing again is harmless.
-func (c *Consumer) Close() error {
-	if err := c.made(); err != nil {
-		return err
-	}
+// Close commits what is done, leaves the group and releases everything, within closeTimeout.
+func (c *consumer) Close() error {
 	if c.cluster.life.begin() {
 		c.close()
 		c.cluster.life.finish()
@@ -415,7 +463,7 @@ func (c *Consumer) Close() error {
 	return nil
 }
 
-func (c *Consumer) close() {
+func (c *consumer) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	ended := make(chan struct{})

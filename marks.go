@@ -26,7 +26,7 @@ const (
 
 // noteDone notes that the caller is done with a message. It does nothing without a message or a
 // group, or if the message's topic was deleted.
-func (c *Consumer) noteDone(t fetched) {
+func (c *consumer) noteDone(t fetched) {
 	r := t.Record
 	if c.group == "" || r == nil {
 		return
@@ -47,7 +47,7 @@ func (c *Consumer) noteDone(t fetched) {
 
 // markWhenDue is called by a timer, of which there is one at a time: so no more than one
 // goroutine waits for kgo. It starts the timer again if more was done meanwhile.
-func (c *Consumer) markWhenDue() {
+func (c *consumer) markWhenDue() {
 	c.markInKgo()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,7 +57,7 @@ func (c *Consumer) markWhenDue() {
 }
 
 // markInKgo hands what is done and unmarked to kgo. It may take as long as a broker does.
-func (c *Consumer) markInKgo() {
+func (c *consumer) markInKgo() {
 	c.marking <- struct{}{}
 	defer func() { <-c.marking }()
 	c.mu.Lock()
@@ -67,7 +67,7 @@ func (c *Consumer) markInKgo() {
 }
 
 // takeMarks returns what is done in partitions of this member and unmarked, and notes that it is
-// marked. The caller holds Consumer.marking, and hands the marks to kgo before it releases that.
+// marked. The caller holds consumer.marking, and hands the marks to kgo before it releases that.
 // Otherwise, if another member gets a partition in between and commits there, the late mark of
 // this one would move the group's offset back.
 func (p *positions) takeMarks() offsetMap {
@@ -95,13 +95,8 @@ func (p *positions) areUnmarked() bool {
 	return false
 }
 
-// Commit stores the position after the last message returned, if there is a
-// group. Without it, a message is marked done when the next is asked for, and
-// marks are stored within a second, at a rebalance and by Close.
-func (c *Consumer) Commit(ctx context.Context) error {
-	if err := c.made(); err != nil {
-		return err
-	}
+// Commit commits the offset behind the message that Poll returned last, if there is a group.
+func (c *consumer) Commit(ctx context.Context) error {
 	if c.cluster.life.isClosing() {
 		return c.cluster.errClosed()
 	}

@@ -19,7 +19,7 @@ func (p *Producer) made() error {
 
 // made returns an error for a Consumer that no constructor made, or nil.
 func (c *Consumer) made() error {
-	if c == nil || c.cluster == nil {
+	if c == nil || c.core == nil {
 		return errs.New([]error{errs.Config, errs.Consumer}, "kafka: this Consumer was not made by NewConsumer")
 	}
 	return nil

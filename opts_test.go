@@ -177,7 +177,7 @@ func TestOptsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if beat := c.cluster.client.OptValue(kgo.HeartbeatInterval); beat != 2*time.Second {
+	if beat := c.core.cluster.client.OptValue(kgo.HeartbeatInterval); beat != 2*time.Second {
 		t.Errorf("the heartbeat's interval is %v", beat)
 	}
 }

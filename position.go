@@ -23,7 +23,7 @@ import (
 // With FromBeginning kgo's AtStart would do, if it did not hide that messages at the beginning are
 // deleted before they are read.
 
-// positions is what a Consumer knows of its topics and of their partitions. Consumer.mu guards
+// positions is what a Consumer knows of its topics and of their partitions. consumer.mu guards
 // all of it.
 type positions struct {
 	pending []string                  // topics that a lazy Consumer has subscribed and that are not yet in position
@@ -183,7 +183,7 @@ func (p *positions) ahead() string {
 
 // position puts topics into position and starts to consume them. If it fails, it can
 // be called again.
-func (c *Consumer) position(ctx context.Context, topics []string) error {
+func (c *consumer) position(ctx context.Context, topics []string) error {
 	states, err := c.cluster.findTopics(ctx, topics...)
 	if err != nil {
 		return err
@@ -227,7 +227,7 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 // listStartOffsets returns the snapshot: of each partition the offset of the next message or, with
 // FromBeginning, of the first. Of a partition without a leader it returns offset -1 and the
 // epoch at whose end to start, or nothing with FromBeginning.
-func (c *Consumer) listStartOffsets(ctx context.Context, states map[string]topicState, topics []string) (offsetMap, error) {
+func (c *consumer) listStartOffsets(ctx context.Context, states map[string]topicState, topics []string) (offsetMap, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	const latest, earliest = -1, -2

@@ -42,7 +42,7 @@ type unreadable struct {
 	at      int64 // the offset that kgo fetched
 	since   time.Time
 	pause   time.Duration // before the next inspect
-	retried bool          // retryBatch runs; guarded by Consumer.mu
+	retried bool          // retryBatch runs; guarded by consumer.mu
 }
 
 // A damage is what is wrong with a batch.
@@ -53,7 +53,7 @@ type damage struct {
 }
 
 // pauseAt pauses a partition at a batch that kgo cannot read, and starts retryBatch.
-func (c *Consumer) pauseAt(topic string, part int32, at int64, err error) {
+func (c *consumer) pauseAt(topic string, part int32, at int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.positions.at(topic, part)
@@ -76,7 +76,7 @@ func (c *Consumer) pauseAt(topic string, part int32, at int64, err error) {
 // suspect inspects what a partition has next. The budget calls it, in a goroutine of its own, when
 // kgo has read several batches there and returned no message: kgo makes no error of a batch
 // whose checksum is right and whose messages do not decode.
-func (c *Consumer) suspect(topic string, part int32) {
+func (c *consumer) suspect(topic string, part int32) {
 	defer c.budget.endSilence(topic, part)
 	c.mu.Lock()
 	at := c.positions.at(topic, part).next
@@ -90,12 +90,12 @@ func (c *Consumer) suspect(topic string, part int32) {
 }
 
 // resume lets kgo fetch a partition again. It is called with c.mu held.
-func (c *Consumer) resume(topic string, part int32) {
+func (c *consumer) resume(topic string, part int32) {
 	c.cluster.client.ResumeFetchPartitions(map[string][]int32{topic: {part}})
 }
 
 // resumeAll does so with all partitions of a topic that was made anew. It is called with c.mu held.
-func (c *Consumer) resumeAll(topic string) {
+func (c *consumer) resumeAll(topic string) {
 	for id, part := range c.positions.topic(topic).partitions {
 		if part.held != nil {
 			part.held = nil
@@ -104,12 +104,12 @@ func (c *Consumer) resumeAll(topic string) {
 	}
 }
 
-// lastsAt is the key of a partition in Consumer.troubles.
+// lastsAt is the key of a partition in consumer.troubles.
 func lastsAt(topic string, part int32) string { return fmt.Sprintf("batch of %s/%d:", topic, part) }
 
 // retryBatch inspects a batch until it can be read, is gone, or certainly cannot be read. It ends
 // without a word when the partition is lost or made to go on elsewhere, and with the client.
-func (c *Consumer) retryBatch(topic string, part int32, u *unreadable, err error) {
+func (c *consumer) retryBatch(topic string, part int32, u *unreadable, err error) {
 	again := u.pause > firstRetryPause // kgo cannot read what inspect found nothing wrong with
 	for {
 		if again {
@@ -149,7 +149,7 @@ func (c *Consumer) retryBatch(topic string, part int32, u *unreadable, err error
 	}
 }
 
-func (c *Consumer) isHeld(topic string, part int32, u *unreadable) bool {
+func (c *consumer) isHeld(topic string, part int32, u *unreadable) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.positions.at(topic, part).held == u
@@ -161,7 +161,7 @@ func isAnswer(err error) bool {
 }
 
 // reportLostBatch has Poll tell that a batch is lost. The partition stays paused until seekOn.
-func (c *Consumer) reportLostBatch(topic string, part int32, u *unreadable, found *damage) {
+func (c *consumer) reportLostBatch(topic string, part int32, u *unreadable, found *damage) {
 	c.troubles.over(lastsAt(topic, part))
 	c.mu.Lock()
 	in := c.positions.topic(topic)
@@ -182,7 +182,7 @@ func (c *Consumer) reportLostBatch(topic string, part int32, u *unreadable, foun
 // is a message before it: a seek behind the batch would skip that message, too.
 //
 // One inspect fetches at a time, since it has a batch in memory that may be large.
-func (c *Consumer) inspect(ctx context.Context, topic string, part int32, at int64) (*damage, error) {
+func (c *consumer) inspect(ctx context.Context, topic string, part int32, at int64) (*damage, error) {
 	select {
 	case c.inspecting <- struct{}{}:
 		defer func() { <-c.inspecting }()
@@ -227,7 +227,7 @@ func (c *Consumer) inspect(ctx context.Context, topic string, part int32, at int
 }
 
 // fetchAt asks a partition's leader for what is at an offset, and where its log ends.
-func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int64) (batches []byte, aborts aborts, end int64, err error) {
+func (c *consumer) fetchAt(ctx context.Context, topic string, part int32, at int64) (batches []byte, aborts aborts, end int64, err error) {
 	states, err := c.cluster.topics(ctx, topic)
 	if err != nil {
 		return nil, nil, 0, err
@@ -301,7 +301,7 @@ func (a aborts) handsOut(b recordbatch.Batch) bool {
 
 // inspectBatch returns what is wrong with the first of batches, and its length, which is 0 if the
 // batch is cut.
-func (c *Consumer) inspectBatch(batches []byte) (d *damage, length int) {
+func (c *consumer) inspectBatch(batches []byte) (d *damage, length int) {
 	b, ok := recordbatch.Cut(batches)
 	if !ok {
 		return nil, 0
@@ -326,7 +326,7 @@ var errChecksum = errors.New("its checksum is wrong")
 
 // decodeError returns why a batch, whose checksum is right, cannot be read. One that is only too
 // large is not among these: kgo makes an error of it, see partitionError.
-func (c *Consumer) decodeError(b recordbatch.Batch) error {
+func (c *consumer) decodeError(b recordbatch.Batch) error {
 	c.budget.inflating.Lock()
 	defer c.budget.inflating.Unlock()
 	out, err := c.budget.inflater.inflate(b.Records(), codecOf(b), maxBatchBytes)
