@@ -1,0 +1,342 @@
+package gracedb
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/topicname"
+)
+
+const (
+	consumerGrace = 5 * time.Second
+	closeTimeout  = 2800 * time.Millisecond
+	// pollRecords is how many messages one PollRecords takes from kgo.
+	pollRecords = 256
+	// A killed member's partitions move within 15 seconds.
+	sessionTimeout = 10 * time.Second
+	// The partitions of a member that leaves are read by others within 2 seconds:
+	//  1. another member hears of it with its next heartbeat, and is assigned a partition;
+	//  2. kgo adds the partition to its next Fetch, which it sends when the broker has answered the
+	//     Fetch before: after memberFetchWait at the latest, if there is nothing to read.
+	// librdkafka waits as long by default. A Consumer without a group keeps kgo's 5 seconds, and
+	// sends a tenth of the requests.
+	heartbeatEvery  = time.Second
+	memberFetchWait = 500 * time.Millisecond
+)
+
+// A consumer is a Consumer without its public face.
+type consumer struct {
+	cluster       *link // the connections to the brokers, and what is known of these
+	group         string
+	fromBeginning bool
+	budget        *budget
+
+	// Only the goroutine that is in Poll, Stream or Commit uses these; the caller has one at a time.
+	buffer  []batch     // fetched, and not yet returned by Poll
+	current fetched     // the message that Poll returned last; the next Poll notes it as done
+	seeking *seek       // where the next Poll makes kgo go on; set by an error that Poll has returned
+	outage  int         // the last one of authentication that Poll has told of
+	polling *pollResult // of the PollRecords that is in flight, or whose result fetch has not taken; or nil
+
+	// A channel of capacity 1 is a lock that can be waited for with a ctx: its holder has a value
+	// in it. In this order: round, marking, mu. All but mu may be held until a broker answers.
+	round      chan struct{} // held by whoever compares topics with what brokers say: followTopics, and Close
+	marking    chan struct{} // held from taking marks out of positions until kgo has them, so that none overtakes a later one
+	inspecting chan struct{} // held by the one inspect that fetches, since it has a batch in memory that may be large
+
+	mu        sync.Mutex // guards positions, reports and markDue
+	positions positions
+	reports   []batch       // what Poll is to tell next; any goroutine adds to it
+	wake      chan struct{} // of capacity 1; has a value when something was added to reports
+	markDue   bool          // the timer that calls markWhenDue runs
+
+	troubles lasting // has a mutex of its own
+}
+
+// A batch is messages of one partition, or an error that Poll returns between messages.
+type batch struct {
+	records []*kgo.Record
+	topicID [16]byte // of the topic that they were fetched from
+	losses  int      // positions.losses when they were fetched
+	err     error
+	seek    *seek // where kgo is to go on once Poll has returned err; nil if it goes on by itself
+}
+
+// A fetched is a message that was taken out of a batch. Its Record is nil if there is none.
+type fetched struct {
+	*kgo.Record
+	topicID [16]byte
+}
+
+// startConsumer returns a consumer that is in position, unless cfg.Lazy.
+func startConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, error) {
+	c, topics, err := newConsumer(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Lazy {
+		c.positions.pending = topics
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
+		defer cancel()
+		if err := c.start(ctx, topics); err != nil {
+			c.cluster.shut()
+			return nil, err
+		}
+	}
+	go c.followTopics()
+	return c, nil
+}
+
+func newConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, []string, error) {
+	c := &consumer{
+		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
+		positions: newPositions(), wake: make(chan struct{}, 1),
+		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), inspecting: make(chan struct{}, 1),
+	}
+	c.budget = newBudget(c.suspect)
+	opts := append(c.budget.opts(),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // bufferRecords drops them, and expects next what is behind them
+	)
+	if c.group != "" {
+		opts = append(opts,
+			kgo.ConsumerGroup(c.group),
+			kgo.SessionTimeout(sessionTimeout),
+			kgo.HeartbeatInterval(heartbeatEvery),
+			kgo.FetchMaxWait(memberFetchWait),
+			// Members of librdkafka know no cooperative balancer: a group with such members uses
+			// one of the others. Consumers alone use the first, which moves the fewest partitions.
+			kgo.Balancers(kgo.CooperativeStickyBalancer(), kgo.RangeBalancer(), kgo.RoundRobinBalancer()),
+			kgo.AutoCommitMarks(),
+			kgo.AutoCommitInterval(autoCommitEvery),
+			kgo.AutoCommitCallback(c.onAutoCommit),
+			// What kgo does where the group has no position. onOffsetsFetched puts the snapshot
+			// there; what remains is partitions that are newer than the snapshot.
+			kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+			kgo.AdjustFetchOffsetsFn(c.onOffsetsFetched),
+			kgo.OnPartitionsAssigned(c.onAssigned),
+			kgo.OnPartitionsRevoked(c.onRevoked),
+			kgo.OnPartitionsLost(c.onLost),
+			kgo.WithHooks((*groupWatch)(c)),
+		)
+	}
+	cluster, err := cfg.Cluster.config("kafka.consume")
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.cluster, err = newLink(ctx, cluster, errs.Consumer, consumerGrace, fitting, opts...); err != nil {
+		return nil, nil, err
+	}
+	c.budget.setClient(c.cluster.client)
+	topics, err := c.fullNames(cfg.Topics)
+	if err != nil {
+		c.cluster.shut()
+		return nil, nil, err
+	}
+	return c, topics, nil
+}
+
+func (c *consumer) fullNames(names []string) ([]string, error) {
+	var full []string
+	for _, name := range names {
+		topic := topicname.Full(c.cluster.instance, name)
+		if err := topicname.Check(topic); err != nil {
+			return nil, errs.New([]error{errs.Config, errs.Consumer, errs.Topic}, "kafka: %s", errs.Reason(err))
+		}
+		if !slices.Contains(full, topic) {
+			full = append(full, topic)
+		}
+	}
+	return full, nil
+}
+
+func (c *consumer) start(ctx context.Context, topics []string) error {
+	if err := c.cluster.checkToken(ctx); err != nil {
+		return err
+	}
+	return c.cluster.await(ctx, starting, "connecting", func(ctx context.Context) error {
+		if len(topics) == 0 {
+			_, err := c.cluster.topics(ctx)
+			return err
+		}
+		return c.position(ctx, topics)
+	})
+}
+
+// Subscribe adds topics, and puts them into position.
+func (c *consumer) Subscribe(ctx context.Context, topics ...string) error {
+	if c.cluster.life.isClosing() {
+		return c.cluster.errClosed()
+	}
+	full, err := c.fullNames(topics)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	full = slices.DeleteFunc(full, c.positions.has)
+	c.mu.Unlock()
+	if len(full) == 0 {
+		return nil
+	}
+	return c.cluster.await(ctx, starting, "subscribing", func(ctx context.Context) error { return c.position(ctx, full) })
+}
+
+// Poll returns the next record, an error that lies between records, or the error of ctx.
+func (c *consumer) Poll(ctx context.Context) (*kgo.Record, error) {
+	c.noteDone(c.current)
+	c.current = fetched{}
+	c.seekOn(ctx)
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if c.cluster.life.isClosing() {
+			return nil, c.cluster.errClosed()
+		}
+		switch r, err := c.nextBuffered(); {
+		case err != nil:
+			return nil, err
+		case r.Record != nil:
+			c.current = r
+			if n := len(r.Headers); n > maxHeaders {
+				// The next Poll marks it done, as it does a message.
+				c.current.Record = &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch}
+				return nil, errs.New([]error{errs.Consumer},
+					"kafka: topic %s partition %d offset %d: a message has %d headers, more than the %d that one may have; continuing behind it",
+					r.Topic, r.Partition, r.Offset, n, maxHeaders)
+			}
+			return r.Record, nil
+		}
+		if err := c.nextReport(); err != nil {
+			return nil, err
+		}
+		c.fetch(ctx)
+	}
+}
+
+// nextBuffered takes a message or an error out of the buffer. It drops messages of partitions
+// that this member lost after they were fetched: another member reads them, or kgo fetches
+// them again once this member has the partition back.
+func (c *consumer) nextBuffered() (fetched, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.buffer) > 0 {
+		first := &c.buffer[0]
+		if err := first.err; err != nil {
+			c.seeking = first.seek
+			c.buffer = c.buffer[1:]
+			return fetched{}, err
+		}
+		r := first.records[0]
+		in := c.positions.topic(r.Topic)
+		part := in.at(r.Partition)
+		kept := c.group == "" || part.owned && part.lostAt <= first.losses && !in.isFormer(first.topicID)
+		t := fetched{r, first.topicID}
+		first.records[0] = nil
+		first.records = first.records[1:]
+		if len(first.records) == 0 || !kept {
+			c.buffer[0] = batch{}
+			c.buffer = c.buffer[1:]
+		}
+		if kept {
+			part.returned = r.Offset + 1
+			return t, nil
+		}
+	}
+	c.buffer = nil
+	return fetched{}, nil
+}
+
+// nextReport returns what Poll is to tell before it waits for messages: that authentication has
+// failed for longer than the grace, once for each outage, or the first of reports.
+func (c *consumer) nextReport() error {
+	if outage, cause := c.cluster.auth.PastGrace(); cause != nil && outage != c.outage {
+		c.outage = outage
+		return errs.New([]error{cause, errs.Consumer}, "%s", errs.Reason(cause))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.reports) == 0 {
+		return nil
+	}
+	first := c.reports[0]
+	c.reports = c.reports[1:]
+	c.seeking = first.seek
+	return first.err
+}
+
+// report makes Poll return err, unless it is still to return an error of the same text.
+func (c *consumer) report(err error) { c.addReport(batch{err: err}) }
+
+// addReport is report for an error with a seek.
+func (c *consumer) addReport(b batch) {
+	c.mu.Lock()
+	if !slices.ContainsFunc(c.reports, func(r batch) bool { return r.err.Error() == b.err.Error() }) {
+		c.reports = append(c.reports, b)
+	}
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Check makes a round trip to a broker, and returns what keeps the consumer from reading and lasts.
+func (c *consumer) Check(ctx context.Context) error {
+	if c.cluster.life.isClosing() {
+		return c.cluster.errClosed()
+	}
+	c.mu.Lock()
+	topics := slices.Concat(c.positions.consumed(), c.positions.pending)
+	c.mu.Unlock()
+	return c.cluster.await(ctx, starting, "checking", func(ctx context.Context) error {
+		states, err := c.cluster.findTopics(ctx, topics...)
+		if err != nil {
+			return err
+		}
+		if err := c.troubles.now(); err != nil {
+			return err
+		}
+		return checkLeaders(states, topics...)
+	})
+}
+
+// Close commits what is done, leaves the group and releases everything, within closeTimeout.
+func (c *consumer) Close() error {
+	if c.cluster.life.begin() {
+		c.close()
+		c.cluster.life.finish()
+	}
+	<-c.cluster.life.done
+	return nil
+}
+
+func (c *consumer) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if c.group != "" {
+			c.adoptRemadeBeforeClose(ctx)
+			c.markInKgo()
+			c.logNotStored(c.cluster.client.CommitMarkedOffsets(ctx), "messages will come again")
+			if err := c.cluster.client.LeaveGroupContext(ctx); err != nil {
+				c.cluster.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", errs.Reason(err))
+			}
+		}
+		c.cluster.shut()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done(): // the broker is mute
+		c.cluster.life.abort()
+		<-ended
+	}
+}
