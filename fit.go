@@ -28,7 +28,7 @@ const (
 
 // fitting has what comes on a connection of a Consumer made to fit.
 func fitting(conn net.Conn) net.Conn {
-	conn.(*framedConn).fits = true
+	conn.(*framedConn).fit = func() func([]byte) { return new(fit).part }
 	return conn
 }
 

@@ -53,7 +53,9 @@ type framedConn struct {
 	in *bufio.Reader // of Conn: heads are short
 	// throttled is called with what a broker asked for, if that is over maxThrottle.
 	throttled func(asked time.Duration)
-	fits      bool // answers to Fetch are made to fit
+	// fit, if not nil, makes what an answer to Fetch is changed by: it is called with the batches of
+	// one partition after the other, and the answer is read whole.
+	fit func() func(batches []byte)
 
 	mu    sync.Mutex
 	sent  []sentHead // requests without an answer, oldest first
@@ -199,8 +201,8 @@ func (c *framedConn) begin() error {
 		return c.login(r.version)
 	}
 	c.walk = newWalk(r)
-	if c.fits && r.key == kmsg.Fetch {
-		c.walk.fit = new(fit)
+	if c.fit != nil && r.key == kmsg.Fetch {
+		c.walk.fit = c.fit()
 	}
 	if bad := c.walk.feed(nil, c.left); bad != nil {
 		c.pass, c.bad = nil, bad

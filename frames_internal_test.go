@@ -105,7 +105,9 @@ func judged(key, version int16, stream, sizes []byte) (got []byte, asked time.Du
 // judgedFor is judged; of a Consumer's connection, answers to Fetch are made to fit.
 func judgedFor(consumer bool, key, version int16, stream, sizes []byte) (got []byte, asked time.Duration, err error) {
 	c := newFramedConn(&pieces{stream: slices.Clone(stream), sizes: sizes}, func(d time.Duration) { asked = d })
-	c.fits = consumer
+	if consumer {
+		fitting(c)
+	}
 	request := binary.BigEndian.AppendUint16(make([]byte, 4), uint16(key))
 	request = binary.BigEndian.AppendUint16(request, uint16(version))
 	_, _ = c.Write(binary.BigEndian.AppendUint32(request, 7))

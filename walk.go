@@ -23,7 +23,7 @@ type walk struct {
 	throttle int32 // what the broker asked for
 	over     bool  // it is more than maxThrottle
 	under    bool
-	fit      *fit // what becomes of batches, if the answer is fed at once; or nil
+	fit      func(batches []byte) // changes batches, if the answer is fed at once; or nil
 }
 
 // A level is an array whose elements are being read, or the answer.
@@ -86,7 +86,7 @@ func (w *walk) feed(b []byte, left int64) error {
 			return err
 		}
 		if f.is == batches && w.fit != nil {
-			w.fit.part(b[:w.skip])
+			w.fit(b[:w.skip])
 		}
 	}
 	if left == 0 && !w.ended() {
