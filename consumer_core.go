@@ -30,6 +30,24 @@ const (
 )
 
 // A consumer is a Consumer without its public face.
+//
+// A partition of a topic is in one of these states:
+//
+//	pending ──position, positionPending──▶ consumed
+//	consumed ──pauseAt──▶ held ──retryBatch: the batch can be read; seekOn: it is lost──▶ consumed
+//	consumed ──onRevoked, onLost──▶ of another member ──onAssigned──▶ consumed
+//	consumed ──the topic is missing for missingRounds──▶ purged ──followTopic──▶ consumed
+//
+// Its goroutines, and what ends each:
+//
+//	followTopics  one                      the client is closed
+//	poll          at most one              PollRecords returns
+//	seekOn        one for a seek           SetOffsets returns
+//	markWhenDue   at most one, of a timer  nothing is unmarked
+//	retryBatch    one for a held partition the batch is read, lost or another member's, or the client is closed
+//	suspect       one for a silence        its one inspect returns
+//
+// kgo calls the functions on… and the hooks of budget and groupWatch from goroutines of its own.
 type consumer struct {
 	cluster       *link // the connections to the brokers, and what is known of these
 	group         string
