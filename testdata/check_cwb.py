@@ -11,6 +11,10 @@ Hz if that line cannot be read. Also if what an event needs is missing.
 
 import sys
 
+sys.dont_write_bytecode = True  # beside the files
+
+import check_files  # noqa: E402
+
 
 def read(lines):
     """Return the values of each key, and whether the file is one of those of old."""
@@ -50,19 +54,5 @@ def check(path):
         float(values[key][2])
 
 
-def main():
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    failed = False
-    for path in sys.argv[1:]:
-        print(path)
-        try:
-            check(path)
-        except Exception as e:  # whatever it is, the file is not good
-            print(f"  FAILED: {type(e).__name__}: {e}")
-            failed = True
-    sys.exit(failed)
-
-
 if __name__ == "__main__":
-    main()
+    check_files.main(check, __doc__)

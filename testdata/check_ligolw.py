@@ -20,7 +20,10 @@ except ImportError:
     sys.modules["lal"] = types.ModuleType("lal")
     sys.modules["lal"].LIGOTimeGPS = float
 
-from igwn_ligolw import ligolw, lsctables, utils
+sys.dont_write_bytecode = True  # beside the files
+
+import check_files  # noqa: E402
+from igwn_ligolw import ligolw, lsctables, utils  # noqa: E402
 
 NEEDED = (
     "process", "process_params", "sngl_inspiral", "coinc_inspiral", "coinc_event",
@@ -81,19 +84,5 @@ def check(path):
             raise ValueError(f"{series.Name} without instrument")
 
 
-def main():
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    failed = False
-    for path in sys.argv[1:]:
-        print(path)
-        try:
-            check(path)
-        except Exception as e:  # whatever it is, the file is not good
-            print(f"  FAILED: {type(e).__name__}: {e}")
-            failed = True
-    sys.exit(failed)
-
-
 if __name__ == "__main__":
-    main()
+    check_files.main(check, __doc__)
