@@ -4,9 +4,6 @@ package chaos
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -135,29 +132,13 @@ func (r *rig) send(t testing.TB, p *gracedb.Producer, key string) time.Duration 
 // traffic sends 20 messages per second from each of n senders, without waiting for
 // acknowledgements, until stop is called.
 func (r *rig) traffic(t testing.TB, p *gracedb.Producer, senders int) (stop func()) {
-	end := make(chan struct{})
-	var wg sync.WaitGroup
-	for i := range senders {
-		wg.Go(func() {
-			tick := time.NewTicker(50 * time.Millisecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-end:
-					return
-				case <-tick.C:
-				}
-				m := r.history.Begin(fmt.Sprint("sender", i))
-				err := p.Produce(context.Background(), m, func(got gracedb.Message, err error) { r.history.End(m, got, err) })
-				if err != nil {
-					r.history.End(m, gracedb.Message{}, err)
-				}
-			}
-		})
-	}
-	stop = sync.OnceFunc(func() { close(end); wg.Wait() })
-	t.Cleanup(stop)
-	return stop
+	return history.Traffic(t, senders, 50*time.Millisecond, func(key string) {
+		m := r.history.Begin(key)
+		err := p.Produce(context.Background(), m, func(got gracedb.Message, err error) { r.history.End(m, got, err) })
+		if err != nil {
+			r.history.End(m, gracedb.Message{}, err)
+		}
+	})
 }
 
 // probe is the key of messages that are expected to fail.
@@ -196,15 +177,7 @@ func (r *rig) close(t testing.TB, p *gracedb.Producer) {
 
 func (r *rig) judge(t testing.TB) {
 	t.Helper()
-	broken := r.history.Check(r.records(t))
-	for i, b := range broken {
-		if i == 10 {
-			t.Errorf("and %d more", len(broken)-i)
-			break
-		}
-		t.Error(b)
-	}
-	t.Logf("%v", r.history.Count())
+	r.history.Judge(t, r.records(t))
 }
 
 func (r *rig) records(t testing.TB) []*kgo.Record {
@@ -231,24 +204,7 @@ func atMost(t testing.TB, what string, took, bound time.Duration) {
 	}
 }
 
-// wantKinds checks the kinds of an error and what it names.
 func wantKinds(t testing.TB, err error, is []error, names ...string) {
 	t.Helper()
-	if err == nil {
-		t.Error("no error")
-		return
-	}
-	for _, k := range is {
-		if !errors.Is(err, k) {
-			t.Errorf("not %q: %v", k, err)
-		}
-	}
-	for _, name := range names {
-		if !strings.Contains(err.Error(), name) {
-			t.Errorf("%q does not name %q", err, name)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "eyJ") {
-		t.Errorf("%q", err)
-	}
+	history.WantKinds(t, err, is, nil, names...)
 }

@@ -3,12 +3,9 @@ package faults
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"math"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/gracedb-go/gracedb"
+	judge "github.com/gracedb-go/gracedb/internal/history"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
 )
@@ -221,15 +219,7 @@ func (r *rig) records(t testing.TB, topics ...string) []*kgo.Record {
 // judge holds the history against the log. After Close nothing is pending.
 func (r *rig) judge(t testing.TB, topics ...string) {
 	t.Helper()
-	broken := r.check(r.records(t, topics...))
-	for i, b := range broken {
-		if i == 10 {
-			t.Errorf("and %d more", len(broken)-i)
-			break
-		}
-		t.Error(b)
-	}
-	t.Logf("%v", r.count())
+	r.shared.Judge(t, r.records(t, topics...))
 }
 
 // close closes p, whose messages must all have been delivered.
@@ -243,26 +233,7 @@ func closeProducer(t testing.TB, p *gracedb.Producer) {
 // traffic sends messages at a rate until stop is called, with an own key for each
 // of n senders, one after the other without waiting for acknowledgements.
 func (r *rig) traffic(t testing.TB, p *gracedb.Producer, senders int, every time.Duration) (stop func()) {
-	end := make(chan struct{})
-	var wg sync.WaitGroup
-	for i := range senders {
-		wg.Go(func() {
-			tick := time.NewTicker(every)
-			defer tick.Stop()
-			for {
-				select {
-				case <-end:
-					return
-				case <-tick.C:
-				}
-				_ = r.async(t, context.Background(), p, fmt.Sprint("sender", i))
-			}
-		})
-	}
-	var once sync.Once
-	stop = func() { once.Do(func() { close(end); wg.Wait() }) }
-	t.Cleanup(stop)
-	return stop
+	return judge.Traffic(t, senders, every, func(key string) { _ = r.async(t, context.Background(), p, key) })
 }
 
 // firstAck returns how long it takes until a message that is sent now is
@@ -290,31 +261,9 @@ func within(t testing.TB, what string, took, bound time.Duration) {
 	}
 }
 
-// wantKinds checks the kinds of an error and what it names.
 func wantKinds(t testing.TB, err error, is, isNot []error, names ...string) {
 	t.Helper()
-	if err == nil {
-		t.Error("no error")
-		return
-	}
-	for _, k := range is {
-		if !errors.Is(err, k) {
-			t.Errorf("not %q: %v", k, err)
-		}
-	}
-	for _, k := range isNot {
-		if errors.Is(err, k) {
-			t.Errorf("wrongly %q: %v", k, err)
-		}
-	}
-	for _, name := range names {
-		if !strings.Contains(err.Error(), name) {
-			t.Errorf("%q does not name %q", err, name)
-		}
-	}
-	if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "eyJ") {
-		t.Errorf("%q", err)
-	}
+	judge.WantKinds(t, err, is, isNot, names...)
 }
 
 func is(errs ...error) []error { return errs }
