@@ -168,7 +168,7 @@ def main():
         try:
             answer = {"result": getattr(peer, command["do"])(**command["args"])}
         except Exception as e:
-            answer = {"error": f"{type(e).__name__}: {e}"}
+            answer = {"error": [type(e).__name__], "message": str(e)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -128,7 +128,7 @@ func (s *setting) sandbox(ctx context.Context, t *testing.T) *Sandbox {
 }
 
 // peer returns one that is closed when the test ends.
-func (s *setting) peer(ctx context.Context, t *testing.T) *Peer {
+func (s *setting) peer(ctx context.Context, t *testing.T) *Process {
 	t.Helper()
 	p, err := s.sandbox(ctx, t).StartPeer(ctx)
 	must(t, err)

@@ -3,12 +3,10 @@
 package interop
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -86,50 +84,32 @@ func kindsOf(err error) string {
 // theirs is a matrixSide, in a Python process of its own.
 func theirs(ctx context.Context, t *testing.T, box *Sandbox, k *matrixCell, begin func()) (string, func()) {
 	nothing := func() {}
-	task, err := json.Marshal(map[string]any{
+	task := map[string]any{
 		"service_url": k.grace.URL(), "size": cmp.Or(k.publish.size, 100), "settle": matrixSettle.Seconds(),
 		"producer": Args{"bootstrap_servers": k.kafka.Addrs()[0], "ca_cert_path": k.kafka.CAFile()},
 		"event": Args{
 			"group": "CBC", "pipeline": "gstlal", "filename": "coinc.xml",
 			"gracedb_upload": !k.opts.PublishOnly, "http_fallback": k.opts.HTTPFallback,
 		},
-	})
+	}
+	p, err := Start(box.Command(ctx, "-u", "-c", matrixScript))
 	if err != nil {
 		return err.Error(), nothing
 	}
-	var log bytes.Buffer // read only when the process has ended
-	cmd := box.Command(ctx, "-u", "-c", matrixScript)
-	cmd.Stderr = &log
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err.Error(), nothing
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err.Error(), nothing
-	}
-	if err := cmd.Start(); err != nil {
-		return err.Error(), nothing
-	}
-	answers := json.NewDecoder(out)
 	// next sends a line and returns the one that answers it.
-	next := func(line []byte, within time.Duration) string {
-		late := time.AfterFunc(within, func() { _ = cmd.Process.Kill() })
-		defer late.Stop()
-		_, _ = in.Write(append(line, '\n'))
+	next := func(line any, within time.Duration) string {
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
 		var text string
-		if err := answers.Decode(&text); err != nil {
+		if err := p.Ask(ctx, line, &text); err != nil {
 			return "no answer after " + within.String()
 		}
 		return text
 	}
-	end := func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
+	end := func() { _ = p.Close() }
 	if text := next(task, time.Minute); text != "ready" {
 		end()
-		t.Errorf("%s: %s\n%.3000s", k.name(), text, log.String())
+		t.Errorf("%s: %s\n%.3000s", k.name(), text, p.Log())
 		return text, nothing
 	}
 	begin()

@@ -8,9 +8,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +18,6 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/realkafka"
 	"github.com/gracedb-go/gracedb/internal/testauth"
-	"github.com/gracedb-go/gracedb/internal/testlog"
 )
 
 //go:embed requirements.txt
@@ -147,86 +144,8 @@ func (s *Sandbox) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// A Peer is a Python process that does what it is told with ligo-gracedb: the
-// commands are the methods in peer.py.
-type Peer struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *json.Decoder
-	log testlog.Log
-}
-
-// StartPeer starts a Peer in the Sandbox. Close it.
-func (s *Sandbox) StartPeer(ctx context.Context) (*Peer, error) {
-	p := &Peer{cmd: s.Command(ctx, "-u", "-c", peerScript)}
-	p.cmd.Stderr = &p.log
-	out, err := p.cmd.StdoutPipe()
-	if err == nil {
-		p.in, err = p.cmd.StdinPipe()
-	}
-	if err == nil {
-		err = p.cmd.Start()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("interop: peer: %w", err)
-	}
-	p.out = json.NewDecoder(out)
-	return p, nil
-}
-
-// A PeerError is an exception in the peer.
-type PeerError struct {
-	Classes []string // its class, and those that this derives from
-	Message string
-}
-
-// Error names the class and what the exception says.
-func (e *PeerError) Error() string { return "interop: peer: " + e.Classes[0] + ": " + e.Message }
-
-// Args are the keyword arguments of a command.
-type Args map[string]any
-
-// Do has the peer carry out a command and stores what it returns in result, if
-// that is not nil. An exception is a *PeerError. When ctx ends first, the peer is
-// killed.
-func (p *Peer) Do(ctx context.Context, command string, args Args, result any) error {
-	stop := context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() })
-	defer stop()
-	if args == nil {
-		args = Args{}
-	}
-	line, err := json.Marshal(map[string]any{"do": command, "args": args})
-	if err != nil {
-		return fmt.Errorf("interop: peer: %s: %w", command, err)
-	}
-	var answer struct {
-		Result  json.RawMessage
-		Error   []string
-		Message string
-	}
-	if _, err = p.in.Write(append(line, '\n')); err == nil {
-		err = p.out.Decode(&answer)
-	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("interop: peer: %s: %w\n%s", command, errors.Join(err, context.Cause(ctx)), p.Log())
-	case answer.Error != nil:
-		return &PeerError{answer.Error, answer.Message}
-	case result == nil:
-		return nil
-	}
-	return json.Unmarshal(answer.Result, result)
-}
-
-// Log returns what the peer has printed.
-func (p *Peer) Log() string { return p.log.String() }
-
-// Close ends the peer, without closing what it has opened.
-func (p *Peer) Close() error {
-	_ = p.cmd.Process.Kill()
-	_ = p.in.Close()
-	if err := p.cmd.Wait(); err != nil && p.cmd.ProcessState == nil {
-		return fmt.Errorf("interop: peer: %w", err)
-	}
-	return nil
+// StartPeer starts a process that does what it is told with ligo-gracedb: its commands are
+// the methods in peer.py. Close it.
+func (s *Sandbox) StartPeer(ctx context.Context) (*Process, error) {
+	return Start(s.Command(ctx, "-u", "-c", peerScript))
 }

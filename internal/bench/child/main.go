@@ -91,7 +91,7 @@ func run(ctx context.Context, who, at string) error {
 		result, err := c.do(ctx, line.Do, line.Args)
 		answer := map[string]any{"result": result}
 		if err != nil {
-			answer = map[string]any{"error": err.Error()}
+			answer = map[string]any{"error": []string{"error"}, "message": err.Error()}
 		}
 		if err := out.Encode(answer); err != nil {
 			return err

@@ -167,7 +167,7 @@ func (res *results) compare(ctx context.Context, r *rig) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.close()) }()
+	defer func() { err = errors.Join(err, p.Close()) }()
 	if res.versions, err = p.version(); err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
 """Publishes events with ligo-gracedb: says its versions, then takes a JSON object a line and answers
-with the seconds it took."""
+with the seconds it took, all as JSON."""
 import json
 import os
 import sys
@@ -17,9 +17,9 @@ options = json.loads(sys.argv[1])
 client = GraceDb(options.pop("service_url"), api_version="v2")
 producer = client.create_kafka_producer(**options)
 
-answers.write(
+answers.write(json.dumps(
     f"ligo-gracedb {importlib.metadata.version('ligo-gracedb')}, librdkafka {confluent_kafka.libversion()[0]}, "
-    f"Python {sys.version.split()[0]}\n")
+    f"Python {sys.version.split()[0]}") + "\n")
 answers.flush()
 for line in sys.stdin:
     event = json.loads(line)

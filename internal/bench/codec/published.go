@@ -1,17 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/gracedb-go/gracedb"
@@ -25,9 +20,7 @@ var peerProgram string
 // A peer is a Python process that publishes events.
 type peer struct {
 	box *interop.Sandbox
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
+	*interop.Process
 }
 
 func (r *rig) newPeer(ctx context.Context) (*peer, error) {
@@ -53,54 +46,29 @@ func (r *rig) newPeer(ctx context.Context) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{box: box, cmd: box.Command(ctx, "-u", "-c", peerProgram, string(options))}
-	p.cmd.Stderr = os.Stderr
-	out, err := p.cmd.StdoutPipe()
-	if err == nil {
-		p.in, err = p.cmd.StdinPipe()
-	}
-	if err == nil {
-		err = p.cmd.Start()
-	}
-	p.out = bufio.NewReader(out)
-	return p, err
+	cmd := box.Command(ctx, "-u", "-c", peerProgram, string(options))
+	cmd.Stderr = os.Stderr
+	p, err := interop.Start(cmd)
+	return &peer{box, p}, err
 }
 
 func eventFile(i int) string { return fmt.Sprintf("event%d", i) }
 
 // version says what the peer is; it says so once, before anything else.
-func (p *peer) version() (string, error) {
-	line, err := p.out.ReadString('\n')
-	if err != nil {
+func (p *peer) version() (text string, err error) {
+	if err := p.Next(&text); err != nil {
 		return "", fmt.Errorf("peer: %w", err)
 	}
-	return strings.TrimSpace(line), nil
+	return text, nil
 }
 
-func (p *peer) publish(i int, s samples.Event) (time.Duration, error) {
-	line, err := json.Marshal(map[string]any{
+func (p *peer) publish(ctx context.Context, i int, s samples.Event) (time.Duration, error) {
+	var seconds float64
+	err := p.Ask(ctx, map[string]any{
 		"path": filepath.Join(p.box.Dir, eventFile(i)), "filename": s.Filename,
 		"group": s.Group, "pipeline": s.Pipeline, "search": s.Search,
-	})
-	if err != nil {
-		return 0, err
-	}
-	var seconds float64
-	if _, err = p.in.Write(append(line, '\n')); err == nil {
-		_, err = fmt.Fscanln(p.out, &seconds)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("peer: %w", err)
-	}
-	return time.Duration(seconds * float64(time.Second)), nil
-}
-
-func (p *peer) close() error {
-	err := p.in.Close()
-	if waited := p.cmd.Wait(); waited != nil {
-		err = errors.Join(err, waited)
-	}
-	return err
+	}, &seconds)
+	return time.Duration(seconds * float64(time.Second)), err
 }
 
 // An against is the same event published by both, after a time of quiet.
@@ -132,7 +100,7 @@ func (r *rig) compare(ctx context.Context, p *peer, rounds int) ([]against, erro
 			ours := time.Since(start)
 			between, _ := r.broker.Bytes()
 			r.idle()
-			theirs, err := p.publish(i, s)
+			theirs, err := p.publish(ctx, i, s)
 			if err != nil {
 				return nil, err
 			}
