@@ -17,7 +17,7 @@ import (
 var (
 	duration = flag.Duration("chaos.duration", 90*time.Second, "how long TestChaos goes on")
 	seed     = flag.Uint64("chaos.seed", 0, "schedule of TestChaos; if zero, a random one, which is printed")
-	report   = flag.String("chaos.report", "", "file for the sums of TestChaos, as lines of a table")
+	report   = flag.String("chaos.report", "", "file for the sums of TestChaos, as the tables of docs/reliability/runs.md")
 	bare     = flag.Bool("chaos.bare", false, "send with plain franz-go, and count instead of judging")
 )
 

@@ -155,46 +155,56 @@ func (s *sums) called(t *testing.T, l *load) {
 	}
 }
 
+// print logs the sums as the tables of docs/reliability/runs.md, and writes them to -chaos.report.
 func (s *sums) print(t *testing.T) {
 	t.Helper()
 	var b strings.Builder
-	line := func(what string, format string, args ...any) {
-		fmt.Fprintf(&b, "| %s | %s |\n", what, fmt.Sprintf(format, args...))
+	row := func(cells ...any) {
+		for _, c := range cells {
+			fmt.Fprintf(&b, "| %v ", c)
+		}
+		b.WriteString("|\n")
 	}
 	who := "gracedb"
 	if *bare {
 		who = "plain franz-go"
 	}
-	line("who publishes, seed, time", "%s, %d, %v", who, *seed, time.Since(s.start).Round(time.Second))
 	total := 0
 	for _, n := range s.sent {
 		total += n
 	}
-	line("steps, of one or two faults", "%d", s.steps)
-	line("messages sent", "%d", total)
+	b.WriteString("| | |\n|---|---|\n")
+	row("who publishes, seed, time", fmt.Sprintf("%s, %d, %v", who, *seed, time.Since(s.start).Round(time.Second)))
+	row("steps, of one or two faults", s.steps)
+	row("messages sent", total)
 	for _, o := range []history.Outcome{history.Delivered, history.Failed, history.Unknown, history.Pending} {
-		line(o.String(), "%d", s.sent[o])
+		row(o, s.sent[o])
 	}
-	for _, how := range slices.Sorted(maps.Keys(s.ways)) {
-		line("by "+how, "%v", s.ways[how])
-	}
-	line("acknowledged, not in the log", "%d", s.lost)
-	line("twice in the log", "%d", s.double)
-	line("failed, but in the log", "%d", s.lied)
-	line("unknown, and in the log", "%d", s.there)
-	line("promises broken, in all", "%d", s.broken)
-	line("missed by consumers", "%d", s.missed)
+	row("acknowledged, not in the log", s.lost)
+	row("twice in the log", s.double)
+	row("failed, but in the log", s.lied)
+	row("unknown, and in the log", s.there)
+	row("promises broken, in all", s.broken)
+	row("missed by consumers", s.missed)
 	for _, name := range slices.Sorted(maps.Keys(s.again)) {
-		line("read again by the "+name, "%d", s.again[name])
+		row("read again by the "+name, s.again[name])
 	}
-	line("worst time from the end of a fault to the next acknowledgement", "%v", round(s.first))
-	line("the same, of every sender", "%v", round(s.all))
+	row("worst time from the end of a fault to the next acknowledgement", round(s.first))
+	row("the same, of every sender", round(s.all))
+
+	b.WriteString("\n| how it was sent | delivered | not written | unknown |\n|---|---|---|---|\n")
+	for _, how := range slices.Sorted(maps.Keys(s.ways)) {
+		w := s.ways[how]
+		row(how, w[history.Delivered], w[history.Failed], w[history.Unknown])
+	}
+	b.WriteString("\n| a call with this bound | came later than that by at most |\n|---|---|\n")
 	for _, call := range slices.Sorted(maps.Keys(s.lates)) {
-		line("worst lateness of "+call, "%v", round(s.lates[call]))
+		row(call, round(s.lates[call]))
 	}
+	b.WriteString("\n| fault | times | without an acknowledgement | from its end until every sender had one |\n|---|---|---|---|\n")
 	for _, k := range slices.Sorted(maps.Keys(s.kinds)) {
 		e := s.kinds[k]
-		line(string(k), "%d times; at worst %v without an acknowledgement, and %v until every sender had one", e.times, round(e.silent), round(e.all))
+		row(k, e.times, round(e.silent), round(e.all))
 	}
 	t.Log("\n" + b.String())
 	if *report != "" {
