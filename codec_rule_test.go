@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/testrace"
 )
 
 // compressible returns a batch that zstd makes much smaller, and dense one like the
@@ -111,7 +113,7 @@ func TestCodecDense(t *testing.T) {
 
 // Once it is warm, compressing allocates nothing.
 func TestCodecAllocations(t *testing.T) {
-	if raceDetector {
+	if testrace.Enabled {
 		t.Skip("pools forget on purpose under the race detector")
 	}
 	c, err := newCodec()

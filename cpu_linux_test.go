@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/testrace"
 )
 
 // cpuTime returns how long f keeps a core busy, however busy that is with others.
@@ -57,7 +59,7 @@ func eachList(v reflect.Value, path string, f func(path string, list reflect.Val
 func TestAnswersTakeLittleTime(t *testing.T) {
 	most := 400 * time.Millisecond // the longest took 25 to 40 ms
 	part := 1
-	if raceDetector {
+	if testrace.Enabled {
 		part = 8 // it takes ten times as long
 	}
 	worst, what := time.Duration(0), ""
@@ -138,7 +140,7 @@ func TestAbortsTakeLittleTime(t *testing.T) {
 	})
 	t.Log(took, len(*aborts))
 	most := 450 * time.Millisecond // it took 45 ms
-	if raceDetector {
+	if testrace.Enabled {
 		most *= 10
 	}
 	if took > most {

@@ -5,9 +5,6 @@ import (
 	"net/url"
 )
 
-// RaceDetector is for the tests outside the package.
-const RaceDetector = raceDetector
-
 // SetProxy gives c, which has a transport of its own, a proxy as from the environment.
 // net/http reads the environment once for a process, and never uses a proxy for this
 // machine.

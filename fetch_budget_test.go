@@ -15,6 +15,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrace"
 )
 
 var codecs = map[string]kgo.CompressionCodec{
@@ -68,7 +69,7 @@ const largest = 64<<20 + 15<<20
 func TestConsumerMemory(t *testing.T) {
 	const size = 14 << 20
 	batches := 12
-	if gracedb.RaceDetector {
+	if testrace.Enabled {
 		batches = 7 // still more than may be held; each takes seconds to inflate
 	}
 	for name, codec := range codecs {

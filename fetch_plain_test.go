@@ -13,6 +13,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrace"
 )
 
 // producePlain appends n records like r to each partition, in batches of up to size bytes that
@@ -85,7 +86,7 @@ func TestConsumerPlainSmallMessages(t *testing.T) {
 		{"small batches, of two brokers", 2, 100_000, 100_000, kgo.Record{Value: []byte("x")}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if gracedb.RaceDetector {
+			if testrace.Enabled {
 				tt.n /= 2
 			}
 			cl := startCluster(t, kafkatest.Config{Brokers: tt.brokers, Topics: map[string]int{testTopic: tt.brokers}})

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/testrace"
 )
 
 // judgedKeys are those of all requests that a client of this package sends.
@@ -315,7 +317,7 @@ func FuzzFrames(f *testing.F) {
 
 // What an answer looks like is found out once.
 func TestShapesAreKept(t *testing.T) {
-	if raceDetector {
+	if testrace.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	for _, key := range judgedKeys {

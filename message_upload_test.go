@@ -17,6 +17,7 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/samples"
+	"github.com/gracedb-go/gracedb/internal/testrace"
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
@@ -284,7 +285,7 @@ func TestDraftHasSameBytes(t *testing.T) {
 }
 
 func TestUploadAllocations(t *testing.T) {
-	if raceDetector {
+	if testrace.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	for _, u := range benchUploads() {

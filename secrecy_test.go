@@ -19,6 +19,7 @@ import (
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrace"
 )
 
 // A leak collects everything that this package shows to anybody, and looks for
@@ -196,7 +197,7 @@ func kafkaCanary(t *testing.T, l *leak, c *kafkatest.Cluster, cluster gracedb.Cl
 // showAtRest formats a producer and a consumer. That reads their fields without
 // their locks, so the race detector does not watch it.
 func showAtRest(t *testing.T, l *leak, source gracedb.TokenSource) {
-	if gracedb.RaceDetector {
+	if testrace.Enabled {
 		return
 	}
 	cluster := gracedb.Cluster{Brokers: []string{"localhost:1"}, Instance: "gracedb-test", Token: source}

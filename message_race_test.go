@@ -1,5 +1,0 @@
-//go:build race
-
-package gracedb
-
-const raceDetector = true
