@@ -44,7 +44,7 @@ const (
 
 // options returns the options common to all clients. Those of the user come last, so that they
 // win.
-func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, health *health, wrap func(net.Conn) net.Conn) ([]kgo.Opt, error) {
+func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, health *health, fit func() func(batches []byte)) ([]kgo.Opt, error) {
 	dial, err := c.dialer(ctx)
 	if err != nil {
 		return nil, err
@@ -55,11 +55,7 @@ func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, h
 		if err != nil {
 			return nil, err
 		}
-		conn = newFramedConn(conn, func(asked time.Duration) { health.overThrottled(address, asked) })
-		if wrap != nil {
-			conn = wrap(conn)
-		}
-		return conn, nil
+		return newFramedConn(conn, func(asked time.Duration) { health.overThrottled(address, asked) }, fit), nil
 	}
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),

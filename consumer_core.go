@@ -148,7 +148,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, []string, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.cluster, err = newLink(ctx, cluster, errs.Consumer, consumerGrace, fitting, opts...); err != nil {
+	if c.cluster, err = newLink(ctx, cluster, errs.Consumer, consumerGrace, newFit, opts...); err != nil {
 		return nil, nil, err
 	}
 	c.budget.setClient(c.cluster.client)

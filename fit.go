@@ -1,8 +1,6 @@
 package gracedb
 
 import (
-	"net"
-
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/recordbatch"
@@ -26,17 +24,14 @@ const (
 	beyondAll = 1 << 30
 )
 
-// fitting has what comes on a connection of a Consumer made to fit.
-func fitting(conn net.Conn) net.Conn {
-	conn.(*framedConn).fit = func() func([]byte) { return new(fit).part }
-	return conn
-}
-
 // A fit makes an answer to Fetch fit into what a Consumer may hold.
 type fit struct {
 	batches int
 	claimed int64
 }
+
+// newFit returns what an answer is changed by.
+func newFit() func([]byte) { return new(fit).part }
 
 // part changes, in place, what an answer holds of one partition: batches that are not
 // compressed are to go through the budget, too, and where all that is of this answer claims

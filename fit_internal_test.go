@@ -39,19 +39,13 @@ var oneRecord = []byte{12, 0, 0, 0, 1, 1, 0}
 // returns how much memory is made for it, beside the answer.
 func decode(t *testing.T, consumer bool, records []byte) (fp kgo.FetchPartition, next, made int64) {
 	t.Helper()
-	resp := kmsg.NewPtrFetchResponse()
-	resp.SetVersion(11)
-	resp.Topics = []kmsg.FetchResponseTopic{{Topic: "t", Partitions: []kmsg.FetchResponseTopicPartition{{RecordBatches: records}}}}
-	got, _, err := judgedFor(consumer, resp.Key(), resp.GetVersion(), frameOf(resp), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := resp.ReadFrom(got[8:]); err != nil {
-		t.Fatal(err)
+	answer := kmsg.FetchResponseTopicPartition{RecordBatches: slices.Clone(records)}
+	if consumer {
+		newFit()(answer.RecordBatches)
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	fp, next = kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Topic: "t"}, &resp.Topics[0].Partitions[0], newBudget(nil), nil)
+	fp, next = kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Topic: "t"}, &answer, newBudget(nil), nil)
 	runtime.ReadMemStats(&after)
 	return fp, next, int64(after.TotalAlloc - before.TotalAlloc)
 }

@@ -71,8 +71,8 @@ type framedConn struct {
 	bad  error
 }
 
-func newFramedConn(conn net.Conn, throttled func(asked time.Duration)) *framedConn {
-	return &framedConn{Conn: conn, in: bufio.NewReader(conn), throttled: throttled}
+func newFramedConn(conn net.Conn, throttled func(asked time.Duration), fit func() func([]byte)) *framedConn {
+	return &framedConn{Conn: conn, in: bufio.NewReader(conn), throttled: throttled, fit: fit}
 }
 
 // A sentHead is the head of a request.

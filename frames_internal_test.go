@@ -99,22 +99,49 @@ func (p *pieces) Read(b []byte) (int, error) {
 
 func (p *pieces) Write(b []byte) (int, error) { return len(b), nil }
 
-// judged returns what the engine gets of the answer stream to a request of this version.
+// judged returns what kgo gets of the answer stream to a request of this version.
 func judged(key, version int16, stream, sizes []byte) (got []byte, asked time.Duration, err error) {
-	return judgedFor(false, key, version, stream, sizes)
+	return judgedFor(nil, key, version, stream, sizes)
 }
 
-// judgedFor is judged; of a Consumer's connection, answers to Fetch are made to fit.
-func judgedFor(consumer bool, key, version int16, stream, sizes []byte) (got []byte, asked time.Duration, err error) {
-	c := newFramedConn(&pieces{stream: slices.Clone(stream), sizes: sizes}, func(d time.Duration) { asked = d })
-	if consumer {
-		fitting(c)
-	}
+// judgedFor is judged on a connection whose answers to Fetch are made to fit.
+func judgedFor(fit func() func([]byte), key, version int16, stream, sizes []byte) (got []byte, asked time.Duration, err error) {
+	c := newFramedConn(&pieces{stream: slices.Clone(stream), sizes: sizes}, func(d time.Duration) { asked = d }, fit)
 	request := binary.BigEndian.AppendUint16(make([]byte, 4), uint16(key))
 	request = binary.BigEndian.AppendUint16(request, uint16(version))
 	_, _ = c.Write(binary.BigEndian.AppendUint32(request, 7))
 	got, err = io.ReadAll(c)
 	return got, asked, err
+}
+
+// The batches of each partition of an answer to Fetch are made to fit, in place and by what was made
+// for this answer, and nothing of any other answer.
+func TestFetchesAreMadeToFit(t *testing.T) {
+	var given []string
+	fit := func() func([]byte) {
+		given = append(given, "answer")
+		return func(batches []byte) {
+			given = append(given, string(batches))
+			batches[0] = 'X'
+		}
+	}
+	resp := kmsg.NewPtrFetchResponse()
+	resp.SetVersion(11)
+	resp.Topics = []kmsg.FetchResponseTopic{{Topic: "t", Partitions: []kmsg.FetchResponseTopicPartition{
+		{RecordBatches: []byte("one")}, {RecordBatches: []byte("two")},
+	}}}
+	got, _, err := judgedFor(fit, resp.Key(), resp.GetVersion(), frameOf(resp), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(got, []byte("Xne")) || !bytes.Contains(got, []byte("Xwo")) || !slices.Equal(given, []string{"answer", "one", "two"}) {
+		t.Errorf("%q of %q", got, given)
+	}
+	given = nil
+	other := kmsg.NewPtrMetadataResponse()
+	if _, _, err := judgedFor(fit, other.Key(), other.GetVersion(), frameOf(other), nil); err != nil || given != nil {
+		t.Error(err, given)
+	}
 }
 
 // Every answer that a broker may give passes as it is, and its shape is known to the end.
@@ -308,7 +335,7 @@ func FuzzFrames(f *testing.F) {
 		if asked == 0 && !bytes.HasPrefix(stream, whole) {
 			t.Errorf("%x of %x", whole, stream)
 		}
-		fitted, askedFitted, errFitted := judgedFor(true, key, version, stream, sizes)
+		fitted, askedFitted, errFitted := judgedFor(func() func([]byte) { return func(batches []byte) { clear(batches) } }, key, version, stream, sizes)
 		if (err == nil) != (errFitted == nil) || err == nil && (len(fitted) != len(whole) || asked != askedFitted) {
 			t.Errorf("%x after %v, %v, for a Consumer %x after %v, %v", whole, asked, err, fitted, askedFitted, errFitted)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -33,9 +32,10 @@ type link struct {
 	life      *lifecycle
 }
 
-// newLink makes the client. It connects to nothing. Each connection to a broker goes through
-// wrap, if that is not nil.
-func newLink(ctx context.Context, c clusterConfig, kind error, grace time.Duration, wrap func(net.Conn) net.Conn, own ...kgo.Opt) (*link, error) {
+// newLink makes the client. It connects to nothing. If fit is not nil, it makes for each answer to
+// Fetch what is called with the batches of one partition of it after the other, in place, before
+// kgo has them.
+func newLink(ctx context.Context, c clusterConfig, kind error, grace time.Duration, fit func() func(batches []byte), own ...kgo.Opt) (*link, error) {
 	if err := checkOpts(c.Opts, connecting, notForOpts); err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func newLink(ctx context.Context, c clusterConfig, kind error, grace time.Durati
 		kind: kind, log: c.logger(), life: newLifecycle(),
 	}
 	l.mechanism = sasl.New(c.Token, auth)
-	opts, err := c.options(ctx, l.mechanism, l.health, wrap)
+	opts, err := c.options(ctx, l.mechanism, l.health, fit)
 	if err != nil {
 		if errors.Is(err, errs.Config) {
 			return nil, err
