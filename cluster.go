@@ -119,7 +119,7 @@ func (c Cluster) config(scope string) (clusterConfig, error) {
 		Brokers: slices.Clone(c.Brokers), TokenHosts: slices.Clone(c.TokenHosts), Instance: instance,
 		Token: token.Source(c.tokenSource(scope)), CAFile: c.CAFile,
 		SkipHostnameVerification: c.SkipHostnameVerification, Plaintext: c.Plaintext,
-		Dial: c.Dial, Logger: logonce.Paced(c.Logger), Opts: c.Opts,
+		Dial: c.Dial, Logger: logonce.Paced(c.Logger), Version: version, Opts: c.Opts,
 	}, nil
 }
 

@@ -24,6 +24,7 @@ type clusterConfig struct {
 	Plaintext                bool
 	Dial                     dialFunc     // nil for net.Dialer's
 	Logger                   *slog.Logger // nil if nothing is logged
+	Version                  string       // of this module, as brokers are told it
 	Opts                     []kgo.Opt    // of the user
 }
 
@@ -60,7 +61,7 @@ func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, h
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID("gracedb-go"),
-		kgo.SoftwareNameAndVersion("gracedb-go", version),
+		kgo.SoftwareNameAndVersion("gracedb-go", c.Version),
 		kgo.Dialer(dial),
 		kgo.SASL(mechanism),
 		kgo.WithHooks(health),

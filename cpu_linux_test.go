@@ -136,7 +136,7 @@ func TestAbortsTakeLittleTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	took += cpuTime(t, func() {
-		kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{IsolationLevel: kgo.ReadCommitted()}, &resp.Topics[0].Partitions[0], newBudget(nil), nil)
+		kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{IsolationLevel: kgo.ReadCommitted()}, &resp.Topics[0].Partitions[0], kgo.DefaultDecompressor(), nil)
 	})
 	t.Log(took, len(*aborts))
 	most := 450 * time.Millisecond // it took 45 ms

@@ -1,7 +1,6 @@
 package gracedb
 
 import (
-	"context"
 	"errors"
 	"go/ast"
 	"go/parser"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -127,57 +125,4 @@ func optsOfKgo(t *testing.T) (names []string) {
 		t.Errorf("kgo has %d options?", len(names))
 	}
 	return names
-}
-
-// As users write them, where the compiler puts the functions of options into their callers.
-func TestOptsRefused(t *testing.T) {
-	cluster := func(opts ...kgo.Opt) Cluster {
-		return Cluster{Brokers: []string{"localhost:1"}, Instance: "x", Token: StaticToken("a.b.c"), Opts: opts}
-	}
-	for name, opt := range map[string]kgo.Opt{
-		"Dialer":                  kgo.Dialer(nil),
-		"DialTLSConfig":           kgo.DialTLS(),
-		"SASL":                    kgo.SASL(),
-		"WithContext":             kgo.WithContext(context.Background()),
-		"ProducerBatchMaxBytesFn": kgo.ProducerBatchMaxBytes(1 << 20),
-		"ProducerLinger":          kgo.ProducerLinger(time.Second),
-		"ProduceRequestTimeout":   kgo.ProduceRequestTimeout(time.Second),
-		"RequiredAcks":            kgo.RequiredAcks(kgo.LeaderAck()),
-		"DisableIdempotentWrite":  kgo.DisableIdempotentWrite(),
-		"RecordDeliveryTimeout":   kgo.RecordDeliveryTimeout(time.Second),
-		"ConsumeStartOffset":      kgo.ConsumeStartOffset(kgo.NewOffset().AtEnd()),
-		"ConsumeResetOffset":      kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		"WithDecompressor":        kgo.WithDecompressor(kgo.DefaultDecompressor()),
-		"DisableAutoCommit":       kgo.DisableAutoCommit(),
-		"OnPartitionsLost":        kgo.OnPartitionsLost(nil),
-	} {
-		c := cluster(opt)
-		_, err := NewConsumer(t.Context(), ConsumerConfig{Cluster: c, Topics: []string{"test"}, Lazy: true, GroupID: "g"})
-		_, err2 := NewProducer(t.Context(), ProducerConfig{Cluster: c, Lazy: true})
-		for _, err := range []error{err, err2} {
-			if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), "kgo."+name+": ") {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		_, err = c.ClientOpts()
-		if _, refused := connecting[name]; refused != errors.Is(err, errs.Config) {
-			t.Errorf("ClientOpts with %s: %v", name, err)
-		}
-	}
-	if _, err := cluster(nil).ClientOpts(); !errors.Is(err, errs.Config) {
-		t.Errorf("a nil option: %v", err)
-	}
-	// One that is wrapped is not looked at.
-	wrapped := struct{ kgo.Opt }{kgo.HeartbeatInterval(2 * time.Second)}
-	c, err := NewConsumer(t.Context(), ConsumerConfig{
-		Cluster: cluster(kgo.FetchIsolationLevel(kgo.ReadUncommitted()), wrapped, kgo.ClientID("search")),
-		Topics:  []string{"test"}, Lazy: true, GroupID: "g",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if beat := c.core.cluster.client.OptValue(kgo.HeartbeatInterval); beat != 2*time.Second {
-		t.Errorf("the heartbeat's interval is %v", beat)
-	}
 }
