@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/sasl"
@@ -98,24 +99,24 @@ func (c Cluster) ClientOpts() ([]kgo.Opt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkOpts(c.Opts, connecting); err != nil {
+	if err := cluster.CheckOpts(c.Opts, cluster.Connecting); err != nil {
 		return nil, err
 	}
-	state := sasl.NewState(cfg.logger(), 0)
-	return cfg.options(context.Background(), sasl.New(cfg.Token, state), newHealth(cfg.logger(), state), nil)
+	state := sasl.NewState(cfg.Log(), 0)
+	return cfg.Options(context.Background(), sasl.New(cfg.Token, state), cluster.NewHealth(cfg.Log(), state), nil)
 }
 
 // config checks c, but for Opts, and returns it in plain values. scope is what the token of a
 // client of this kind should have; "" if any will do.
-func (c Cluster) config(scope string) (clusterConfig, error) {
+func (c Cluster) config(scope string) (cluster.Config, error) {
 	instance, err := c.instance()
 	if err != nil {
-		return clusterConfig{}, err
+		return cluster.Config{}, err
 	}
 	if err := c.checkBrokers(); err != nil {
-		return clusterConfig{}, err
+		return cluster.Config{}, err
 	}
-	return clusterConfig{
+	return cluster.Config{
 		Brokers: slices.Clone(c.Brokers), TokenHosts: slices.Clone(c.TokenHosts), Instance: instance,
 		Token: token.Source(c.tokenSource(scope)), CAFile: c.CAFile,
 		SkipHostnameVerification: c.SkipHostnameVerification, Plaintext: c.Plaintext,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/topicname"
 )
@@ -49,7 +50,7 @@ const (
 //
 // kgo calls the functions on… and the hooks of budget and groupWatch from goroutines of its own.
 type consumer struct {
-	cluster       *link // the connections to the brokers, and what is known of these
+	cluster       *cluster.Client // the connections to the brokers, and what is known of these
 	group         string
 	fromBeginning bool
 	budget        *budget
@@ -103,7 +104,7 @@ func startConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, error) {
 		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
 		defer cancel()
 		if err := c.start(ctx, topics); err != nil {
-			c.cluster.shut()
+			c.cluster.Shut()
 			return nil, err
 		}
 	}
@@ -144,17 +145,17 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, []string, 
 			kgo.WithHooks((*groupWatch)(c)),
 		)
 	}
-	cluster, err := cfg.Cluster.config("kafka.consume")
+	config, err := cfg.Cluster.config("kafka.consume")
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.cluster, err = newLink(ctx, cluster, errs.Consumer, consumerGrace, newFit, opts...); err != nil {
+	if c.cluster, err = cluster.New(ctx, config, errs.Consumer, consumerGrace, newFit, opts...); err != nil {
 		return nil, nil, err
 	}
-	c.budget.setClient(c.cluster.client)
+	c.budget.setClient(c.cluster.KGO)
 	topics, err := c.fullNames(cfg.Topics)
 	if err != nil {
-		c.cluster.shut()
+		c.cluster.Shut()
 		return nil, nil, err
 	}
 	return c, topics, nil
@@ -163,7 +164,7 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, []string, 
 func (c *consumer) fullNames(names []string) ([]string, error) {
 	var full []string
 	for _, name := range names {
-		topic := topicname.Full(c.cluster.instance, name)
+		topic := topicname.Full(c.cluster.Instance, name)
 		if err := topicname.Check(topic); err != nil {
 			return nil, errs.New([]error{errs.Config, errs.Consumer, errs.Topic}, "kafka: %s", errs.Reason(err))
 		}
@@ -175,12 +176,12 @@ func (c *consumer) fullNames(names []string) ([]string, error) {
 }
 
 func (c *consumer) start(ctx context.Context, topics []string) error {
-	if err := c.cluster.checkToken(ctx); err != nil {
+	if err := c.cluster.CheckToken(ctx); err != nil {
 		return err
 	}
-	return c.cluster.await(ctx, starting, "connecting", func(ctx context.Context) error {
+	return c.cluster.Await(ctx, cluster.Starting, "connecting", func(ctx context.Context) error {
 		if len(topics) == 0 {
-			_, err := c.cluster.topics(ctx)
+			_, err := c.cluster.Topics(ctx)
 			return err
 		}
 		return c.position(ctx, topics)
@@ -189,8 +190,8 @@ func (c *consumer) start(ctx context.Context, topics []string) error {
 
 // Subscribe adds topics, and puts them into position.
 func (c *consumer) Subscribe(ctx context.Context, topics ...string) error {
-	if c.cluster.life.isClosing() {
-		return c.cluster.errClosed()
+	if c.cluster.Life.IsClosing() {
+		return c.cluster.ErrClosed()
 	}
 	full, err := c.fullNames(topics)
 	if err != nil {
@@ -202,7 +203,7 @@ func (c *consumer) Subscribe(ctx context.Context, topics ...string) error {
 	if len(full) == 0 {
 		return nil
 	}
-	return c.cluster.await(ctx, starting, "subscribing", func(ctx context.Context) error { return c.position(ctx, full) })
+	return c.cluster.Await(ctx, cluster.Starting, "subscribing", func(ctx context.Context) error { return c.position(ctx, full) })
 }
 
 // Poll returns the next record, an error that lies between records, or the error of ctx.
@@ -214,8 +215,8 @@ func (c *consumer) Poll(ctx context.Context) (*kgo.Record, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if c.cluster.life.isClosing() {
-			return nil, c.cluster.errClosed()
+		if c.cluster.Life.IsClosing() {
+			return nil, c.cluster.ErrClosed()
 		}
 		switch r, err := c.nextBuffered(); {
 		case err != nil:
@@ -274,7 +275,7 @@ func (c *consumer) nextBuffered() (fetched, error) {
 // nextReport returns what Poll is to tell before it waits for messages: that authentication has
 // failed for longer than the grace, once for each outage, or the first of reports.
 func (c *consumer) nextReport() error {
-	if outage, cause := c.cluster.auth.PastGrace(); cause != nil && outage != c.outage {
+	if outage, cause := c.cluster.Auth.PastGrace(); cause != nil && outage != c.outage {
 		c.outage = outage
 		return errs.New([]error{cause, errs.Consumer}, "%s", errs.Reason(cause))
 	}
@@ -307,31 +308,31 @@ func (c *consumer) addReport(b batch) {
 
 // Check makes a round trip to a broker, and returns what keeps the consumer from reading and lasts.
 func (c *consumer) Check(ctx context.Context) error {
-	if c.cluster.life.isClosing() {
-		return c.cluster.errClosed()
+	if c.cluster.Life.IsClosing() {
+		return c.cluster.ErrClosed()
 	}
 	c.mu.Lock()
 	topics := slices.Concat(c.positions.consumed(), c.positions.pending)
 	c.mu.Unlock()
-	return c.cluster.await(ctx, starting, "checking", func(ctx context.Context) error {
-		states, err := c.cluster.findTopics(ctx, topics...)
+	return c.cluster.Await(ctx, cluster.Starting, "checking", func(ctx context.Context) error {
+		states, err := c.cluster.FindTopics(ctx, topics...)
 		if err != nil {
 			return err
 		}
 		if err := c.troubles.now(); err != nil {
 			return err
 		}
-		return checkLeaders(states, topics...)
+		return cluster.CheckLeaders(states, topics...)
 	})
 }
 
 // Close commits what is done, leaves the group and releases everything, within closeTimeout.
 func (c *consumer) Close() error {
-	if c.cluster.life.begin() {
+	if c.cluster.Life.Begin() {
 		c.close()
-		c.cluster.life.finish()
+		c.cluster.Life.Finish()
 	}
-	<-c.cluster.life.done
+	<-c.cluster.Life.Done
 	return nil
 }
 
@@ -344,17 +345,17 @@ func (c *consumer) close() {
 		if c.group != "" {
 			c.adoptRemadeBeforeClose(ctx)
 			c.markInKgo()
-			c.logNotStored(c.cluster.client.CommitMarkedOffsets(ctx), "messages will come again")
-			if err := c.cluster.client.LeaveGroupContext(ctx); err != nil {
-				c.cluster.log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", errs.Reason(err))
+			c.logNotStored(c.cluster.KGO.CommitMarkedOffsets(ctx), "messages will come again")
+			if err := c.cluster.KGO.LeaveGroupContext(ctx); err != nil {
+				c.cluster.Log.Warn("gracedb: kafka: the group could not be told that a member leaves", "group", c.group, "err", errs.Reason(err))
 			}
 		}
-		c.cluster.shut()
+		c.cluster.Shut()
 	}()
 	select {
 	case <-ended:
 	case <-ctx.Done(): // the broker is mute
-		c.cluster.life.abort()
+		c.cluster.Life.Abort()
 		<-ended
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sender"
 )
@@ -80,9 +81,9 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 	what := p.naming(topic)
 	switch {
 	case o.Result == sender.Unknown:
-		return errs.New(append(unsureKinds(err), errs.OutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, errs.Reason(err))
+		return errs.New(append(cluster.UnsureKinds(err), errs.OutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, errs.Reason(err))
 	case errors.Is(err, sender.ErrClosed), errs.IsContext(err):
-		is, why := p.cluster.health.trouble()
+		is, why := p.cluster.Health.Trouble()
 		if why != "" {
 			why = ": " + why
 		}
@@ -93,10 +94,10 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 	case sender.IsTooLarge(err):
 		return p.tooLarge(topic, messageSize(d.msg), p.sizeReason(topic, o), err)
 	}
-	is := engineKinds(err)
+	is := cluster.EngineKinds(err)
 	if slices.Contains(is, errs.Topic) {
 		p.forget(topic)
-		return errs.New(append(is, errs.Delivery, err), "kafka: topic %q on %s: %s", topic, p.cluster.brokers[0], p.topicReason(err))
+		return errs.New(append(is, errs.Delivery, err), "kafka: topic %q on %s: %s", topic, p.cluster.Brokers[0], p.topicReason(err))
 	}
 	return errs.New(append(is, errs.Delivery, err), "kafka: %s: %s%s", what, said(err), d.refusalAdvice(err))
 }
@@ -105,12 +106,12 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 func (p *Producer) topicReason(err error) string {
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return p.cluster.principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
+		return p.cluster.Principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		// A producer id is for whoever may write to any topic (KIP-679).
-		return p.cluster.principal() + " may not write to it, nor to any other topic"
+		return p.cluster.Principal() + " may not write to it, nor to any other topic"
 	}
-	return fmt.Sprintf("it does not exist, or %s may not see it", p.cluster.principal())
+	return fmt.Sprintf("it does not exist, or %s may not see it", p.cluster.Principal())
 }
 
 // said is reason for what a broker has answered to a batch: its own words, if it has any.
@@ -128,7 +129,7 @@ func said(err error) string {
 
 // sizeReason says what a broker has refused for its size, and what its limit is.
 func (p *Producer) sizeReason(topic string, o sender.Outcome) string {
-	limit := p.state(topic).limit
+	limit := p.state(topic).Limit
 	text := fmt.Sprintf("the broker refuses it as a batch of %d bytes, and compressed it is no smaller", o.Sent)
 	if o.Compressed {
 		text = fmt.Sprintf("the broker refuses it although it is compressed, to a batch of %d bytes", o.Sent)

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sasl"
 )
@@ -27,7 +28,7 @@ type pollResult struct {
 // something, when ctx ends, or when the client is closed.
 func (c *consumer) poll(ctx context.Context, p *pollResult) {
 	defer close(p.done)
-	p.fetches = c.cluster.client.PollRecords(ctx, pollRecords)
+	p.fetches = c.cluster.KGO.PollRecords(ctx, pollRecords)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p.losses = c.positions.losses
@@ -46,7 +47,7 @@ func (c *consumer) fetch(ctx context.Context) {
 		go c.poll(inner, c.polling)
 	}
 	got := c.polling
-	end, _ := c.cluster.auth.Wait(ctx, sasl.Waiting{Done: got.done, Closed: c.cluster.life.closing, News: c.wake, Stop: sasl.StopPastGrace, Told: c.outage})
+	end, _ := c.cluster.Auth.Wait(ctx, sasl.Waiting{Done: got.done, Closed: c.cluster.Life.Closing, News: c.wake, Stop: sasl.StopPastGrace, Told: c.outage})
 	if end != sasl.Done {
 		cancel()
 		select {
@@ -119,7 +120,7 @@ func (c *consumer) eachPartition(fetches kgo.Fetches, f func(kgo.FetchTopicParti
 // So the error is told at its place, when it comes alone. A batch of a format that kgo does not
 // know is passed over in step 3: its error is told with the messages.
 func isPieceOfRepeatedError(p kgo.FetchTopicPartition) bool {
-	return len(p.Records) > 0 && !strings.HasPrefix(p.Err.Error(), kgoUnknownMagic)
+	return len(p.Records) > 0 && !strings.HasPrefix(p.Err.Error(), cluster.KGOUnknownMagic)
 }
 
 // troublePause spaces fetches that brought nothing but trouble.
@@ -205,7 +206,7 @@ func (c *consumer) partitionError(p kgo.FetchTopicPartition) batch {
 	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
 		err := errs.New([]error{errs.Consumer, err},
 			"kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
-			p.Topic, p.Partition, bomb.Offset, maxBatchBytes, heaviestBatch)
+			p.Topic, p.Partition, bomb.Offset, cluster.MaxBatchBytes, heaviestBatch)
 		return batch{err: err, seek: &seek{topic: p.Topic, partition: p.Partition, offset: bomb.NextOffset}}
 	}
 	denied := errors.Is(err, kerr.TopicAuthorizationFailed)
@@ -224,14 +225,14 @@ func (c *consumer) partitionError(p kgo.FetchTopicPartition) batch {
 		ahead = c.positions.ahead()
 	}
 	c.mu.Unlock()
-	is := append(engineKinds(err), errs.Consumer, err)
+	is := append(cluster.EngineKinds(err), errs.Consumer, err)
 	switch {
 	case fresh && denied:
-		return batch{err: errs.New(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.cluster.principal())}
-	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), isConnectionError(err):
+		return batch{err: errs.New(is, "kafka: topic %q: %s may not read it, or it does not exist", p.Topic, c.cluster.Principal())}
+	case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err), cluster.IsConnectionError(err):
 		return batch{} // kgo tries again; an answer that is too large is none of these
 	case fresh && p.Topic == "":
-		return batch{err: errs.New(is, "kafka: fetching from %s: %s%s", strings.Join(c.cluster.brokers, ", "), errs.Reason(err), ahead)}
+		return batch{err: errs.New(is, "kafka: fetching from %s: %s%s", strings.Join(c.cluster.Brokers, ", "), errs.Reason(err), ahead)}
 	case fresh:
 		return batch{err: errs.New(is, "kafka: topic %s: %s", p.Topic, errs.Reason(err))}
 	case p.Topic != "" && p.Partition >= 0 && !denied:
@@ -280,7 +281,7 @@ func (c *consumer) seekOn(ctx context.Context) {
 	go func() {
 		defer close(done)
 		c.markInKgo()
-		c.cluster.client.SetOffsets(offsetMap{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
+		c.cluster.KGO.SetOffsets(offsetMap{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
 		c.resume(s.topic, s.partition)
 	}()
 	select {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/cluster"
 )
 
 // What a Consumer may hold. Its memory is twice what kgo may have of it, since kgo fetches
@@ -27,7 +29,7 @@ const (
 	leastFetch  = 64 << 10
 	// largestFetch is what an answer may be of: what a fetch asks for, behind it the largest
 	// batch that is read, since not all brokers end before it, and the heads of partitions.
-	largestFetch = budgetFetch + maxBatchBytes + 1<<20
+	largestFetch = budgetFetch + cluster.MaxBatchBytes + 1<<20
 	// heaviestBatch is what one batch may take with what kgo makes of its messages, and
 	// maxBatchBytes what it may inflate to.
 	heaviestBatch = 32 << 20
@@ -144,7 +146,7 @@ func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte,
 
 // open inflates a batch whose messages may take no more than room.
 func (b *budget) open(src []byte, codec kgo.CompressionCodecType, room int) (out []byte, cost int, err error) {
-	out, err = b.inflater.inflate(src, codec, min(room, maxBatchBytes))
+	out, err = b.inflater.inflate(src, codec, min(room, cluster.MaxBatchBytes))
 	if err != nil {
 		return nil, 0, err
 	}

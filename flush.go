@@ -35,9 +35,9 @@ func (p *Producer) Flush(ctx context.Context) error {
 
 // drain returns when w is done (nil), or why there is no use in waiting.
 func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
-	switch end, why := p.cluster.auth.Wait(ctx, sasl.Waiting{Done: w.done, Closed: p.cluster.life.done, Stop: sasl.StopPastGrace}); end {
+	switch end, why := p.cluster.Auth.Wait(ctx, sasl.Waiting{Done: w.done, Closed: p.cluster.Life.Done, Stop: sasl.StopPastGrace}); end {
 	case sasl.CtxEnded:
-		is, trouble := p.cluster.health.trouble()
+		is, trouble := p.cluster.Health.Trouble()
 		if trouble != "" {
 			trouble = ": " + trouble
 		}
@@ -65,10 +65,10 @@ func (p *Producer) Close() (err error) {
 	if err := cmp.Or(p.made(), inDone("Close")); err != nil {
 		return err
 	}
-	if p.cluster.life.begin() {
+	if p.cluster.Life.Begin() {
 		err = p.close()
 	}
-	<-p.cluster.life.done
+	<-p.cluster.Life.Done
 	return err
 }
 
@@ -89,9 +89,9 @@ func (p *Producer) close() error {
 	case <-w.done:
 	case <-timer.C:
 	}
-	p.cluster.shut()
+	p.cluster.Shut()
 	p.settleRest(w, timer)
-	p.cluster.life.finish()
+	p.cluster.Life.Finish()
 	failed, causes := p.queue.takeLost()
 	if failed == 0 {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
@@ -23,11 +24,11 @@ func (c *consumer) followTopics() {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		ctx, cancel := context.WithTimeout(c.cluster.client.Context(), constructorTimeout)
+		ctx, cancel := context.WithTimeout(c.cluster.KGO.Context(), constructorTimeout)
 		c.followOnce(ctx)
 		cancel()
 		select {
-		case <-c.cluster.life.closing:
+		case <-c.cluster.Life.Closing:
 			return
 		case <-tick.C:
 		}
@@ -59,7 +60,7 @@ func (c *consumer) followOnce(ctx context.Context) {
 	if len(known)+len(wanted) == 0 {
 		return
 	}
-	now, err := c.cluster.topics(ctx, slices.Concat(known, wanted)...)
+	now, err := c.cluster.Topics(ctx, slices.Concat(known, wanted)...)
 	if err != nil {
 		return // the next round asks again; what is wrong with the brokers is known elsewhere
 	}
@@ -82,14 +83,14 @@ const missingRounds = 2
 // isReadable reports whether a topic is there and may be read. That it is missing for
 // missingRounds, or may not be read, Poll tells once. A topic that is missing is purged from kgo,
 // which would ask for it without a pause.
-func (c *consumer) isReadable(topic string, now topicState) bool {
-	err := now.err
-	if now.name == "" {
+func (c *consumer) isReadable(topic string, now cluster.Topic) bool {
+	err := now.Err
+	if now.Name == "" {
 		err = kerr.UnknownTopicOrPartition
 	}
 	missing := errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)
 	if !missing && !errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return err == nil || len(now.partitions) > 0
+		return err == nil || len(now.Partitions) > 0
 	}
 	c.mu.Lock()
 	t := c.positions.topic(topic)
@@ -102,16 +103,16 @@ func (c *consumer) isReadable(topic string, now topicState) bool {
 		return false
 	}
 	c.mu.Unlock()
-	what := "does not exist (any more), or " + c.cluster.principal() + " may not see it"
+	what := "does not exist (any more), or " + c.cluster.Principal() + " may not see it"
 	if !missing {
-		what = c.cluster.principal() + " may not read it, or it does not exist"
+		what = c.cluster.Principal() + " may not read it, or it does not exist"
 	} else if consumed {
 		c.mu.Lock()
 		t.unread = t.unreturned(c.group != "")
 		c.mu.Unlock()
-		c.cluster.client.PurgeTopicsFromConsuming(topic)
+		c.cluster.KGO.PurgeTopicsFromConsuming(topic)
 	}
-	c.report(errs.New([]error{errs.Topic, errs.Consumer, err}, "kafka: topic %q on %s: %s", topic, c.cluster.brokers[0], what))
+	c.report(errs.New([]error{errs.Topic, errs.Consumer, err}, "kafka: topic %q on %s: %s", topic, c.cluster.Brokers[0], what))
 	return false
 }
 
@@ -120,19 +121,19 @@ const missingTopic = "missing"
 
 // positionPending puts a topic that a lazy Consumer has subscribed into position: at its end, or
 // at its beginning if brokers were asked before and it did not exist.
-func (c *consumer) positionPending(ctx context.Context, topic string, now topicState) {
+func (c *consumer) positionPending(ctx context.Context, topic string, now cluster.Topic) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	late := t.missing > 0
 	if late {
-		t.consume(topicState{name: topic})
+		t.consume(cluster.Topic{Name: topic})
 	}
 	c.mu.Unlock()
 	if late {
 		c.followTopic(ctx, topic, now)
 	} else if err := c.position(ctx, []string{topic}); err != nil {
 		c.onGroupError(err)
-		c.cluster.log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", errs.Reason(err))
+		c.cluster.Log.Debug("gracedb: kafka: not in position yet", "topic", topic, "err", errs.Reason(err))
 		return
 	}
 	c.mu.Lock()
@@ -144,11 +145,11 @@ func (c *consumer) positionPending(ctx context.Context, topic string, now topicS
 //   - its new partitions from their beginning;
 //   - all partitions from their beginning, if the topic was deleted and made anew;
 //   - all from where they were left, if the topic was only missing, and purged from kgo.
-func (c *consumer) followTopic(ctx context.Context, topic string, now topicState) {
+func (c *consumer) followTopic(ctx context.Context, topic string, now cluster.Topic) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	was := t.state
-	if t.isFormer(now.id) {
+	if t.isFormer(now.ID) {
 		c.mu.Unlock()
 		return // this broker has not heard yet that the topic was made anew
 	}
@@ -156,7 +157,7 @@ func (c *consumer) followTopic(ctx context.Context, topic string, now topicState
 	t.missing = 0
 	delete(t.told, missingTopic)
 	c.mu.Unlock()
-	another := was.id != now.id && was.id != noTopicID || was.id == noTopicID && purged
+	another := was.ID != now.ID && was.ID != noTopicID || was.ID == noTopicID && purged
 	if another {
 		c.mu.Lock()
 		c.resumeAll(topic)
@@ -166,31 +167,31 @@ func (c *consumer) followTopic(ctx context.Context, topic string, now topicState
 	c.mu.Lock()
 	t.unread = nil
 	add := make(map[string]map[int32]kgo.Offset)
-	for _, part := range now.partitions {
+	for _, part := range now.Partitions {
 		at := kgo.NewOffset().AtStart()
-		if old := int(part.id) < len(was.partitions); old && !another {
+		if old := int(part.ID) < len(was.Partitions); old && !another {
 			if !purged {
 				continue
 			}
-			if known := t.at(part.id); known.next != noOffset {
+			if known := t.at(part.ID); known.next != noOffset {
 				at = kgo.NewOffset().At(known.next)
 			} else if known.start != nil {
 				at = kgoOffset(*known.start)
 			}
 		}
-		set(add, topic, part.id, at)
+		set(add, topic, part.ID, at)
 	}
-	c.cluster.logLeaders(was, now)
+	c.cluster.LogLeaders(was, now)
 	t.consume(now)
 	c.mu.Unlock()
-	if another && !purged && len(was.partitions) > 0 {
-		c.cluster.client.PurgeTopicsFromConsuming(topic)
+	if another && !purged && len(was.Partitions) > 0 {
+		c.cluster.KGO.PurgeTopicsFromConsuming(topic)
 		purged = true
 	}
 	switch {
 	case c.group == "" && len(add) > 0:
-		c.cluster.client.AddConsumePartitions(add)
-	case c.group != "" && (purged || len(was.partitions) == 0):
-		c.cluster.client.AddConsumeTopics(topic) // kgo finds the partitions of a group itself
+		c.cluster.KGO.AddConsumePartitions(add)
+	case c.group != "" && (purged || len(was.Partitions) == 0):
+		c.cluster.KGO.AddConsumeTopics(topic) // kgo finds the partitions of a group itself
 	}
 }

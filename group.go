@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
@@ -24,7 +25,7 @@ import (
 //
 // Where the group has committed offsets in other partitions of the topic, a partition without
 // one is newer than the group and is read from its first message: its start is dropped.
-func (c *consumer) commitStart(ctx context.Context, states map[string]topicState, topics []string, starts offsetMap) error {
+func (c *consumer) commitStart(ctx context.Context, states map[string]cluster.Topic, topics []string, starts offsetMap) error {
 	committed, err := c.fetchCommitted(ctx, states, topics)
 	if err != nil {
 		return err
@@ -55,7 +56,7 @@ func (c *consumer) commitStart(ctx context.Context, states map[string]topicState
 	}
 	err = c.commitOffsets(ctx, "", -1, states, missing)
 	if err != nil {
-		c.cluster.log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", errs.Reason(err))
+		c.cluster.Log.Debug("gracedb: kafka: the group is alive; its position is stored with the assignment", "group", c.group, "err", errs.Reason(err))
 		return nil
 	}
 	c.logStarts(missing)
@@ -64,7 +65,7 @@ func (c *consumer) commitStart(ctx context.Context, states map[string]topicState
 
 // fetchCommitted returns the offsets that the group has committed: an offset, or -1 with the
 // epoch at whose end the group begins.
-func (c *consumer) fetchCommitted(ctx context.Context, states map[string]topicState, topics []string) (offsetMap, error) {
+func (c *consumer) fetchCommitted(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group, req.RequireStable = c.group, true
 	g := kmsg.NewOffsetFetchRequestGroup()
@@ -74,17 +75,17 @@ func (c *consumer) fetchCommitted(ctx context.Context, states map[string]topicSt
 		t := kmsg.NewOffsetFetchRequestTopic()
 		gt := kmsg.NewOffsetFetchRequestGroupTopic()
 		// From version 10 on the request has ids instead of names; kgo writes what the version has.
-		t.Topic, gt.Topic, gt.TopicID = topic, topic, states[topic].id
-		names[states[topic].id] = topic
-		for _, part := range states[topic].partitions {
-			t.Partitions = append(t.Partitions, part.id)
-			gt.Partitions = append(gt.Partitions, part.id)
+		t.Topic, gt.Topic, gt.TopicID = topic, topic, states[topic].ID
+		names[states[topic].ID] = topic
+		for _, part := range states[topic].Partitions {
+			t.Partitions = append(t.Partitions, part.ID)
+			gt.Partitions = append(gt.Partitions, part.ID)
 		}
 		req.Topics = append(req.Topics, t)
 		g.Topics = append(g.Topics, gt)
 	}
 	req.Groups = append(req.Groups, g)
-	resp, err := req.RequestWith(ctx, c.cluster.client)
+	resp, err := req.RequestWith(ctx, c.cluster.KGO)
 	if err != nil {
 		return nil, c.groupError(err) // GROUP_AUTHORIZATION_FAILED comes from FindCoordinator already
 	}
@@ -130,12 +131,12 @@ func (c *consumer) fetchCommitted(ctx context.Context, states map[string]topicSt
 
 // commitOffsets commits offsets as the given member of a generation, or, with member "" and
 // generation -1, as a stranger to a group without members.
-func (c *consumer) commitOffsets(ctx context.Context, member string, generation int32, states map[string]topicState, at offsetMap) error {
+func (c *consumer) commitOffsets(ctx context.Context, member string, generation int32, states map[string]cluster.Topic, at offsetMap) error {
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Group, req.MemberID, req.Generation = c.group, member, generation
 	for topic, parts := range at {
 		t := kmsg.NewOffsetCommitRequestTopic()
-		t.Topic, t.TopicID = topic, states[topic].id
+		t.Topic, t.TopicID = topic, states[topic].ID
 		for part, end := range parts {
 			p := kmsg.NewOffsetCommitRequestTopicPartition()
 			p.Partition, p.Offset, p.LeaderEpoch = part, end.Offset, end.Epoch
@@ -143,7 +144,7 @@ func (c *consumer) commitOffsets(ctx context.Context, member string, generation 
 		}
 		req.Topics = append(req.Topics, t)
 	}
-	resp, err := req.RequestWith(ctx, c.cluster.client)
+	resp, err := req.RequestWith(ctx, c.cluster.KGO)
 	if err != nil {
 		return err
 	}
@@ -208,11 +209,11 @@ func (c *consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[
 	c.mu.Unlock()
 	c.logStarts(first)
 	if len(moved) > 0 {
-		member, generation := c.cluster.client.GroupMetadata()
-		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		member, generation := c.cluster.KGO.GroupMetadata()
+		ctx, cancel := context.WithTimeout(ctx, cluster.RequestTimeout)
 		defer cancel()
 		if err := c.commitOffsets(ctx, member, generation, states, moved); err != nil {
-			c.cluster.log.Warn("gracedb: kafka: the group's first position could not be stored yet", "group", c.group, "err", errs.Reason(err))
+			c.cluster.Log.Warn("gracedb: kafka: the group's first position could not be stored yet", "group", c.group, "err", errs.Reason(err))
 		}
 	}
 	return offsets, nil
@@ -235,7 +236,7 @@ func (c *consumer) onAssigned(_ context.Context, _ *kgo.Client, parts map[string
 // there.
 func (c *consumer) onRevoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
 	c.losePartitions(parts, true)
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cluster.RequestTimeout)
 	defer cancel()
 	c.logNotStored(cl.CommitMarkedOffsets(ctx), "messages will come again")
 }
@@ -246,7 +247,7 @@ func (c *consumer) onAutoCommit(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp
 	if err == nil {
 		err = commitError(resp)
 	}
-	if err != nil && !errs.IsContext(err) && !c.cluster.health.said.Already("not stored: "+err.Error()) {
+	if err != nil && !errs.IsContext(err) && !c.cluster.Health.Said.Already("not stored: "+err.Error()) {
 		c.logNotStored(err, "it will be tried again")
 	}
 }
@@ -255,7 +256,7 @@ func (c *consumer) onAutoCommit(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp
 // topic that was deleted are worth nothing: Poll tells that it was.
 func (c *consumer) logNotStored(err error, then string) {
 	if err != nil && !isTopicGone(err) {
-		c.cluster.log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", errs.Reason(err))
+		c.cluster.Log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", errs.Reason(err))
 	}
 }
 
@@ -288,7 +289,7 @@ func (c *consumer) onLost(_ context.Context, _ *kgo.Client, parts map[string][]i
 func (c *consumer) losePartitions(parts map[string][]int32, commit bool) {
 	c.marking <- struct{}{}
 	defer func() { <-c.marking }()
-	c.cluster.client.MarkCommitOffsets(c.noteLoss(parts, commit))
+	c.cluster.KGO.MarkCommitOffsets(c.noteLoss(parts, commit))
 }
 
 // noteLoss is losePartitions without kgo. It returns the marks that kgo is to get.

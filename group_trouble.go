@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sasl"
 )
@@ -17,7 +18,7 @@ import (
 // long one counts that is not met again: kgo tries to join several times a second.
 const (
 	groupTrouble = "group: "
-	groupStays   = 2 * requestTimeout
+	groupStays   = 2 * cluster.RequestTimeout
 )
 
 // errOfGroup is in every error that says what keeps a group from being used.
@@ -47,7 +48,7 @@ func (c *consumer) onGroupError(err error) {
 // endGroupTrouble notes that the coordinator has taken this member into the group.
 func (c *consumer) endGroupTrouble() {
 	if c.troubles.over(groupTrouble) {
-		c.cluster.log.Info("gracedb: kafka: the group can be used again", "group", c.group)
+		c.cluster.Log.Info("gracedb: kafka: the group can be used again", "group", c.group)
 	}
 }
 
@@ -80,7 +81,7 @@ func (c *consumer) groupError(err error) error {
 	var what string
 	switch {
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		what = c.cluster.principal() + " may not use it (it takes the right to READ the group; some sites want a prefix of their own)"
+		what = c.cluster.Principal() + " may not use it (it takes the right to READ the group; some sites want a prefix of their own)"
 	case errors.Is(err, kerr.InconsistentGroupProtocol):
 		what = "consumers of another kind use it (they share out partitions otherwise, use group.protocol=consumer, are a share group, or are no consumers): " +
 			"take another GroupID, or stop those (a share group keeps its id until it is deleted)"
@@ -114,7 +115,7 @@ func (c *consumer) logStarts(at offsetMap) {
 			}
 			starts = append(starts, fmt.Sprintf("%d at %s", part, where))
 		}
-		c.cluster.log.Info("gracedb: kafka: the group has no position (it is new, or its position has expired), and starts where it says here",
-			"group", c.group, "topic", topic, "from_beginning", c.fromBeginning, "partitions", shortList(starts))
+		c.cluster.Log.Info("gracedb: kafka: the group has no position (it is new, or its position has expired), and starts where it says here",
+			"group", c.group, "topic", topic, "from_beginning", c.fromBeginning, "partitions", cluster.ShortList(starts))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
@@ -63,7 +64,7 @@ func (c *consumer) markInKgo() {
 	c.mu.Lock()
 	marks := c.positions.takeMarks()
 	c.mu.Unlock()
-	c.cluster.client.MarkCommitOffsets(marks)
+	c.cluster.KGO.MarkCommitOffsets(marks)
 }
 
 // takeMarks returns what is done in partitions of this member and unmarked, and notes that it is
@@ -97,17 +98,17 @@ func (p *positions) areUnmarked() bool {
 
 // Commit commits the offset behind the message that Poll returned last, if there is a group.
 func (c *consumer) Commit(ctx context.Context) error {
-	if c.cluster.life.isClosing() {
-		return c.cluster.errClosed()
+	if c.cluster.Life.IsClosing() {
+		return c.cluster.ErrClosed()
 	}
 	if c.group == "" {
 		return nil
 	}
 	current := c.current
-	return c.cluster.await(ctx, running, "committing", func(ctx context.Context) error {
+	return c.cluster.Await(ctx, cluster.Running, "committing", func(ctx context.Context) error {
 		c.noteDone(current)
 		c.markInKgo()
-		err := c.cluster.client.CommitMarkedOffsets(ctx)
+		err := c.cluster.KGO.CommitMarkedOffsets(ctx)
 		if errors.Is(err, kerr.UnknownTopicID) {
 			return errs.New([]error{err},
 				"kafka: the position of group %s is not stored in a topic that was deleted, or made anew: there is none in it any more; Poll tells what is lost",

@@ -9,12 +9,13 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // As users write them, where the compiler puts the functions of options into their callers.
 func TestOptsRefused(t *testing.T) {
-	cluster := func(opts ...kgo.Opt) Cluster {
+	with := func(opts ...kgo.Opt) Cluster {
 		return Cluster{Brokers: []string{"localhost:1"}, Instance: "x", Token: StaticToken("a.b.c"), Opts: opts}
 	}
 	for name, opt := range map[string]kgo.Opt{
@@ -34,7 +35,7 @@ func TestOptsRefused(t *testing.T) {
 		"DisableAutoCommit":       kgo.DisableAutoCommit(),
 		"OnPartitionsLost":        kgo.OnPartitionsLost(nil),
 	} {
-		c := cluster(opt)
+		c := with(opt)
 		_, err := NewConsumer(t.Context(), ConsumerConfig{Cluster: c, Topics: []string{"test"}, Lazy: true, GroupID: "g"})
 		_, err2 := NewProducer(t.Context(), ProducerConfig{Cluster: c, Lazy: true})
 		for _, err := range []error{err, err2} {
@@ -43,24 +44,24 @@ func TestOptsRefused(t *testing.T) {
 			}
 		}
 		_, err = c.ClientOpts()
-		if _, refused := connecting[name]; refused != errors.Is(err, errs.Config) {
+		if _, refused := cluster.Connecting[name]; refused != errors.Is(err, errs.Config) {
 			t.Errorf("ClientOpts with %s: %v", name, err)
 		}
 	}
-	if _, err := cluster(nil).ClientOpts(); !errors.Is(err, errs.Config) {
+	if _, err := with(nil).ClientOpts(); !errors.Is(err, errs.Config) {
 		t.Errorf("a nil option: %v", err)
 	}
 	// One that is wrapped is not looked at.
 	wrapped := struct{ kgo.Opt }{kgo.HeartbeatInterval(2 * time.Second)}
 	c, err := NewConsumer(t.Context(), ConsumerConfig{
-		Cluster: cluster(kgo.FetchIsolationLevel(kgo.ReadUncommitted()), wrapped, kgo.ClientID("search")),
+		Cluster: with(kgo.FetchIsolationLevel(kgo.ReadUncommitted()), wrapped, kgo.ClientID("search")),
 		Topics:  []string{"test"}, Lazy: true, GroupID: "g",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if beat := c.core.cluster.client.OptValue(kgo.HeartbeatInterval); beat != 2*time.Second {
+	if beat := c.core.cluster.KGO.OptValue(kgo.HeartbeatInterval); beat != 2*time.Second {
 		t.Errorf("the heartbeat's interval is %v", beat)
 	}
 }

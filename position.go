@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gracedb-go/gracedb/internal/cluster"
 )
 
 // This file keeps the promise that nothing published after NewConsumer or Subscribe is missed.
@@ -35,7 +37,7 @@ type positions struct {
 // deleted may come back.
 type topicPosition struct {
 	consumed   bool                 // it is in position
-	state      topicState           // what brokers said of it last, once it is consumed
+	state      cluster.Topic        // what brokers said of it last, once it is consumed
 	missing    int                  // in how many rounds of followTopics in a row brokers did not show it
 	told       map[string]bool      // errors that Poll has returned and that last
 	former     [][16]byte           // ids of the topics of this name that were deleted
@@ -134,8 +136,8 @@ func (p *positions) consumed() []string {
 }
 
 // states returns what brokers have said of the topics that are in position.
-func (p *positions) states() map[string]topicState {
-	states := make(map[string]topicState)
+func (p *positions) states() map[string]cluster.Topic {
+	states := make(map[string]cluster.Topic)
 	for name, t := range p.topics {
 		if t.consumed {
 			states[name] = t.state
@@ -145,7 +147,7 @@ func (p *positions) states() map[string]topicState {
 }
 
 // consume notes that a topic is in position, and what brokers said of it.
-func (t *topicPosition) consume(state topicState) { t.consumed, t.state = true, state }
+func (t *topicPosition) consume(state cluster.Topic) { t.consumed, t.state = true, state }
 
 // isNews reports whether this error of a topic has not been told since the topic last
 // worked.
@@ -184,7 +186,7 @@ func (p *positions) ahead() string {
 // position puts topics into position and starts to consume them. If it fails, it can
 // be called again.
 func (c *consumer) position(ctx context.Context, topics []string) error {
-	states, err := c.cluster.findTopics(ctx, topics...)
+	states, err := c.cluster.FindTopics(ctx, topics...)
 	if err != nil {
 		return err
 	}
@@ -200,26 +202,26 @@ func (c *consumer) position(ctx context.Context, topics []string) error {
 	direct := make(map[string]map[int32]kgo.Offset)
 	c.mu.Lock()
 	for _, topic := range topics {
-		c.cluster.logLeaders(topicState{}, states[topic])
+		c.cluster.LogLeaders(cluster.Topic{}, states[topic])
 		t := c.positions.topic(topic)
 		t.consume(states[topic])
-		for _, part := range states[topic].partitions {
+		for _, part := range states[topic].Partitions {
 			at := kgo.NewOffset().AtStart()
-			if start, ok := starts[topic][part.id]; ok {
+			if start, ok := starts[topic][part.ID]; ok {
 				at = kgoOffset(start)
-				t.at(part.id).start = &start
+				t.at(part.ID).start = &start
 				if c.group == "" && start.Offset >= 0 {
-					t.at(part.id).reset(start.Offset)
+					t.at(part.ID).reset(start.Offset)
 				}
 			}
-			set(direct, topic, part.id, at)
+			set(direct, topic, part.ID, at)
 		}
 	}
 	c.mu.Unlock() // kgo may wait for a broker below
 	if c.group == "" {
-		c.cluster.client.AddConsumePartitions(direct)
+		c.cluster.KGO.AddConsumePartitions(direct)
 	} else {
-		c.cluster.client.AddConsumeTopics(topics...)
+		c.cluster.KGO.AddConsumeTopics(topics...)
 	}
 	return nil
 }
@@ -227,7 +229,7 @@ func (c *consumer) position(ctx context.Context, topics []string) error {
 // listStartOffsets returns the snapshot: of each partition the offset of the next message or, with
 // FromBeginning, of the first. Of a partition without a leader it returns offset -1 and the
 // epoch at whose end to start, or nothing with FromBeginning.
-func (c *consumer) listStartOffsets(ctx context.Context, states map[string]topicState, topics []string) (offsetMap, error) {
+func (c *consumer) listStartOffsets(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	const latest, earliest = -1, -2
@@ -240,15 +242,15 @@ func (c *consumer) listStartOffsets(ctx context.Context, states map[string]topic
 	for _, topic := range topics {
 		t := kmsg.NewListOffsetsRequestTopic()
 		t.Topic = topic
-		for _, part := range states[topic].partitions {
-			if part.leader < 0 {
+		for _, part := range states[topic].Partitions {
+			if part.Leader < 0 {
 				if !c.fromBeginning {
-					set(starts, topic, part.id, kgo.EpochOffset{Epoch: part.epoch, Offset: -1})
+					set(starts, topic, part.ID, kgo.EpochOffset{Epoch: part.Epoch, Offset: -1})
 				}
 				continue
 			}
 			p := kmsg.NewListOffsetsRequestTopicPartition()
-			p.Partition, p.Timestamp = part.id, when
+			p.Partition, p.Timestamp = part.ID, when
 			t.Partitions = append(t.Partitions, p)
 			wanted++
 		}
@@ -257,7 +259,7 @@ func (c *consumer) listStartOffsets(ctx context.Context, states map[string]topic
 	if wanted == 0 {
 		return starts, nil
 	}
-	for _, shard := range c.cluster.client.RequestSharded(ctx, req) {
+	for _, shard := range c.cluster.KGO.RequestSharded(ctx, req) {
 		if shard.Err != nil {
 			return nil, shard.Err
 		}
@@ -265,7 +267,7 @@ func (c *consumer) listStartOffsets(ctx context.Context, states map[string]topic
 			for _, p := range t.Partitions {
 				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
 					if errors.Is(err, kerr.TopicAuthorizationFailed) {
-						return nil, c.cluster.topicError(ctx, t.Topic, err)
+						return nil, c.cluster.TopicError(ctx, t.Topic, err)
 					}
 					return nil, fmt.Errorf("topic %s partition %d: %w", t.Topic, p.Partition, err)
 				}

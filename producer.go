@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/logonce"
 	"github.com/gracedb-go/gracedb/internal/sasl"
@@ -88,8 +89,8 @@ func (cfg ProducerConfig) check() error {
 // A Producer publishes to the topics of one GraceDB instance. It is safe for
 // concurrent use.
 type Producer struct {
-	cluster      *link  // the connections to the brokers, and what is known of these
-	topic        string // full name, or ""
+	cluster      *cluster.Client // the connections to the brokers, and what is known of these
+	topic        string          // full name, or ""
 	flushTimeout time.Duration
 	maxMessage   int
 
@@ -99,7 +100,7 @@ type Producer struct {
 	told   logonce.Recently // of what messages wait for
 
 	knownMu sync.Mutex
-	known   map[string]topicState // as brokers have described it last; of topics that are in use
+	known   map[string]cluster.Topic // as brokers have described it last; of topics that are in use
 }
 
 // NewProducer returns a Producer that is connected, authenticated and warm, and
@@ -119,7 +120,7 @@ func NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		defer cancel()
 		if err := p.start(ctx); err != nil {
 			p.sender.Close()
-			p.cluster.shut()
+			p.cluster.Shut()
 			return nil, err
 		}
 	}
@@ -139,31 +140,31 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		flushTimeout: cmp.Or(cfg.FlushTimeout, defaultFlushTimeout),
 		maxMessage:   cmp.Or(cfg.MaxMessageBytes, defaultMaxMessageBytes),
 		codec:        codec,
-		known:        make(map[string]topicState),
+		known:        make(map[string]cluster.Topic),
 	}
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
-	cluster, err := cfg.Cluster.config("gracedb.read")
+	config, err := cfg.Cluster.config("gracedb.read")
 	if err != nil {
 		return nil, err
 	}
-	p.cluster, err = newLink(ctx, cluster, errs.Producer, cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
+	p.cluster, err = cluster.New(ctx, config, errs.Producer, cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
 		kgo.WithHooks(codec),
 		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
-		kgo.BrokerMaxReadBytes(maxSmallAnswer), kgo.FetchMaxBytes(maxSmallAnswer/2), // it fetches nothing
+		kgo.BrokerMaxReadBytes(cluster.MaxSmallAnswer), kgo.FetchMaxBytes(cluster.MaxSmallAnswer/2), // it fetches nothing
 		kgo.MetadataMaxAge(ownMetadataEvery),
 	)
 	if err != nil {
 		return nil, err
 	}
 	p.sender = sender.New(sender.Config{
-		Client: p.cluster.client, Describe: p.describe, Settle: settle, Waits: p.waits, NoConnection: isUnconnected,
+		Client: p.cluster.KGO, Describe: p.describe, Settle: settle, Waits: p.waits, NoConnection: cluster.IsUnconnected,
 		Far: codec.far, Compresses: codec.wants, Compress: codec.compress,
-		Limit: unknownLimit, MaxBatch: int64(p.maxMessage), AskTimeout: requestTimeout,
+		Limit: unknownLimit, MaxBatch: int64(p.maxMessage), AskTimeout: cluster.RequestTimeout,
 	})
 	if cfg.Topic != "" {
-		p.topic = topicname.Full(p.cluster.instance, cfg.Topic)
+		p.topic = topicname.Full(p.cluster.Instance, cfg.Topic)
 		if err := p.checkTopicName(p.topic); err != nil {
-			p.cluster.shut()
+			p.cluster.Shut()
 			return nil, err
 		}
 	}
@@ -181,7 +182,7 @@ const (
 func (p *Producer) waits(topic string, partition int32, said error) {
 	why := errs.Reason(said)
 	if !p.told.Already(fmt.Sprint(topic, partition, why)) {
-		p.cluster.log.Warn("gracedb: kafka: a broker takes no messages for now; they are sent again until it does", "topic", topic, "partition", partition, "err", why)
+		p.cluster.Log.Warn("gracedb: kafka: a broker takes no messages for now; they are sent again until it does", "topic", topic, "partition", partition, "err", why)
 	}
 }
 
@@ -291,25 +292,25 @@ func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 		w := sasl.Waiting{Done: d.settled, Stop: sasl.StopPastGrace}
 		if settle {
 			leader := p.sender.LeaderOf(&d.record)
-			_, w.News = p.cluster.health.throttledUntil(leader)
-			if p.cluster.health.outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
+			_, w.News = p.cluster.Health.ThrottledUntil(leader)
+			if p.cluster.Health.Outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
 				// Should the connection of messages not be the one that is throttled, d is sent
 				// within this time.
 				w.Within = verdictTime
 			}
 		}
-		switch end, why := p.cluster.auth.Wait(ctx, w); end {
+		switch end, why := p.cluster.Auth.Wait(ctx, w); end {
 		case sasl.CtxEnded:
 			if said := p.sender.Said(&d.record); said != nil {
 				return errs.New([]error{why, errs.Producer, said}, "kafka: %s: %s: the broker answers %s", p.naming(d.msg.Topic), why, errs.Reason(said))
 			}
-			return p.cluster.gaveUp(why, p.naming(d.msg.Topic), began, nil)
+			return p.cluster.GaveUp(why, p.naming(d.msg.Topic), began, nil)
 		case sasl.AuthFails:
 			return errs.New([]error{why, errs.Producer}, "%s", errs.Reason(why))
 		case sasl.LookAgain:
 		case sasl.TimeUp:
 			if !p.sender.IsSent(&d.record) {
-				return p.cluster.throttleError(p.naming(d.msg.Topic))
+				return p.cluster.ThrottleError(p.naming(d.msg.Topic))
 			}
 		default:
 			return nil
@@ -323,7 +324,7 @@ func (p *Producer) result(ctx context.Context, d *delivery) (Message, error) {
 	case d.err == nil:
 		return d.msg, nil
 	case errors.Is(d.err, errs.Topic):
-		return Message{}, p.cluster.withTopicsAtHand(ctx, d.err)
+		return Message{}, p.cluster.WithTopicsAtHand(ctx, d.err)
 	}
 	return Message{}, d.err
 }
@@ -333,7 +334,7 @@ func (p *Producer) naming(topic string) string { return "publishing to " + topic
 // refused returns the error of a call while authentication has failed for longer
 // than the grace, or nil.
 func (p *Producer) refused() error {
-	if _, cause := p.cluster.auth.PastGrace(); cause != nil {
+	if _, cause := p.cluster.Auth.PastGrace(); cause != nil {
 		return errs.New([]error{cause, errs.Producer}, "%s", errs.Reason(cause))
 	}
 	return nil
@@ -341,12 +342,12 @@ func (p *Producer) refused() error {
 
 // accept checks d's message and takes d into the queue.
 func (p *Producer) accept(ctx context.Context, d *delivery) error {
-	if p.cluster.life.isClosing() {
-		return p.cluster.errClosed()
+	if p.cluster.Life.IsClosing() {
+		return p.cluster.ErrClosed()
 	}
 	topic := p.topic
 	if d.msg.Topic != "" {
-		topic = topicname.Full(p.cluster.instance, d.msg.Topic)
+		topic = topicname.Full(p.cluster.Instance, d.msg.Topic)
 	}
 	if topic == "" {
 		return errs.New([]error{errs.Topic, errs.Delivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")
@@ -368,13 +369,13 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 		return errs.New([]error{err, errs.Delivery}, "%s", errs.Reason(err))
 	}
 	d.msg.Topic, d.cost = topic, int64(size)+messageOverhead
-	switch end, err := p.queue.enter(ctx, d, p.cluster.auth); {
+	switch end, err := p.queue.enter(ctx, d, p.cluster.Auth); {
 	case err == nil:
 		return nil
 	case end == sasl.AuthFails:
 		return errs.New([]error{err, errs.Delivery}, "%s", errs.Reason(err))
 	case errors.Is(err, errs.Closed):
-		return p.cluster.errClosed()
+		return p.cluster.ErrClosed()
 	default:
 		return errs.New([]error{err, errs.Delivery}, "kafka: %s: %s while waiting for room: %d bytes are not settled yet",
 			p.naming(topic), err, p.queue.limit)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
@@ -51,7 +52,7 @@ func (t *topicPosition) isFormer(id [16]byte) bool { return slices.Contains(t.fo
 
 // adoptRemade makes now the topic that is consumed, from its beginning, tells what of the old one is
 // lost, and keeps offsets of the old one from being committed.
-func (c *consumer) adoptRemade(ctx context.Context, topic string, now topicState) {
+func (c *consumer) adoptRemade(ctx context.Context, topic string, now cluster.Topic) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	was, lost := t.state, t.unread
@@ -61,17 +62,17 @@ func (c *consumer) adoptRemade(ctx context.Context, topic string, now topicState
 	for _, part := range t.partitions {
 		part.forget()
 	}
-	if was.id != noTopicID {
-		t.former = append(t.former, was.id)
+	if was.ID != noTopicID {
+		t.former = append(t.former, was.ID)
 	}
 	t.consume(now) // from here on noteDone ignores messages of the old one
 	if c.group != "" {
-		for _, part := range now.partitions {
-			t.at(part.id).remadeAt = time.Now()
+		for _, part := range now.Partitions {
+			t.at(part.ID).remadeAt = time.Now()
 		}
 	}
 	c.mu.Unlock()
-	if len(was.partitions) == 0 {
+	if len(was.Partitions) == 0 {
 		return // it is there for the first time
 	}
 	if c.group != "" {
@@ -79,9 +80,9 @@ func (c *consumer) adoptRemade(ctx context.Context, topic string, now topicState
 	}
 	if c.group == "" || len(lost) > 0 {
 		c.report(errs.New([]error{errs.Consumer}, "kafka: topic %s was deleted and made anew; what was not read of the old one%s is lost; continuing at the beginning",
-			topic, fromOffsets(lost, len(was.partitions))))
+			topic, fromOffsets(lost, len(was.Partitions))))
 	} else {
-		c.cluster.log.Info("gracedb: kafka: a topic was deleted and made anew, of which this member of the group had nothing to read",
+		c.cluster.Log.Info("gracedb: kafka: a topic was deleted and made anew, of which this member of the group had nothing to read",
 			"group", c.group, "topic", topic)
 	}
 }
@@ -110,15 +111,15 @@ func fromOffsets(from map[int32]int64, partitions int) string {
 	if texts == nil {
 		return ""
 	}
-	return ", from " + shortList(texts) + ","
+	return ", from " + cluster.ShortList(texts) + ","
 }
 
 // commitBeginning commits offset 0 of a topic that was made anew, in the partitions that this
 // member had: over what it may have committed there of the old one.
-func (c *consumer) commitBeginning(ctx context.Context, topic string, now topicState, had map[int32]int64) {
+func (c *consumer) commitBeginning(ctx context.Context, topic string, now cluster.Topic, had map[int32]int64) {
 	begin := make(offsetMap)
 	for part := range had {
-		if int(part) < len(now.partitions) {
+		if int(part) < len(now.Partitions) {
 			set(begin, topic, part, kgo.EpochOffset{Epoch: -1, Offset: 0})
 		}
 	}
@@ -128,14 +129,14 @@ func (c *consumer) commitBeginning(ctx context.Context, topic string, now topicS
 	// kgo commits its marks every autoCommitEvery, and when the topic is purged. SetOffsets
 	// replaces the marks; markInKgo waits for a goroutine that is about to add some.
 	c.markInKgo()
-	c.cluster.client.SetOffsets(begin)
-	member, generation := c.cluster.client.GroupMetadata()
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	c.cluster.KGO.SetOffsets(begin)
+	member, generation := c.cluster.KGO.GroupMetadata()
+	ctx, cancel := context.WithTimeout(ctx, cluster.RequestTimeout)
 	defer cancel()
-	if err := c.commitOffsets(ctx, member, generation, map[string]topicState{topic: now}, begin); err != nil {
+	if err := c.commitOffsets(ctx, member, generation, map[string]cluster.Topic{topic: now}, begin); err != nil {
 		// No harm is done if the partitions stay with this member, or move to one that has seen that
 		// the topic was made anew: it ignores what is committed.
-		c.cluster.log.Debug("gracedb: kafka: the beginning of a topic that was made anew could not be stored yet",
+		c.cluster.Log.Debug("gracedb: kafka: the beginning of a topic that was made anew could not be stored yet",
 			"group", c.group, "topic", topic, "err", errs.Reason(err))
 	}
 }
@@ -155,13 +156,13 @@ func (c *consumer) adoptRemadeBeforeClose(ctx context.Context) {
 	if len(known) == 0 {
 		return
 	}
-	states, err := c.cluster.topics(ctx, slices.Sorted(maps.Keys(known))...)
+	states, err := c.cluster.Topics(ctx, slices.Sorted(maps.Keys(known))...)
 	if err != nil {
 		return
 	}
 	for topic, was := range known {
 		now := states[topic]
-		if now.err == nil && now.id != noTopicID && was.id != noTopicID && now.id != was.id && !c.isFormer(topic, now.id) {
+		if now.Err == nil && now.ID != noTopicID && was.ID != noTopicID && now.ID != was.ID && !c.isFormer(topic, now.ID) {
 			c.adoptRemade(ctx, topic, now)
 		}
 	}

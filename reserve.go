@@ -89,7 +89,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		return Receipt{}, err
 	}
 	if p != nil {
-		ctx = gracedbapi.WithGrace(ctx, p.cluster.auth.Grace)
+		ctx = gracedbapi.WithGrace(ctx, p.cluster.Auth.Grace)
 	}
 	ce, err := c.check(ctx, e)
 	if err != nil {
@@ -150,7 +150,7 @@ func topicOf(p *Producer, name string, u Upload) string {
 	if name == "" {
 		name = topicname.Route(u.Group, u.Pipeline)
 	}
-	return topicname.Full(p.cluster.instance, name)
+	return topicname.Full(p.cluster.Instance, name)
 }
 
 // reservedError adds to err the graceid that is reserved, if one is.
@@ -175,8 +175,8 @@ func (c *Client) checkPublish(p *Producer, opts PublishOptions) error {
 		return bad("a Producer is required without HTTPFallback")
 	case p != nil && p.made() != nil:
 		return p.made()
-	case p != nil && p.cluster.instance != c.instance:
-		return bad("the Producer is for instance %q, the Client for %q (%s)", p.cluster.instance, c.instance, c.service)
+	case p != nil && p.cluster.Instance != c.instance:
+		return bad("the Producer is for instance %q, the Client for %q (%s)", p.cluster.Instance, c.instance, c.service)
 	}
 	if opts.Reservation != nil {
 		return gracedbapi.CheckGraceID(opts.Reservation.GraceID)

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/recordbatch"
 )
@@ -30,7 +31,7 @@ const (
 	// inspectBytes is what inspect asks for. A broker returns the first batch also if it is larger.
 	inspectBytes = 1 << 20
 	// inspect may have to wait for the connection: until kgo's own Fetch on it is answered.
-	inspectTimeout = 2 * requestTimeout
+	inspectTimeout = 2 * cluster.RequestTimeout
 	// What troubles know of a batch lasts until retryBatch ends it, however long inspect waits.
 	staysHeld = time.Hour
 	// A batch whose checksum is wrong may have been damaged on the way, or on one replica.
@@ -57,7 +58,7 @@ func (c *consumer) pauseAt(topic string, part int32, at int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.positions.at(topic, part)
-	if c.cluster.life.isClosing() || c.group != "" && !known.owned {
+	if c.cluster.Life.IsClosing() || c.group != "" && !known.owned {
 		return
 	}
 	u := known.held
@@ -69,7 +70,7 @@ func (c *consumer) pauseAt(topic string, part int32, at int64, err error) {
 		return // from a Fetch that kgo had sent before the pause
 	}
 	u.retried = true
-	c.cluster.client.PauseFetchPartitions(map[string][]int32{topic: {part}})
+	c.cluster.KGO.PauseFetchPartitions(map[string][]int32{topic: {part}})
 	go c.retryBatch(topic, part, u, err)
 }
 
@@ -84,14 +85,14 @@ func (c *consumer) suspect(topic string, part int32) {
 	if at == noOffset {
 		return
 	}
-	if found, err := c.inspect(c.cluster.client.Context(), topic, part, at); err == nil && found != nil {
+	if found, err := c.inspect(c.cluster.KGO.Context(), topic, part, at); err == nil && found != nil {
 		c.pauseAt(topic, part, max(at, found.first), found.why)
 	}
 }
 
 // resume lets kgo fetch a partition again. It is called with c.mu held.
 func (c *consumer) resume(topic string, part int32) {
-	c.cluster.client.ResumeFetchPartitions(map[string][]int32{topic: {part}})
+	c.cluster.KGO.ResumeFetchPartitions(map[string][]int32{topic: {part}})
 }
 
 // resumeAll does so with all partitions of a topic that was made anew. It is called with c.mu held.
@@ -113,13 +114,13 @@ func (c *consumer) retryBatch(topic string, part int32, u *unreadable, err error
 	again := u.pause > firstRetryPause // kgo cannot read what inspect found nothing wrong with
 	for {
 		if again {
-			e := errs.New(append(engineKinds(err), errs.Consumer, err), "kafka: topic %s partition %d, at offset %d: %s; trying again", topic, part, u.at, errs.Reason(err))
+			e := errs.New(append(cluster.EngineKinds(err), errs.Consumer, err), "kafka: topic %s partition %d, at offset %d: %s; trying again", topic, part, u.at, errs.Reason(err))
 			if c.troubles.met(lastsAt(topic, part), e, staysHeld) {
 				c.addReport(batch{err: e})
 			}
 			select {
 			case <-time.After(u.pause):
-			case <-c.cluster.life.closing:
+			case <-c.cluster.Life.Closing:
 				return
 			}
 			u.pause = min(2*u.pause, longestRetryPause)
@@ -129,7 +130,7 @@ func (c *consumer) retryBatch(topic string, part int32, u *unreadable, err error
 			c.troubles.over(lastsAt(topic, part))
 			return
 		}
-		found, inspectErr := c.inspect(c.cluster.client.Context(), topic, part, u.at)
+		found, inspectErr := c.inspect(c.cluster.KGO.Context(), topic, part, u.at)
 		switch {
 		case found != nil && (!found.heals || time.Since(u.since) >= damagedFor):
 			c.reportLostBatch(topic, part, u, found)
@@ -165,7 +166,7 @@ func (c *consumer) reportLostBatch(topic string, part int32, u *unreadable, foun
 	c.troubles.over(lastsAt(topic, part))
 	c.mu.Lock()
 	in := c.positions.topic(topic)
-	id, mine := in.state.id, in.at(part).held == u
+	id, mine := in.state.ID, in.at(part).held == u
 	c.mu.Unlock()
 	if !mine {
 		return
@@ -228,32 +229,32 @@ func (c *consumer) inspect(ctx context.Context, topic string, part int32, at int
 
 // fetchAt asks a partition's leader for what is at an offset, and where its log ends.
 func (c *consumer) fetchAt(ctx context.Context, topic string, part int32, at int64) (batches []byte, aborts aborts, end int64, err error) {
-	states, err := c.cluster.topics(ctx, topic)
+	states, err := c.cluster.Topics(ctx, topic)
 	if err != nil {
 		return nil, nil, 0, err
 	}
 	state := states[topic]
-	if int(part) >= len(state.partitions) {
+	if int(part) >= len(state.Partitions) {
 		return nil, nil, 0, kerr.UnknownTopicOrPartition
 	}
-	leader := state.partitions[part].leader
+	leader := state.Partitions[part].Leader
 	if leader < 0 {
 		return nil, nil, 0, kerr.LeaderNotAvailable
 	}
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxBytes, req.MinBytes = inspectBytes, 1
-	if c.cluster.client.OptValue(kgo.FetchIsolationLevel) == int8(1) {
+	if c.cluster.KGO.OptValue(kgo.FetchIsolationLevel) == int8(1) {
 		req.IsolationLevel = 1
 	}
 	t := kmsg.NewFetchRequestTopic()
-	t.Topic, t.TopicID = topic, state.id
+	t.Topic, t.TopicID = topic, state.ID
 	p := kmsg.NewFetchRequestTopicPartition()
 	p.Partition, p.FetchOffset, p.PartitionMaxBytes = part, at, inspectBytes
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
 	c.budget.addOwn(1)
 	defer c.budget.addOwn(-1)
-	resp, err := c.cluster.client.Broker(int(leader)).Request(ctx, req)
+	resp, err := c.cluster.KGO.Broker(int(leader)).Request(ctx, req)
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -329,7 +330,7 @@ var errChecksum = errors.New("its checksum is wrong")
 func (c *consumer) decodeError(b recordbatch.Batch) error {
 	c.budget.inflating.Lock()
 	defer c.budget.inflating.Unlock()
-	out, err := c.budget.inflater.inflate(b.Records(), codecOf(b), maxBatchBytes)
+	out, err := c.budget.inflater.inflate(b.Records(), codecOf(b), cluster.MaxBatchBytes)
 	if errors.Is(err, errTooLarge) {
 		return nil
 	}

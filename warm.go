@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sender"
 	"github.com/gracedb-go/gracedb/internal/wire"
@@ -28,10 +29,10 @@ const keepWarmEvery = 20 * time.Second
 
 // start connects, authenticates, checks the topics and warms up.
 func (p *Producer) start(ctx context.Context) error {
-	if err := p.cluster.checkToken(ctx); err != nil {
+	if err := p.cluster.CheckToken(ctx); err != nil {
 		return err
 	}
-	return p.cluster.await(ctx, starting, "connecting", func(ctx context.Context) error {
+	return p.cluster.Await(ctx, cluster.Starting, "connecting", func(ctx context.Context) error {
 		if err := p.find(ctx); err != nil {
 			return err
 		}
@@ -45,16 +46,16 @@ func (p *Producer) find(ctx context.Context) error {
 		p.forget(p.topic)
 		return p.learnTopic(ctx, p.topic)
 	}
-	all, err := p.cluster.topics(ctx)
+	all, err := p.cluster.Topics(ctx)
 	if err != nil {
 		return err
 	}
 	for name := range all {
-		if strings.HasPrefix(name, p.cluster.instance+".") {
+		if strings.HasPrefix(name, p.cluster.Instance+".") {
 			return nil
 		}
 	}
-	return errs.New([]error{errs.Topic}, "kafka: %s: %s", strings.Join(p.cluster.brokers, ", "), topicsAtHand(all, p.cluster.instance))
+	return errs.New([]error{errs.Topic}, "kafka: %s: %s", strings.Join(p.cluster.Brokers, ", "), cluster.TopicsAtHand(all, p.cluster.Instance))
 }
 
 // warm takes off the first message what it would have to wait for: the producer id, and the
@@ -68,7 +69,7 @@ func (p *Producer) warm(ctx context.Context) error {
 	if errors.Is(id, kerr.ClusterAuthorizationFailed) {
 		// A producer id is for whoever may write to any topic (KIP-679).
 		id = errs.New([]error{errs.Topic, id}, "kafka: topic %q on %s: %s may not write to it, nor to any other topic",
-			p.topic, p.cluster.brokers[0], p.cluster.principal())
+			p.topic, p.cluster.Brokers[0], p.cluster.Principal())
 	}
 	return errors.Join(err, id)
 }
@@ -78,11 +79,11 @@ func (p *Producer) warm(ctx context.Context) error {
 func (p *Producer) openLeaders(ctx context.Context) error {
 	leaders := p.sender.Leaders()
 	for _, id := range leaders {
-		if p.cluster.health.outlasts(ctx, id) {
-			return p.cluster.throttleError("a round trip")
+		if p.cluster.Health.Outlasts(ctx, id) {
+			return p.cluster.ThrottleError("a round trip")
 		}
 	}
-	if err := p.cluster.client.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...); err != nil {
+	if err := p.cluster.KGO.EnsureProduceConnectionIsOpen(ctx, slices.Clone(leaders)...); err != nil {
 		return err
 	}
 	err := p.pingLeaders(ctx, leaders)
@@ -103,7 +104,7 @@ func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
 			req := kmsg.NewPtrProduceRequest()
 			req.Acks = -1
 			start := time.Now()
-			if _, errs[i] = p.cluster.client.Broker(int(id)).Request(ctx, req); errs[i] == nil {
+			if _, errs[i] = p.cluster.KGO.Broker(int(id)).Request(ctx, req); errs[i] == nil {
 				p.codec.measured(time.Since(start))
 			}
 		})
@@ -119,18 +120,18 @@ func (p *Producer) keepWarm() {
 	defer tick.Stop()
 	for all := false; ; {
 		select {
-		case <-p.cluster.life.closing:
+		case <-p.cluster.Life.Closing:
 			return
 		case <-tick.C:
 		}
-		if p.cluster.auth.Failure() != nil {
+		if p.cluster.Auth.Failure() != nil {
 			continue // link.probe is at work
 		}
-		if p.cluster.health.isThrottled() {
+		if p.cluster.Health.IsThrottled() {
 			continue // kgo holds up messages for a request that waits for another connection's throttle
 		}
 		// A dead connection is closed by this, which is all that is wanted.
-		ctx, cancel := context.WithTimeout(p.cluster.client.Context(), keepWarmEvery/2)
+		ctx, cancel := context.WithTimeout(p.cluster.KGO.Context(), keepWarmEvery/2)
 		if all {
 			_ = p.refresh(ctx)
 		} else {
@@ -146,13 +147,13 @@ func (p *Producer) keepWarm() {
 // learnInstance learns all topics of the instance, up to maxLearned: what is used later
 // need not wait for brokers to describe it.
 func (p *Producer) learnInstance(ctx context.Context) error {
-	states, err := p.cluster.topics(ctx)
+	states, err := p.cluster.Topics(ctx)
 	if err != nil {
 		return err
 	}
 	var names []string
 	for name, s := range states {
-		if strings.HasPrefix(name, p.cluster.instance+".") && s.isUsable() {
+		if strings.HasPrefix(name, p.cluster.Instance+".") && s.IsUsable() {
 			names = append(names, name)
 		}
 	}
@@ -161,9 +162,9 @@ func (p *Producer) learnInstance(ctx context.Context) error {
 	limits := p.topicLimits(ctx, names...)
 	for _, name := range names {
 		s := states[name]
-		s.limit = limits[name]
+		s.Limit = limits[name]
 		p.keep(s)
-		p.sender.Learn(name, s.forSender())
+		p.sender.Learn(name, forSender(s))
 	}
 	return nil
 }
@@ -177,15 +178,15 @@ func (p *Producer) refresh(ctx context.Context) error {
 	names := slices.Sorted(maps.Keys(p.known))
 	p.knownMu.Unlock()
 	if len(names) == 0 {
-		_, err := p.cluster.metadata(ctx, []kmsg.MetadataRequestTopic{}) // keeps the connection
+		_, err := p.cluster.Metadata(ctx, []kmsg.MetadataRequestTopic{}) // keeps the connection
 		return err
 	}
-	states, err := p.cluster.topics(ctx, names...)
+	states, err := p.cluster.Topics(ctx, names...)
 	for _, s := range states {
-		if was := p.state(s.name); was.id == s.id && s.isUsable() {
-			s.limit = was.limit
+		if was := p.state(s.Name); was.ID == s.ID && s.IsUsable() {
+			s.Limit = was.Limit
 			p.keep(s)
-			p.sender.Learn(s.name, s.forSender())
+			p.sender.Learn(s.Name, forSender(s))
 		}
 	}
 	return err
@@ -199,14 +200,14 @@ func (p *Producer) learnTopic(ctx context.Context, topic string) error {
 	}
 	s, err := p.ask(ctx, topic, true)
 	if err == nil {
-		err = p.cluster.topicTrouble(ctx, topic, s)
+		err = p.cluster.TopicTrouble(ctx, topic, s)
 	}
 	if err != nil {
 		return err
 	}
 	p.keep(s)
-	if len(s.partitions) > 0 {
-		p.sender.Learn(topic, s.forSender())
+	if len(s.Partitions) > 0 {
+		p.sender.Learn(topic, forSender(s))
 	}
 	return nil
 }
@@ -217,63 +218,63 @@ func (p *Producer) describe(ctx context.Context, topic string) (sender.State, er
 	switch {
 	case err != nil:
 		return sender.State{}, err
-	case s.isUsable():
+	case s.IsUsable():
 		p.keep(s)
-		return s.forSender(), nil
-	case s.err == nil:
+		return forSender(s), nil
+	case s.Err == nil:
 		return sender.State{}, kerr.LeaderNotAvailable
 	}
-	return sender.State{}, s.err
+	return sender.State{}, s.Err
 }
 
 // ask asks brokers about a topic, and, if that is not known of it, how large its batches
 // may be: at the same time if it is taken to be there.
-func (p *Producer) ask(ctx context.Context, topic string, isThere bool) (topicState, error) {
+func (p *Producer) ask(ctx context.Context, topic string, isThere bool) (cluster.Topic, error) {
 	was, known := p.state(topic), p.knows(topic)
 	var limit int64
 	var wg sync.WaitGroup
 	if !known && isThere {
 		wg.Go(func() { limit = p.topicLimits(ctx, topic)[topic] })
 	}
-	states, err := p.cluster.topics(ctx, topic)
+	states, err := p.cluster.Topics(ctx, topic)
 	wg.Wait()
 	if err != nil {
-		return topicState{}, err
+		return cluster.Topic{}, err
 	}
 	s, ok := states[topic]
 	switch {
 	case !ok:
-		s = topicState{name: topic, err: kerr.UnknownTopicOrPartition}
-	case known && s.id == was.id:
-		limit = was.limit
-	case s.isUsable() && (known || !isThere): // it is another, or was not taken to be there
+		s = cluster.Topic{Name: topic, Err: kerr.UnknownTopicOrPartition}
+	case known && s.ID == was.ID:
+		limit = was.Limit
+	case s.IsUsable() && (known || !isThere): // it is another, or was not taken to be there
 		limit = p.topicLimits(ctx, topic)[topic]
 	}
-	s.limit = limit
+	s.Limit = limit
 	return s, nil
 }
 
 // forSender returns what of s the sender wants to know.
-func (s topicState) forSender() sender.State {
-	state := sender.State{ID: s.id, Limit: s.limit}
-	for _, part := range s.partitions {
-		state.Partitions = append(state.Partitions, sender.Leader{Broker: part.leader, Epoch: part.epoch})
+func forSender(s cluster.Topic) sender.State {
+	state := sender.State{ID: s.ID, Limit: s.Limit}
+	for _, part := range s.Partitions {
+		state.Partitions = append(state.Partitions, sender.Leader{Broker: part.Leader, Epoch: part.Epoch})
 	}
 	return state
 }
 
 // keep remembers what brokers have said of a topic, and logs which leaders have gone and
 // come.
-func (p *Producer) keep(s topicState) {
+func (p *Producer) keep(s cluster.Topic) {
 	p.knownMu.Lock()
-	was := p.known[s.name]
-	p.known[s.name] = s
+	was := p.known[s.Name]
+	p.known[s.Name] = s
 	p.knownMu.Unlock()
-	p.cluster.logLeaders(was, s)
+	p.cluster.LogLeaders(was, s)
 }
 
 // state returns what brokers have said last of a topic.
-func (p *Producer) state(topic string) topicState {
+func (p *Producer) state(topic string) cluster.Topic {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
 	return p.known[topic]
@@ -307,7 +308,7 @@ func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string
 	if len(topics) == 0 {
 		return limits
 	}
-	resp, err := req.RequestWith(ctx, p.cluster.client)
+	resp, err := req.RequestWith(ctx, p.cluster.KGO)
 	if err != nil {
 		return limits
 	}
@@ -327,8 +328,8 @@ func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string
 // published to topic (a full name) now, without sending any: closed, refused past
 // the grace, too large, topic missing or not allowed.
 func (p *Producer) ready(ctx context.Context, topic string, size int) error {
-	if p.cluster.life.isClosing() || p.queue.isClosed() {
-		return p.cluster.errClosed()
+	if p.cluster.Life.IsClosing() || p.queue.isClosed() {
+		return p.cluster.ErrClosed()
 	}
 	if err := p.checkTopicName(topic); err != nil {
 		return err
@@ -344,7 +345,7 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
 	defer cancel()
-	return p.cluster.await(ctx, running, "looking for topic "+topic, func(ctx context.Context) error {
+	return p.cluster.Await(ctx, cluster.Running, "looking for topic "+topic, func(ctx context.Context) error {
 		return p.learnTopic(ctx, topic)
 	})
 }
@@ -357,10 +358,10 @@ func (p *Producer) Check(ctx context.Context) error {
 	if err := p.made(); err != nil {
 		return err
 	}
-	if p.cluster.life.isClosing() || p.queue.isClosed() {
-		return p.cluster.errClosed()
+	if p.cluster.Life.IsClosing() || p.queue.isClosed() {
+		return p.cluster.ErrClosed()
 	}
-	return p.cluster.await(ctx, starting, "checking", func(ctx context.Context) error {
+	return p.cluster.Await(ctx, cluster.Starting, "checking", func(ctx context.Context) error {
 		if p.topic != "" {
 			if err := p.find(ctx); err != nil {
 				return err
@@ -375,10 +376,10 @@ func (p *Producer) Check(ctx context.Context) error {
 		default:
 			req := kmsg.NewPtrProduceRequest()
 			req.Acks = -1
-			_, err = p.cluster.client.Request(ctx, req)
+			_, err = p.cluster.KGO.Request(ctx, req)
 		}
 		if err == nil && p.topic != "" {
-			err = checkLeaders(map[string]topicState{p.topic: p.state(p.topic)}, p.topic)
+			err = cluster.CheckLeaders(map[string]cluster.Topic{p.topic: p.state(p.topic)}, p.topic)
 		}
 		return err
 	})
@@ -395,7 +396,7 @@ func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
 	if topic == "" && p.topic == "" {
 		topic = "test"
 	}
-	claims := p.cluster.auth.Identity()
+	claims := p.cluster.Auth.Identity()
 	return p.publish(ctx, Message{
 		Topic: topic, Key: []byte("ping/" + claims.Subject), Value: wire.Ping(time.Now(), claims.Subject, claims.Scope),
 	}, false)

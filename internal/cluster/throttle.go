@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"context"
@@ -22,8 +22,8 @@ type throttling struct {
 }
 
 // overThrottled logs that a broker has asked for a longer pause than is kept.
-func (h *health) overThrottled(addr string, asked time.Duration) {
-	if h.said.Already(addr + ": throttle") {
+func (h *Health) overThrottled(addr string, asked time.Duration) {
+	if h.Said.Already(addr + ": throttle") {
 		return
 	}
 	h.log.Warn("gracedb: kafka: a broker throttles this client (its quota, or a fault) for longer than is kept; then another connection is made",
@@ -31,7 +31,7 @@ func (h *health) overThrottled(addr string, asked time.Duration) {
 }
 
 // OnBrokerThrottle is kgo's hook, called when an answer asks for a pause.
-func (h *health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, _ bool) {
+func (h *Health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, _ bool) {
 	addr := addressOf(meta)
 	h.mu.Lock()
 	if len(h.throttles) >= maxAddresses {
@@ -41,7 +41,7 @@ func (h *health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, 
 	close(h.throttled)
 	h.throttled = make(chan struct{})
 	h.mu.Unlock()
-	if !h.said.Already(addr + ": throttle") {
+	if !h.Said.Already(addr + ": throttle") {
 		h.log.Warn("gracedb: kafka: a broker throttles this client (a quota of its sub or client.id): nothing is sent to it meanwhile",
 			"broker", errs.Clean(addr), "sub", errs.Clean(h.auth.Identity().Subject), "for", pause)
 	}
@@ -50,7 +50,7 @@ func (h *health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, 
 // throttledUntil returns when the pause ends that a broker has asked for (a time in the past if
 // there is none), and a channel that is closed when any broker asks for one. The pause may be of
 // another connection than that of messages.
-func (h *health) throttledUntil(node int32) (end time.Time, news <-chan struct{}) {
+func (h *Health) ThrottledUntil(node int32) (end time.Time, news <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, t := range h.throttles {
@@ -62,17 +62,17 @@ func (h *health) throttledUntil(node int32) (end time.Time, news <-chan struct{}
 }
 
 // outlasts reports whether the pause that a broker has asked for ends after ctx.
-func (h *health) outlasts(ctx context.Context, node int32) bool {
-	end, _ := h.throttledUntil(node)
+func (h *Health) Outlasts(ctx context.Context, node int32) bool {
+	end, _ := h.ThrottledUntil(node)
 	deadline, ok := ctx.Deadline()
 	return ok && end.After(deadline)
 }
 
 // isThrottled reports whether a pause that a broker has asked for lasts.
-func (h *health) isThrottled() bool { return h.throttleText() != "" }
+func (h *Health) IsThrottled() bool { return h.throttleText() != "" }
 
 // throttleText says which brokers have asked for a pause that lasts; "" if none has.
-func (h *health) throttleText() string {
+func (h *Health) throttleText() string {
 	sub := h.auth.Identity().Subject
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -85,7 +85,7 @@ func (h *health) throttleText() string {
 	if who == nil {
 		return ""
 	}
-	text := "throttled by " + shortList(who)
+	text := "throttled by " + ShortList(who)
 	if sub != "" {
 		text += " (a quota of " + errs.Clean(sub) + " or of its client.id)"
 	}
@@ -93,6 +93,6 @@ func (h *health) throttleText() string {
 }
 
 // throttleError says that what a broker has asked for is longer than a call can wait.
-func (l *link) throttleError(what string) error {
-	return errs.New([]error{errs.Connection, l.kind}, "kafka: %s: %s, which is longer than is waited for", what, l.health.throttleText())
+func (l *Client) ThrottleError(what string) error {
+	return errs.New([]error{errs.Connection, l.kind}, "kafka: %s: %s, which is longer than is waited for", what, l.Health.throttleText())
 }

@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"fmt"
@@ -68,9 +68,9 @@ func TestAnswersTakeLittleTime(t *testing.T) {
 			resp := kmsg.ResponseForKey(int16(key))
 			resp.SetVersion(v)
 			fill(reflect.ValueOf(resp).Elem(), rand.New(rand.NewPCG(1, 1)))
-			limit := int(min(answerLimit(key), maxSmallAnswer))
+			limit := int(min(answerLimit(key), MaxSmallAnswer))
 			if limit == 0 {
-				limit = maxSmallAnswer // of a Fetch, more is batches
+				limit = MaxSmallAnswer // of a Fetch, more is batches
 			}
 			limit /= part
 			eachList(reflect.ValueOf(resp).Elem(), fmt.Sprint(key.Name(), " v", v, " "), func(path string, list reflect.Value) {

@@ -1,11 +1,11 @@
-package gracedb
+package cluster
 
 import (
 	"context"
 	"sync/atomic"
 )
 
-// A lifecycle is how far the end of a Producer or a Consumer has come. Its steps are
+// A Lifecycle is how far the end of a Producer or a Consumer has come. Its steps are
 //
 //		open → begun → closing → done
 //
@@ -14,28 +14,28 @@ import (
 //	 3. finish: all is released. Whoever called Close another time returns.
 //
 // Between any of them abort makes kgo drop what it waits for.
-type lifecycle struct {
+type Lifecycle struct {
 	ctx     context.Context // of all that kgo does
-	abort   context.CancelFunc
+	Abort   context.CancelFunc
 	begun   atomic.Bool
-	closing chan struct{} // closed by stop
-	done    chan struct{} // closed by finish
+	Closing chan struct{} // closed by stop
+	Done    chan struct{} // closed by finish
 }
 
-func newLifecycle() *lifecycle {
+func NewLifecycle() *Lifecycle {
 	ctx, abort := context.WithCancel(context.Background())
-	return &lifecycle{ctx: ctx, abort: abort, closing: make(chan struct{}), done: make(chan struct{})}
+	return &Lifecycle{ctx: ctx, Abort: abort, Closing: make(chan struct{}), Done: make(chan struct{})}
 }
 
 // begin reports whether this is the first Close. The others are to wait for done.
-func (l *lifecycle) begin() bool { return l.begun.CompareAndSwap(false, true) }
+func (l *Lifecycle) Begin() bool { return l.begun.CompareAndSwap(false, true) }
 
-func (l *lifecycle) stop()   { close(l.closing) }
-func (l *lifecycle) finish() { close(l.done) }
+func (l *Lifecycle) stop()   { close(l.Closing) }
+func (l *Lifecycle) Finish() { close(l.Done) }
 
-func (l *lifecycle) isClosing() bool {
+func (l *Lifecycle) IsClosing() bool {
 	select {
-	case <-l.closing:
+	case <-l.Closing:
 		return true
 	default:
 		return false

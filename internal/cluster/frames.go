@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"bufio"
@@ -20,7 +20,7 @@ import (
 // partition.
 const (
 	maxLoginAnswer = 256 << 10 // to ApiVersions and SASL, before any token is accepted
-	maxSmallAnswer = 2 << 20   // to all that is no Fetch
+	MaxSmallAnswer = 2 << 20   // to all that is no Fetch
 	maxMade        = 32 << 20  // what the engine may make of the counts in one answer
 	maxBrokers     = 1000      // in a Metadata answer
 	maxTopics      = 10_000    // in an answer: none is asked of more than a program has named
@@ -40,7 +40,7 @@ func answerLimit(key kmsg.Key) int64 {
 	case kmsg.Metadata, kmsg.Produce, kmsg.InitProducerID, kmsg.DescribeConfigs, kmsg.ListOffsets, kmsg.OffsetForLeaderEpoch,
 		kmsg.FindCoordinator, kmsg.JoinGroup, kmsg.SyncGroup, kmsg.Heartbeat, kmsg.LeaveGroup, kmsg.OffsetCommit, kmsg.OffsetFetch,
 		kmsg.ConsumerGroupHeartbeat, kmsg.DescribeGroups, kmsg.ListGroups:
-		return maxSmallAnswer
+		return MaxSmallAnswer
 	}
 	return 0
 }

@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"os"
@@ -31,7 +31,7 @@ func TestEngineTexts(t *testing.T) {
 		}
 		source.Write(b)
 	}
-	for _, text := range slices.Concat(kgoToldElsewhere, kgoTriesAgain, []string{kgoUnknownMagic}) {
+	for _, text := range slices.Concat(kgoToldElsewhere, kgoTriesAgain, []string{KGOUnknownMagic}) {
 		if !strings.Contains(source.String(), `"`+text) {
 			t.Errorf("kgo does not say %q any more", text)
 		}

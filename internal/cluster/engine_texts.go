@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"slices"
@@ -11,7 +11,7 @@ import (
 
 // kgoToldElsewhere is how lines of kgo's log begin that users hear of in another way.
 var kgoToldElsewhere = []string{
-	"unable to open connection to broker",               // health logs it
+	"unable to open connection to broker",               // Health logs it
 	"received OFFSET_OUT_OF_RANGE while consuming",      // Poll says so, and what is lost
 	"metadata has a new ID for a topic we already hold", // Poll says so
 	"unable to commit offset for topic partition",       // Commit or autoCommitted says so
@@ -21,9 +21,9 @@ var kgoToldElsewhere = []string{
 // tries again, mostly with success within a second, such as after a rebalance.
 var kgoTriesAgain = []string{"group manage loop errored"}
 
-// kgoUnknownMagic is how kgo's error of a batch begins whose format it does not know. It passes
+// KGOUnknownMagic is how kgo's error of a batch begins whose format it does not know. It passes
 // over that batch itself.
-const kgoUnknownMagic = "unknown magic"
+const KGOUnknownMagic = "unknown magic"
 
 func hasPrefix(s string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })

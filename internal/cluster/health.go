@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"context"
@@ -21,13 +21,13 @@ import (
 	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
-// A health is what one client knows of the brokers' addresses: how the last connection to each
+// A Health is what one client knows of the brokers' addresses: how the last connection to each
 // went, when it answered last, and what pause it has asked for. kgo's hooks tell it, from
 // whichever goroutine of kgo's; whoever has waited in vain asks it for the reason.
-type health struct {
+type Health struct {
 	log  *slog.Logger
 	auth *sasl.State      // told of refusals that the mechanism does not see
-	said logonce.Recently // of addresses
+	Said logonce.Recently // of addresses
 
 	mu        sync.Mutex // guards all below; auth's is not taken while it is held
 	last      map[string]attempt
@@ -51,8 +51,8 @@ const (
 	maxAddresses = 1000
 )
 
-func newHealth(log *slog.Logger, auth *sasl.State) *health {
-	return &health{
+func NewHealth(log *slog.Logger, auth *sasl.State) *Health {
+	return &Health{
 		log: log, auth: auth,
 		last: make(map[string]attempt), heard: make(map[string]time.Time), throttles: make(map[string]throttling),
 		failed: make(chan struct{}), throttled: make(chan struct{}),
@@ -66,7 +66,7 @@ func addressOf(meta kgo.BrokerMetadata) string {
 // OnBrokerConnect is kgo's hook, called when a connection is made and logged in, or when that
 // has failed. A broker that refuses a login by code 58, without a challenge, does not reach
 // the mechanism: only this hook sees it.
-func (h *health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+func (h *Health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	addr := addressOf(meta)
 	switch {
 	case err == nil:
@@ -88,13 +88,13 @@ func (h *health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net
 	close(h.failed)
 	h.failed = make(chan struct{})
 	h.mu.Unlock()
-	if !h.said.Already(addr+": "+err.Error()) || known == nil {
+	if !h.Said.Already(addr+": "+err.Error()) || known == nil {
 		h.log.Warn("gracedb: kafka: cannot connect", "broker", errs.Clean(addr), "err", errs.Reason(err))
 	}
 }
 
 // note keeps how a connection went. h.mu is held.
-func (h *health) note(addr string, err error) {
+func (h *Health) note(addr string, err error) {
 	now := time.Now()
 	if _, known := h.last[addr]; !known && len(h.last) >= maxAddresses {
 		maps.DeleteFunc(h.last, func(_ string, a attempt) bool { return now.Sub(a.at) > staleAfter })
@@ -107,7 +107,7 @@ func (h *health) note(addr string, err error) {
 
 // OnBrokerRead is kgo's hook, called after each answer. Where the answer is none that a broker
 // gives, kgo takes the connection for broken, makes another and tells nobody: then this logs it.
-func (h *health) OnBrokerRead(meta kgo.BrokerMetadata, key int16, bytesRead int, _, _ time.Duration, err error) {
+func (h *Health) OnBrokerRead(meta kgo.BrokerMetadata, key int16, bytesRead int, _, _ time.Duration, err error) {
 	const least = 8 // the size itself, and the number of the request
 	addr := addressOf(meta)
 	switch {
@@ -121,17 +121,17 @@ func (h *health) OnBrokerRead(meta kgo.BrokerMetadata, key int16, bytesRead int,
 		h.heard[addr] = time.Now()
 		h.mu.Unlock()
 		return
-	case isConnectionError(err), kgo.IsRetryableBrokerErr(err), errors.Is(err, kgo.ErrClientClosed), errs.IsContext(err):
+	case IsConnectionError(err), kgo.IsRetryableBrokerErr(err), errors.Is(err, kgo.ErrClientClosed), errs.IsContext(err):
 		return
 	}
 	// The size may be another each time.
-	if request := kmsg.NameForKey(key); !h.said.Already(addr + ": answer to " + request) {
+	if request := kmsg.NameForKey(key); !h.Said.Already(addr + ": answer to " + request) {
 		h.log.Warn("gracedb: kafka: an answer cannot be read", "broker", errs.Clean(addr), "request", request, "err", errs.Reason(err))
 	}
 }
 
 // answered returns the addresses that have answered anything since then.
-func (h *health) answered(since time.Time) []string {
+func (h *Health) answered(since time.Time) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var who []string
@@ -145,7 +145,7 @@ func (h *health) answered(since time.Time) []string {
 
 // trouble returns what is known to be wrong between the client and the brokers, as kinds and
 // text; nothing if nothing is.
-func (h *health) trouble() (is []error, text string) {
+func (h *Health) Trouble() (is []error, text string) {
 	if cause := h.auth.Failure(); cause != nil {
 		return []error{errs.Authentication, cause}, errs.Reason(cause)
 	}
@@ -163,7 +163,7 @@ func (h *health) trouble() (is []error, text string) {
 }
 
 // failures returns which addresses could not be connected to of late, and why.
-func (h *health) failures() (is []error, texts []string) {
+func (h *Health) failures() (is []error, texts []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, addr := range slices.Sorted(maps.Keys(h.last)) {
@@ -187,7 +187,7 @@ func (h *health) failures() (is []error, texts []string) {
 // allDown reports whether no address works, and each of addrs has been tried since then and
 // failed for a reason that is certain, which silence is not. If not, it returns a channel that
 // is closed when connecting to any address fails.
-func (h *health) allDown(addrs []string, since time.Time) (bool, <-chan struct{}) {
+func (h *Health) allDown(addrs []string, since time.Time) (bool, <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, a := range h.last {

@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"bytes"
@@ -42,7 +42,7 @@ type dialer struct {
 
 // dialer returns the function that connects to a broker. ctx bounds the reading of
 // the CA file.
-func (c clusterConfig) dialer(ctx context.Context) (dialFunc, error) {
+func (c Config) dialer(ctx context.Context) (dialFunc, error) {
 	d := &dialer{
 		tcp: c.Dial, brokers: c.Brokers, allowed: c.TokenHosts, plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
 		redials: redials{failed: make(map[string]time.Time)}, openings: newOpenings(c.Brokers),
@@ -51,11 +51,11 @@ func (c clusterConfig) dialer(ctx context.Context) (dialFunc, error) {
 		d.tcp = (&net.Dialer{}).DialContext
 	}
 	var err error
-	if d.trust, err = tlsroots.Load(ctx, c.CAFile, c.logger()); err != nil {
+	if d.trust, err = tlsroots.Load(ctx, c.CAFile, c.Log()); err != nil {
 		return nil, err
 	}
 	if d.skipName {
-		c.logger().Warn("gracedb: broker host names are not verified (SkipHostnameVerification)")
+		c.Log().Warn("gracedb: broker host names are not verified (SkipHostnameVerification)")
 	}
 	return d.dial, nil
 }

@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"cmp"
@@ -19,53 +19,53 @@ import (
 
 // This file is what brokers say of topics.
 
-// A partitionAt is one partition and the broker that leads it.
-type partitionAt struct {
-	id, leader, epoch int32
+// A Partition is one partition and the broker that leads it.
+type Partition struct {
+	ID, Leader, Epoch int32
 }
 
-// A topicState is what brokers say of a topic.
-type topicState struct {
-	name       string
-	id         [16]byte
-	err        error
-	partitions []partitionAt // 0, 1, 2 …
-	limit      int64         // of a batch's bytes; a Producer's only
+// A Topic is what brokers say of a topic.
+type Topic struct {
+	Name       string
+	ID         [16]byte
+	Err        error
+	Partitions []Partition // 0, 1, 2 …
+	Limit      int64       // of a batch's bytes; a Producer's only
 }
 
 // topics asks for the state of the named topics, or of all if none is named.
-func (l *link) topics(ctx context.Context, names ...string) (map[string]topicState, error) {
+func (l *Client) Topics(ctx context.Context, names ...string) (map[string]Topic, error) {
 	var list []kmsg.MetadataRequestTopic
 	for _, name := range names {
 		t := kmsg.NewMetadataRequestTopic()
 		t.Topic = new(name)
 		list = append(list, t)
 	}
-	return l.metadata(ctx, list)
+	return l.Metadata(ctx, list)
 }
 
 // metadata asks for the state of topics: of none if the list is empty, of all if it is nil.
-func (l *link) metadata(ctx context.Context, topics []kmsg.MetadataRequestTopic) (map[string]topicState, error) {
+func (l *Client) Metadata(ctx context.Context, topics []kmsg.MetadataRequestTopic) (map[string]Topic, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = topics
-	resp, err := req.RequestWith(ctx, l.client)
+	resp, err := req.RequestWith(ctx, l.KGO)
 	if err != nil {
 		return nil, err
 	}
-	states := make(map[string]topicState, len(resp.Topics))
+	states := make(map[string]Topic, len(resp.Topics))
 	for _, t := range resp.Topics {
 		if t.Topic == nil {
 			continue
 		}
-		s := topicState{name: *t.Topic, id: t.TopicID, err: kerr.ErrorForCode(t.ErrorCode)}
+		s := Topic{Name: *t.Topic, ID: t.TopicID, Err: kerr.ErrorForCode(t.ErrorCode)}
 		for _, p := range t.Partitions {
-			s.partitions = append(s.partitions, partitionAt{p.Partition, p.Leader, p.LeaderEpoch})
+			s.Partitions = append(s.Partitions, Partition{p.Partition, p.Leader, p.LeaderEpoch})
 		}
-		slices.SortFunc(s.partitions, func(a, b partitionAt) int { return cmp.Compare(a.id, b.id) })
-		if err := checkPartitions(s.partitions); err != nil {
-			s.partitions, s.err = nil, err
+		slices.SortFunc(s.Partitions, func(a, b Partition) int { return cmp.Compare(a.ID, b.ID) })
+		if err := checkPartitions(s.Partitions); err != nil {
+			s.Partitions, s.Err = nil, err
 		}
-		states[s.name] = s
+		states[s.Name] = s
 	}
 	return states, nil
 }
@@ -76,12 +76,12 @@ const maxPartitions = 20_000
 
 // checkPartitions returns why these, in the order of their numbers, cannot be those of a
 // topic. Something is kept of each, and for ever of those that never were.
-func checkPartitions(parts []partitionAt) error {
+func checkPartitions(parts []Partition) error {
 	if len(parts) > maxPartitions {
 		return fmt.Errorf("a broker says that it has %d partitions; at most %d are read", len(parts), maxPartitions)
 	}
 	for i, part := range parts {
-		if int(part.id) != i {
+		if int(part.ID) != i {
 			return fmt.Errorf("a broker says that it has %d partitions, and does not name number %d", len(parts), i)
 		}
 	}
@@ -90,17 +90,17 @@ func checkPartitions(parts []partitionAt) error {
 
 // findTopics returns the state of the named topics; the error is ErrTopic if one
 // is missing or not allowed. It is one request when all is well.
-func (l *link) findTopics(ctx context.Context, names ...string) (map[string]topicState, error) {
-	states, err := l.topics(ctx, names...)
+func (l *Client) FindTopics(ctx context.Context, names ...string) (map[string]Topic, error) {
+	states, err := l.Topics(ctx, names...)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
 		s, ok := states[name]
 		if !ok {
-			s.err = kerr.UnknownTopicOrPartition
+			s.Err = kerr.UnknownTopicOrPartition
 		}
-		if err := l.topicTrouble(ctx, name, s); err != nil {
+		if err := l.TopicTrouble(ctx, name, s); err != nil {
 			return nil, err
 		}
 	}
@@ -108,31 +108,31 @@ func (l *link) findTopics(ctx context.Context, names ...string) (map[string]topi
 }
 
 // topicTrouble returns an error if a topic is missing or not allowed.
-func (l *link) topicTrouble(ctx context.Context, name string, s topicState) error {
-	if s.err == nil || kerr.IsRetriable(s.err) && len(s.partitions) > 0 {
+func (l *Client) TopicTrouble(ctx context.Context, name string, s Topic) error {
+	if s.Err == nil || kerr.IsRetriable(s.Err) && len(s.Partitions) > 0 {
 		return nil
 	}
-	if errors.Is(s.err, kerr.LeaderNotAvailable) {
+	if errors.Is(s.Err, kerr.LeaderNotAvailable) {
 		return nil // being made, or electing: it exists
 	}
-	return l.topicError(ctx, name, s.err)
+	return l.TopicError(ctx, name, s.Err)
 }
 
 // topicError says what is wrong with a topic and which others there are.
-func (l *link) topicError(ctx context.Context, name string, cause error) error {
+func (l *Client) TopicError(ctx context.Context, name string, cause error) error {
 	var b strings.Builder
-	at := strings.Join(l.brokers, ", ")
+	at := strings.Join(l.Brokers, ", ")
 	switch {
 	case errors.Is(cause, kerr.TopicAuthorizationFailed):
 		fmt.Fprintf(&b, "topic %q on %s: %s may not use it, or it does not exist (brokers with access rules do not say which)",
-			name, at, l.principal())
+			name, at, l.Principal())
 	case errors.Is(cause, kerr.UnknownTopicOrPartition), errors.Is(cause, kerr.UnknownTopicID):
-		fmt.Fprintf(&b, "topic %q does not exist on %s, or %s may not see it", name, at, l.principal())
+		fmt.Fprintf(&b, "topic %q does not exist on %s, or %s may not see it", name, at, l.Principal())
 	default:
 		fmt.Fprintf(&b, "topic %q on %s: %s", name, at, errs.Reason(cause))
 	}
-	if all, err := l.topics(ctx); err == nil {
-		b.WriteString("; " + topicsAtHand(all, l.instance))
+	if all, err := l.Topics(ctx); err == nil {
+		b.WriteString("; " + TopicsAtHand(all, l.Instance))
 	}
 	is := []error{errs.Topic, cause, l.kind}
 	if errors.Is(l.kind, errs.Producer) {
@@ -143,30 +143,30 @@ func (l *link) topicError(ctx context.Context, name string, cause error) error {
 
 // withTopicsAtHand adds to err, that a topic is missing, which others there are, if
 // brokers say so soon.
-func (l *link) withTopicsAtHand(ctx context.Context, err error) error {
+func (l *Client) WithTopicsAtHand(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	var all map[string]topicState
-	if l.await(ctx, running, "listing topics", func(ctx context.Context) (err error) {
-		all, err = l.topics(ctx)
+	var all map[string]Topic
+	if l.Await(ctx, Running, "listing topics", func(ctx context.Context) (err error) {
+		all, err = l.Topics(ctx)
 		return err
 	}) != nil {
 		return err
 	}
-	return errs.New([]error{err}, "%s; %s", errs.Reason(err), topicsAtHand(all, l.instance))
+	return errs.New([]error{err}, "%s; %s", errs.Reason(err), TopicsAtHand(all, l.Instance))
 }
 
 // principal names who was denied something. A broker may take another claim than sub
 // for the principal, and does not say which.
-func (l *link) principal() string {
-	if sub := l.auth.Identity().Subject; sub != "" {
+func (l *Client) Principal() string {
+	if sub := l.Auth.Identity().Subject; sub != "" {
 		return "this client (the token's sub is " + errs.Clean(sub) + ")"
 	}
 	return "this client"
 }
 
-// topicsAtHand lists the topics of instance, or else the instances there are.
-func topicsAtHand(all map[string]topicState, instance string) string {
+// TopicsAtHand lists the topics of instance, or else the instances there are.
+func TopicsAtHand(all map[string]Topic, instance string) string {
 	var own, instances []string
 	for name := range all {
 		prefix, pipeline, err := topicname.Split(name)
@@ -183,14 +183,14 @@ func topicsAtHand(all map[string]topicState, instance string) string {
 	instances = slices.Compact(instances)
 	switch {
 	case len(own) > 0:
-		return fmt.Sprintf("topics of instance %s: %s", instance, shortList(own))
+		return fmt.Sprintf("topics of instance %s: %s", instance, ShortList(own))
 	case len(instances) > 0:
-		return fmt.Sprintf("instance %s has no topics there; instances that have: %s", instance, shortList(instances))
+		return fmt.Sprintf("instance %s has no topics there; instances that have: %s", instance, ShortList(instances))
 	}
 	return "no topics are visible there"
 }
 
-func shortList(names []string) string {
+func ShortList(names []string) string {
 	const most = 12
 	if len(names) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
@@ -199,37 +199,37 @@ func shortList(names []string) string {
 }
 
 // isUsable reports whether messages can be sent to some partition, now or soon.
-func (s topicState) isUsable() bool {
-	return len(s.partitions) > 0 && (s.err == nil || kerr.IsRetriable(s.err))
+func (s Topic) IsUsable() bool {
+	return len(s.Partitions) > 0 && (s.Err == nil || kerr.IsRetriable(s.Err))
 }
 
 // withoutLeader returns the partitions of a topic that have no leader.
-func (s topicState) withoutLeader() []int32 {
+func (s Topic) withoutLeader() []int32 {
 	var ids []int32
-	for _, part := range s.partitions {
-		if part.leader < 0 {
-			ids = append(ids, part.id)
+	for _, part := range s.Partitions {
+		if part.Leader < 0 {
+			ids = append(ids, part.ID)
 		}
 	}
 	return ids
 }
 
 // logLeaders logs which partitions of a topic have no leader, and which have one again.
-func (l *link) logLeaders(was, now topicState) {
+func (l *Client) LogLeaders(was, now Topic) {
 	before, after := was.withoutLeader(), now.withoutLeader()
 	lost := slices.DeleteFunc(slices.Clone(after), func(id int32) bool { return slices.Contains(before, id) })
 	back := slices.DeleteFunc(before, func(id int32) bool { return slices.Contains(after, id) })
 	if len(lost) > 0 {
-		l.log.Warn("gracedb: kafka: no broker leads these partitions; they are followed when one does", "topic", now.name, "partitions", numbers(lost))
+		l.Log.Warn("gracedb: kafka: no broker leads these partitions; they are followed when one does", "topic", now.Name, "partitions", numbers(lost))
 	}
 	if len(back) > 0 {
-		l.log.Info("gracedb: kafka: these partitions have a leader again", "topic", now.name, "partitions", numbers(back))
+		l.Log.Info("gracedb: kafka: these partitions have a leader again", "topic", now.Name, "partitions", numbers(back))
 	}
 }
 
-// checkLeaders returns an error that names the partitions without a leader, if there are
+// CheckLeaders returns an error that names the partitions without a leader, if there are
 // any.
-func checkLeaders(states map[string]topicState, topics ...string) error {
+func CheckLeaders(states map[string]Topic, topics ...string) error {
 	var texts []string
 	for _, topic := range topics {
 		if ids := states[topic].withoutLeader(); len(ids) > 0 {
@@ -240,7 +240,7 @@ func checkLeaders(states map[string]topicState, topics ...string) error {
 		return nil
 	}
 	return errs.New([]error{errs.Connection, kerr.LeaderNotAvailable},
-		"kafka: no broker leads %s: nothing is written to or read from there until one does", shortList(texts))
+		"kafka: no broker leads %s: nothing is written to or read from there until one does", ShortList(texts))
 }
 
 func numbers(ids []int32) string {
@@ -248,5 +248,5 @@ func numbers(ids []int32) string {
 	for i, id := range ids {
 		texts[i] = strconv.Itoa(int(id))
 	}
-	return shortList(texts)
+	return ShortList(texts)
 }

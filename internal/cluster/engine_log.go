@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func (l *engineLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 		case error:
 			text = errs.Reason(v)
 			_, dial := errors.AsType[*dialError](v)
-			told = told || dial || errors.Is(v, errs.Authentication) // health and sasl.State tell
+			told = told || dial || errors.Is(v, errs.Authentication) // Health and sasl.State tell
 		case string:
 			text = errs.Clean(v)
 		case nil, bool, int, int16, int32, int64, uint64, float64, time.Duration, time.Time:

@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"reflect"
@@ -10,9 +10,9 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// connecting are the options that would replace how a Cluster says that brokers are reached,
+// Connecting are the options that would replace how a Cluster says that brokers are reached,
 // and what to use instead.
-var connecting = map[string]string{
+var Connecting = map[string]string{
 	"Dialer":        "use Cluster.Dial, below TLS",
 	"DialTimeout":   "use Cluster.Dial, with a timeout of its own",
 	"DialTLSConfig": "use CAFile or SkipHostnameVerification",
@@ -102,8 +102,8 @@ var notForOpts = map[string]string{
 	"GreedyAutoCommit":            "a message counts as done when the next is asked for, or by Commit",
 }
 
-// checkOpts returns what is wrong with opts by these rules.
-func checkOpts(opts []kgo.Opt, rules ...map[string]string) error {
+// CheckOpts returns what is wrong with opts by these rules.
+func CheckOpts(opts []kgo.Opt, rules ...map[string]string) error {
 	for _, opt := range opts {
 		if opt == nil {
 			return errs.New([]error{errs.Config}, "Cluster: Opts holds a nil option")

@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"context"
@@ -18,45 +18,45 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// A link is a kgo client and what this package knows of its connections; a
+// A Client is a kgo client and what this package knows of its connections; a
 // Producer and a Consumer have one each.
-type link struct {
-	client    *kgo.Client
+type Client struct {
+	KGO       *kgo.Client
 	mechanism *sasl.Mechanism
-	auth      *sasl.State
-	health    *health
-	brokers   []string
-	instance  string
+	Auth      *sasl.State
+	Health    *Health
+	Brokers   []string
+	Instance  string
 	kind      error // ErrProducer or ErrConsumer: what every error is
-	log       *slog.Logger
-	life      *lifecycle
+	Log       *slog.Logger
+	Life      *Lifecycle
 }
 
-// newLink makes the client. It connects to nothing. If fit is not nil, it makes for each answer to
+// New makes the client. It connects to nothing. If fit is not nil, it makes for each answer to
 // Fetch what is called with the batches of one partition of it after the other, in place, before
 // kgo has them.
-func newLink(ctx context.Context, c clusterConfig, kind error, grace time.Duration, fit func() func(batches []byte), own ...kgo.Opt) (*link, error) {
-	if err := checkOpts(c.Opts, connecting, notForOpts); err != nil {
+func New(ctx context.Context, c Config, kind error, grace time.Duration, fit func() func(batches []byte), own ...kgo.Opt) (*Client, error) {
+	if err := CheckOpts(c.Opts, Connecting, notForOpts); err != nil {
 		return nil, err
 	}
-	auth := sasl.NewState(c.logger(), grace)
-	l := &link{
-		auth: auth, health: newHealth(c.logger(), auth), brokers: c.Brokers, instance: c.Instance,
-		kind: kind, log: c.logger(), life: newLifecycle(),
+	auth := sasl.NewState(c.Log(), grace)
+	l := &Client{
+		Auth: auth, Health: NewHealth(c.Log(), auth), Brokers: c.Brokers, Instance: c.Instance,
+		kind: kind, Log: c.Log(), Life: NewLifecycle(),
 	}
 	l.mechanism = sasl.New(c.Token, auth)
-	opts, err := c.options(ctx, l.mechanism, l.health, fit)
+	opts, err := c.Options(ctx, l.mechanism, l.Health, fit)
 	if err != nil {
 		if errors.Is(err, errs.Config) {
 			return nil, err
 		}
 		return nil, errs.New([]error{err, kind}, "kafka: %s", errs.Reason(err)) // ctx has ended
 	}
-	own = append(own, kgo.WithContext(l.life.ctx))
+	own = append(own, kgo.WithContext(l.Life.ctx))
 	// The user's own options stay last.
 	common := len(opts) - len(c.Opts)
-	if l.client, err = kgo.NewClient(slices.Concat(opts[:common], own, opts[common:])...); err != nil {
-		l.life.abort()
+	if l.KGO, err = kgo.NewClient(slices.Concat(opts[:common], own, opts[common:])...); err != nil {
+		l.Life.Abort()
 		return nil, errs.New([]error{errs.Config, err}, "Cluster: %s", errs.Reason(err))
 	}
 	auth.OnFail = l.probe
@@ -65,30 +65,30 @@ func newLink(ctx context.Context, c clusterConfig, kind error, grace time.Durati
 
 // probe looks for a good token while authentication fails: calls that fail fast
 // connect to nothing, so without it nobody would notice that all is well again.
-func (l *link) probe() {
+func (l *Client) probe() {
 	for {
-		end, _ := l.auth.Wait(context.Background(), sasl.Waiting{Done: l.auth.Healed(), Closed: l.life.closing, Within: token.RetryPause})
+		end, _ := l.Auth.Wait(context.Background(), sasl.Waiting{Done: l.Auth.Healed(), Closed: l.Life.Closing, Within: token.RetryPause})
 		if end != sasl.TimeUp {
 			return
 		}
-		ctx, cancel := context.WithTimeout(l.client.Context(), sasl.AskTimeout)
+		ctx, cancel := context.WithTimeout(l.KGO.Context(), sasl.AskTimeout)
 		req := kmsg.NewPtrMetadataRequest()
 		req.Topics = []kmsg.MetadataRequestTopic{} // none: without a list it is all
-		_, _ = l.client.Request(ctx, req)          // what it finds, the mechanism and kgo's hooks have told auth and health
+		_, _ = l.KGO.Request(ctx, req)             // what it finds, the mechanism and kgo's hooks have told auth and health
 		cancel()
 	}
 }
 
 // shut ends all calls that wait, and releases the client. It is called once, by the first Close or
 // by a constructor that fails.
-func (l *link) shut() {
-	l.life.stop()
-	l.client.Close()
-	l.life.abort()
+func (l *Client) Shut() {
+	l.Life.stop()
+	l.KGO.Close()
+	l.Life.Abort()
 }
 
 // errClosed is the error of a call after Close.
-func (l *link) errClosed() error {
+func (l *Client) ErrClosed() error {
 	is := []error{errs.Closed, l.kind}
 	if errors.Is(l.kind, errs.Producer) {
 		is = append(is, errs.Delivery)
@@ -96,35 +96,35 @@ func (l *link) errClosed() error {
 	return errs.New(is, "kafka: %s", errs.Closed)
 }
 
-// A waitMode says what ends a wait before its ctx.
-type waitMode int
+// A WaitMode says what ends a wait before its ctx.
+type WaitMode int
 
 const (
-	running  waitMode = iota // authentication has failed for longer than the grace
-	starting                 // anything that is wrong
+	Running  WaitMode = iota // authentication has failed for longer than the grace
+	Starting                 // anything that is wrong
 )
 
 // await runs f, which talks to a broker and may go on for long after its ctx, and
 // returns when it does, or when there is no use in waiting: ctx is done, the
 // client closed, or authentication fails. When starting, f is run again as long as
 // what it needs is away.
-func (l *link) await(ctx context.Context, p waitMode, what string, f func(context.Context) error) error {
+func (l *Client) Await(ctx context.Context, p WaitMode, what string, f func(context.Context) error) error {
 	began := time.Now()
 	if err := ctx.Err(); err != nil {
-		return l.gaveUp(err, what, began, nil)
+		return l.GaveUp(err, what, began, nil)
 	}
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var last atomic.Pointer[error] // of f, before it is run again
 	var err error                  // of f, once done is closed
 	done := make(chan struct{})
-	w := sasl.Waiting{Done: done, Closed: l.life.closing, Stop: sasl.StopPastGrace}
-	if p == starting {
+	w := sasl.Waiting{Done: done, Closed: l.Life.Closing, Stop: sasl.StopPastGrace}
+	if p == Starting {
 		w.Stop = sasl.StopFailing
 	}
 	go func() {
 		defer close(done)
-		if p == starting {
+		if p == Starting {
 			err = whileAway(inner, f, &last)
 		} else {
 			err = f(inner)
@@ -132,19 +132,19 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 	}()
 	gaveUp := func(ctxErr error) error {
 		if err := last.Load(); err != nil {
-			return l.gaveUp(ctxErr, what, began, *err)
+			return l.GaveUp(ctxErr, what, began, *err)
 		}
-		return l.gaveUp(ctxErr, what, began, nil)
+		return l.GaveUp(ctxErr, what, began, nil)
 	}
 	for {
-		if p == starting {
+		if p == Starting {
 			var all bool
-			if all, w.News = l.health.allDown(l.brokers, began); all && l.auth.Failure() == nil {
-				is, text := l.health.trouble()
+			if all, w.News = l.Health.allDown(l.Brokers, began); all && l.Auth.Failure() == nil {
+				is, text := l.Health.Trouble()
 				return errs.New(append(is, l.kind), "kafka: %s: %s", what, text)
 			}
 		}
-		switch end, why := l.auth.Wait(ctx, w); end {
+		switch end, why := l.Auth.Wait(ctx, w); end {
 		case sasl.Done:
 			if over := over(ctx); err != nil && over != nil && !errors.Is(err, errs.Kafka) {
 				return gaveUp(over)
@@ -153,7 +153,7 @@ func (l *link) await(ctx context.Context, p waitMode, what string, f func(contex
 		case sasl.CtxEnded:
 			return gaveUp(why)
 		case sasl.ClientClosed:
-			return l.errClosed()
+			return l.ErrClosed()
 		case sasl.AuthFails:
 			return errs.New([]error{why, l.kind}, "%s", errs.Reason(why))
 		case sasl.LookAgain, sasl.TimeUp:
@@ -171,7 +171,7 @@ func over(ctx context.Context) error {
 }
 
 // explain gives an engine's error its kinds; began is when what failed began.
-func (l *link) explain(err error, what string, began time.Time) error {
+func (l *Client) explain(err error, what string, began time.Time) error {
 	if err == nil {
 		return nil
 	}
@@ -179,38 +179,38 @@ func (l *link) explain(err error, what string, began time.Time) error {
 		return errs.New([]error{err, l.kind}, "%s", errs.Reason(err))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return l.gaveUp(err, what, began, nil)
+		return l.GaveUp(err, what, began, nil)
 	}
-	if is, text := l.health.trouble(); is != nil && isConnectionError(err) {
+	if is, text := l.Health.Trouble(); is != nil && IsConnectionError(err) {
 		return errs.New(append(is, err, l.kind), "kafka: %s: %s", what, text)
 	}
 	if _, answered := errors.AsType[*kerr.Error](err); !answered {
-		what += " with " + strings.Join(l.brokers, ", ")
+		what += " with " + strings.Join(l.Brokers, ", ")
 	}
-	return errs.New(append(engineKinds(err), err, l.kind), "kafka: %s: %s", what, errs.Reason(err))
+	return errs.New(append(EngineKinds(err), err, l.kind), "kafka: %s: %s", what, errs.Reason(err))
 }
 
 // gaveUp is the error of a wait that its ctx ended: with what brokers last answered,
 // with what is known to be wrong, or that nobody has answered since the wait began.
-func (l *link) gaveUp(ctxErr error, what string, began time.Time, last error) error {
-	is, text := l.health.trouble()
+func (l *Client) GaveUp(ctxErr error, what string, began time.Time, last error) error {
+	is, text := l.Health.Trouble()
 	answer, answered := errors.AsType[*kerr.Error](last)
-	switch who := l.health.answered(began); {
+	switch who := l.Health.answered(began); {
 	case answered && is != nil:
 		is, text = append(is, answer), errs.Reason(last)+"; "+text
 	case answered:
-		is, text = append(engineKinds(last), last), errs.Reason(last)
+		is, text = append(EngineKinds(last), last), errs.Reason(last)
 	case is == nil && len(who) > 0:
 		is, text = []error{errs.Connection}, "not all that it takes was answered in time; answers came from "+strings.Join(who, ", ")
 	case is == nil:
-		is, text = []error{errs.Connection}, "no answer from "+strings.Join(l.brokers, ", ")
+		is, text = []error{errs.Connection}, "no answer from "+strings.Join(l.Brokers, ", ")
 	}
 	return errs.New(append(is, ctxErr, l.kind), "kafka: %s: %s: %s", what, ctxErr, text)
 }
 
 // checkToken asks for a token without connecting to anything, so that a missing or
 // expired one costs the broker nothing and is reported as what it is.
-func (l *link) checkToken(ctx context.Context) error {
+func (l *Client) CheckToken(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sasl.AskTimeout)
 	defer cancel()
 	if _, err := l.mechanism.Ask(ctx); err != nil {

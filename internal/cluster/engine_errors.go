@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"context"
@@ -17,9 +17,9 @@ import (
 
 // This file is what an error of kgo's, or a broker's code, stands for.
 
-// engineKinds returns what an error of the engine stands for; nothing if that is
+// EngineKinds returns what an error of the engine stands for; nothing if that is
 // not known.
-func engineKinds(err error) []error {
+func EngineKinds(err error) []error {
 	var is []error
 	switch {
 	case errors.Is(err, errs.Authentication), sasl.IsRefusal(err):
@@ -31,19 +31,19 @@ func engineKinds(err error) []error {
 		is = append(is, errs.TooLarge)
 	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, sender.ErrClosed):
 		is = append(is, errs.Closed)
-	case isConnectionError(err):
+	case IsConnectionError(err):
 		is = append(is, errs.Connection)
 	}
 	return is
 }
 
-// unsureKinds is engineKinds without the kinds that promise that nothing was
+// UnsureKinds is engineKinds without the kinds that promise that nothing was
 // written.
-func unsureKinds(err error) []error {
-	return slices.DeleteFunc(engineKinds(err), func(k error) bool { return errors.Is(k, errs.Delivery) })
+func UnsureKinds(err error) []error {
+	return slices.DeleteFunc(EngineKinds(err), func(k error) bool { return errors.Is(k, errs.Delivery) })
 }
 
-func isConnectionError(err error) bool {
+func IsConnectionError(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok && !errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}
@@ -55,8 +55,8 @@ func isDialError(err error) bool {
 	return ok
 }
 
-// isUnconnected reports whether err is of a request for which there was no connection: one
+// IsUnconnected reports whether err is of a request for which there was no connection: one
 // could not be made, or the login on it has failed.
-func isUnconnected(err error) bool {
+func IsUnconnected(err error) bool {
 	return isDialError(err) || errors.Is(err, errs.Authentication) || sasl.IsRefusal(err)
 }

@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"context"
@@ -60,9 +60,9 @@ func TestNotDialed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lines := 0
 		auth := sasl.NewState(slog.New(handlerFunc(func(slog.Record) { lines++ })), 0)
-		w := newHealth(auth.Log, auth)
+		w := NewHealth(auth.Log, auth)
 		dials := 0
-		dial, err := clusterConfig{Plaintext: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dial, err := Config{Plaintext: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			dials++
 			return nil, ctx.Err()
 		}}.dialer(t.Context())
@@ -74,7 +74,7 @@ func TestNotDialed(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		_, err = dial(ended, "tcp", "localhost:1")
 		w.OnBrokerConnect(kgo.BrokerMetadata{Host: "localhost", Port: 1}, 0, nil, fmt.Errorf("unable to dial: %w", err))
-		if is, text := w.trouble(); dials > 0 || lines > 0 || is != nil {
+		if is, text := w.Trouble(); dials > 0 || lines > 0 || is != nil {
 			t.Errorf("%d dials, %d lines, trouble %q", dials, lines, text)
 		}
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not tried") {

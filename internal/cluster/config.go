@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
-// A clusterConfig says in plain values which brokers a client is to reach, and how. It has the
+// A Config says in plain values which brokers a client is to reach, and how. It has the
 // fields of Cluster, checked, with the defaults in their places.
-type clusterConfig struct {
+type Config struct {
 	Brokers                  []string // host:port
 	TokenHosts               []string
 	Instance                 string // prefix of its topics
@@ -29,11 +29,11 @@ type clusterConfig struct {
 }
 
 // The waits of every client. A broker that has not answered a request within
-// requestTimeout is asked again over a new connection; what bounds the caller is
+// RequestTimeout is asked again over a new connection; what bounds the caller is
 // its own ctx, not these.
 const (
 	dialTimeout    = 5 * time.Second
-	requestTimeout = 5 * time.Second
+	RequestTimeout = 5 * time.Second
 	// The metadata age decides how soon a moved leader is found, and is kgo's
 	// clock for retries.
 	metadataMinAge = 250 * time.Millisecond
@@ -45,7 +45,7 @@ const (
 
 // options returns the options common to all clients. Those of the user come last, so that they
 // win.
-func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, health *health, fit func() func(batches []byte)) ([]kgo.Opt, error) {
+func (c Config) Options(ctx context.Context, mechanism *sasl.Mechanism, health *Health, fit func() func(batches []byte)) ([]kgo.Opt, error) {
 	dial, err := c.dialer(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, h
 		kgo.Dialer(dial),
 		kgo.SASL(mechanism),
 		kgo.WithHooks(health),
-		kgo.RequestTimeoutOverhead(requestTimeout),
+		kgo.RequestTimeoutOverhead(RequestTimeout),
 		kgo.RetryBackoffFn(retryBackoff),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.MetadataMaxAge(metadataMaxAge),
@@ -78,7 +78,7 @@ func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, h
 		// no Fetch is bounded by framedConn. A Consumer fetches less.
 		kgo.FetchMaxBytes(fetchMaxBytes),
 		kgo.BrokerMaxReadBytes(maxFrameBytes),
-		kgo.MaxDecompressBatchBytes(maxBatchBytes),
+		kgo.MaxDecompressBatchBytes(MaxBatchBytes),
 	}
 	if c.Logger != nil {
 		opts = append(opts, kgo.WithLogger(&engineLog{log: c.Logger}))
@@ -89,7 +89,7 @@ func (c clusterConfig) options(ctx context.Context, mechanism *sasl.Mechanism, h
 const (
 	fetchMaxBytes = 16 << 20
 	maxFrameBytes = 32 << 20
-	maxBatchBytes = 15 << 20 // what GraceDB's brokers take, and half as much again
+	MaxBatchBytes = 15 << 20 // what GraceDB's brokers take, and half as much again
 )
 
 // retryBackoff spaces the engine's tries: soon at first, for a leader that moved,
@@ -99,7 +99,7 @@ func retryBackoff(tries int) time.Duration {
 	return min(50*time.Millisecond<<min(tries, 5), 500*time.Millisecond)
 }
 
-func (c clusterConfig) logger() *slog.Logger {
+func (c Config) Log() *slog.Logger {
 	if c.Logger == nil {
 		return slog.New(slog.DiscardHandler)
 	}

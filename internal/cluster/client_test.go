@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"context"
@@ -26,11 +26,11 @@ func (lateContext) Deadline() (time.Time, bool) { return time.Now(), true }
 // call has ended because of its context all the same.
 func TestAwaitConnectionDeadline(t *testing.T) {
 	auth := sasl.NewState(slog.New(slog.DiscardHandler), 0)
-	l := &link{
-		auth: auth, health: newHealth(auth.Log, auth), kind: errs.Consumer,
-		brokers: []string{"localhost:9092"}, life: newLifecycle(),
+	l := &Client{
+		Auth: auth, Health: NewHealth(auth.Log, auth), kind: errs.Consumer,
+		Brokers: []string{"localhost:9092"}, Life: NewLifecycle(),
 	}
-	err := l.await(lateContext{t.Context()}, starting, "connecting", func(context.Context) error {
+	err := l.Await(lateContext{t.Context()}, Starting, "connecting", func(context.Context) error {
 		return connError{os.ErrDeadlineExceeded}
 	})
 	for _, kind := range []error{context.DeadlineExceeded, errs.Connection, errs.Consumer} {
@@ -44,7 +44,7 @@ func TestAwaitConnectionDeadline(t *testing.T) {
 func TestRedials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fails bool
-		dial, err := clusterConfig{Plaintext: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		dial, err := Config{Plaintext: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 			if fails {
 				return nil, errors.New("refused")
 			}
@@ -91,18 +91,18 @@ func TestRedials(t *testing.T) {
 }
 
 func TestCheckPartitions(t *testing.T) {
-	numbered := func(ids ...int32) (parts []partitionAt) {
+	numbered := func(ids ...int32) (parts []Partition) {
 		for _, id := range ids {
-			parts = append(parts, partitionAt{id: id})
+			parts = append(parts, Partition{ID: id})
 		}
 		return parts
 	}
-	for _, good := range [][]partitionAt{nil, numbered(0), numbered(0, 1, 2)} {
+	for _, good := range [][]Partition{nil, numbered(0), numbered(0, 1, 2)} {
 		if err := checkPartitions(good); err != nil {
 			t.Errorf("%v: %v", good, err)
 		}
 	}
-	for _, bad := range [][]partitionAt{numbered(1), numbered(-1, 0), numbered(0, 0), numbered(0, 2), make([]partitionAt, maxPartitions+1)} {
+	for _, bad := range [][]Partition{numbered(1), numbered(-1, 0), numbered(0, 0), numbered(0, 2), make([]Partition, maxPartitions+1)} {
 		if checkPartitions(bad) == nil {
 			t.Errorf("%d partitions are fetched", len(bad))
 		}
@@ -112,14 +112,14 @@ func TestCheckPartitions(t *testing.T) {
 // Brokers say themselves what their addresses are: not all are remembered for ever.
 func TestAddressesAreForgotten(t *testing.T) {
 	auth := sasl.NewState(slog.New(slog.DiscardHandler), 0)
-	w := newHealth(auth.Log, auth)
+	w := NewHealth(auth.Log, auth)
 	for i := range 10 * maxAddresses {
 		w.OnBrokerConnect(kgo.BrokerMetadata{Host: "kafka.test", Port: int32(i)}, 0, nil, errors.New("refused"))
 	}
 	if len(w.last) > maxAddresses {
 		t.Errorf("%d addresses", len(w.last))
 	}
-	if is, _ := w.trouble(); len(is) == 0 {
+	if is, _ := w.Trouble(); len(is) == 0 {
 		t.Error("no trouble is known")
 	}
 }

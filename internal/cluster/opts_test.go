@@ -1,4 +1,4 @@
-package gracedb
+package cluster
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ import (
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
-// allowedOpts are the options that Cluster.Opts may hold. With those in checkOpts' rules
+// allowedOpts are the options that Cluster.Opts may hold. With those in CheckOpts' rules
 // they are all that kgo has.
 var allowedOpts = []any{
 	kgo.ClientID, kgo.SoftwareNameAndVersion, kgo.RequestTimeoutOverhead, kgo.ConnIdleTimeout, kgo.MaxVersions, kgo.MinVersions,
@@ -71,7 +71,7 @@ func TestOptNames(t *testing.T) {
 		if got := optName(opt); got != name {
 			t.Errorf("the name of %s is %q", name, got)
 		}
-		if err := checkOpts([]kgo.Opt{opt}, connecting, notForOpts); err != nil {
+		if err := CheckOpts([]kgo.Opt{opt}, Connecting, notForOpts); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, is := opt.(kgo.ProducerOpt); is {
@@ -79,11 +79,11 @@ func TestOptNames(t *testing.T) {
 		}
 	}
 	rules := maps.Clone(notForOpts)
-	maps.Copy(rules, connecting)
+	maps.Copy(rules, Connecting)
 	for _, f := range refusedOpts {
 		name, opt := made(f)
 		known[name] = true
-		err := checkOpts([]kgo.Opt{kgo.ClientID("x"), opt}, connecting, notForOpts)
+		err := CheckOpts([]kgo.Opt{kgo.ClientID("x"), opt}, Connecting, notForOpts)
 		if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), "kgo."+name+": "+rules[name]) {
 			t.Errorf("%s: %v", name, err)
 		}
