@@ -81,7 +81,7 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 	what := p.naming(topic)
 	switch {
 	case o.Result == sender.Unknown:
-		return errs.New(append(cluster.UnsureKinds(err), errs.OutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, errs.Reason(err))
+		return errs.New(append(unsureKinds(err), errs.OutcomeUnknown, err), "kafka: %s: %s; it may have been written", what, errs.Reason(err))
 	case errors.Is(err, sender.ErrClosed), errs.IsContext(err):
 		is, why := p.cluster.Health.Trouble()
 		if why != "" {
@@ -100,6 +100,15 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 		return errs.New(append(is, errs.Delivery, err), "kafka: topic %q on %s: %s", topic, p.cluster.Brokers[0], p.topicReason(err))
 	}
 	return errs.New(append(is, errs.Delivery, err), "kafka: %s: %s%s", what, said(err), d.refusalAdvice(err))
+}
+
+// unsureKinds is what err stands for, without the kinds that promise that nothing was written.
+func unsureKinds(err error) []error {
+	is := slices.DeleteFunc(cluster.EngineKinds(err), func(k error) bool { return errors.Is(k, errs.Delivery) })
+	if errors.Is(err, sender.ErrClosed) {
+		is = append(is, errs.Closed)
+	}
+	return is
 }
 
 // topicReason says what a broker's code for a topic means to a user.

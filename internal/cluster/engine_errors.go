@@ -5,14 +5,12 @@ import (
 	"errors"
 	"io"
 	"net"
-	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sasl"
-	"github.com/gracedb-go/gracedb/internal/sender"
 )
 
 // This file is what an error of kgo's, or a broker's code, stands for.
@@ -29,18 +27,12 @@ func EngineKinds(err error) []error {
 		is = append(is, errs.Topic)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		is = append(is, errs.TooLarge)
-	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, sender.ErrClosed):
+	case errors.Is(err, kgo.ErrClientClosed):
 		is = append(is, errs.Closed)
 	case IsConnectionError(err):
 		is = append(is, errs.Connection)
 	}
 	return is
-}
-
-// UnsureKinds is engineKinds without the kinds that promise that nothing was
-// written.
-func UnsureKinds(err error) []error {
-	return slices.DeleteFunc(EngineKinds(err), func(k error) bool { return errors.Is(k, errs.Delivery) })
 }
 
 func IsConnectionError(err error) bool {
