@@ -56,7 +56,13 @@ type Consumer struct {
 // Its errors are ErrConfig, or ErrConsumer with ErrToken, ErrAuthentication,
 // ErrConnection or ErrTopic. The Consumer must be closed.
 func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
-	core, err := startConsumer(ctx, cfg)
+	at, err := cfg.Cluster.config("kafka.consume")
+	if err != nil {
+		return nil, err
+	}
+	core, err := startConsumer(ctx, consumerConfig{
+		Cluster: at, Topics: cfg.Topics, GroupID: cfg.GroupID, FromBeginning: cfg.FromBeginning, Lazy: cfg.Lazy,
+	})
 	if err != nil {
 		return nil, err
 	}

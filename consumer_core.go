@@ -92,8 +92,17 @@ type fetched struct {
 	topicID [16]byte
 }
 
+// A consumerConfig configures a consumer. It has the fields of ConsumerConfig.
+type consumerConfig struct {
+	Cluster       cluster.Config
+	Topics        []string // pipelines or full names
+	GroupID       string   // "" for no group
+	FromBeginning bool
+	Lazy          bool
+}
+
 // startConsumer returns a consumer that is in position, unless cfg.Lazy.
-func startConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, error) {
+func startConsumer(ctx context.Context, cfg consumerConfig) (*consumer, error) {
 	c, topics, err := newConsumer(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -101,7 +110,7 @@ func startConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, error) {
 	if cfg.Lazy {
 		c.positions.pending = topics
 	} else {
-		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
+		ctx, cancel := context.WithTimeout(ctx, cluster.ConstructorTimeout)
 		defer cancel()
 		if err := c.start(ctx, topics); err != nil {
 			c.cluster.Shut()
@@ -112,7 +121,7 @@ func startConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, error) {
 	return c, nil
 }
 
-func newConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, []string, error) {
+func newConsumer(ctx context.Context, cfg consumerConfig) (*consumer, []string, error) {
 	c := &consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
 		positions: newPositions(), wake: make(chan struct{}, 1),
@@ -145,11 +154,8 @@ func newConsumer(ctx context.Context, cfg ConsumerConfig) (*consumer, []string, 
 			kgo.WithHooks((*groupWatch)(c)),
 		)
 	}
-	config, err := cfg.Cluster.config("kafka.consume")
-	if err != nil {
-		return nil, nil, err
-	}
-	if c.cluster, err = cluster.New(ctx, config, errs.Consumer, consumerGrace, newFit, opts...); err != nil {
+	var err error
+	if c.cluster, err = cluster.New(ctx, cfg.Cluster, errs.Consumer, consumerGrace, newFit, opts...); err != nil {
 		return nil, nil, err
 	}
 	c.budget.setClient(c.cluster.KGO)
@@ -223,12 +229,12 @@ func (c *consumer) Poll(ctx context.Context) (*kgo.Record, error) {
 			return nil, err
 		case r.Record != nil:
 			c.current = r
-			if n := len(r.Headers); n > maxHeaders {
+			if n := len(r.Headers); n > cluster.MaxHeaders {
 				// The next Poll marks it done, as it does a message.
 				c.current.Record = &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch}
 				return nil, errs.New([]error{errs.Consumer},
 					"kafka: topic %s partition %d offset %d: a message has %d headers, more than the %d that one may have; continuing behind it",
-					r.Topic, r.Partition, r.Offset, n, maxHeaders)
+					r.Topic, r.Partition, r.Offset, n, cluster.MaxHeaders)
 			}
 			return r.Record, nil
 		}

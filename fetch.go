@@ -34,7 +34,7 @@ func (c *consumer) poll(ctx context.Context, p *pollResult) {
 	p.losses = c.positions.losses
 }
 
-// fetch waits until there is something for Poll to do. It returns within verdictTime of the end
+// fetch waits until there is something for Poll to do. It returns within VerdictTime of the end
 // of ctx, also if PollRecords does not:
 //  1. kgo moves a partition from one broker to another, and waits for a connection to the first;
 //  2. PollRecords returns when that connection is made or given up, whatever its ctx;
@@ -52,7 +52,7 @@ func (c *consumer) fetch(ctx context.Context) {
 		cancel()
 		select {
 		case <-got.done:
-		case <-time.After(verdictTime):
+		case <-time.After(cluster.VerdictTime):
 			return
 		}
 	}

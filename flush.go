@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sasl"
 )
@@ -84,7 +85,7 @@ func (p *Producer) close() error {
 	// What was not sent is settled at once, and the rest when its request has ended, which
 	// kgo sees to before the connections are closed.
 	p.sender.Close()
-	timer.Reset(verdictTime)
+	timer.Reset(cluster.VerdictTime)
 	select {
 	case <-w.done:
 	case <-timer.C:

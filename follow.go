@@ -24,7 +24,7 @@ func (c *consumer) followTopics() {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		ctx, cancel := context.WithTimeout(c.cluster.KGO.Context(), constructorTimeout)
+		ctx, cancel := context.WithTimeout(c.cluster.KGO.Context(), cluster.ConstructorTimeout)
 		c.followOnce(ctx)
 		cancel()
 		select {

@@ -29,10 +29,6 @@ type Message struct {
 	Time    time.Time // record timestamp; if zero when produced, now
 }
 
-// maxHeaders is how many headers a message may have. What they take in memory is up to 20
-// times what they take on the wire.
-const maxHeaders = 1000
-
 // A Header is one Kafka record header.
 type Header struct {
 	Key   string

@@ -45,13 +45,12 @@ type ProducerConfig struct {
 	Lazy bool
 }
 
-// The defaults of a ProducerConfig, and of constructors.
+// The defaults of a ProducerConfig.
 const (
 	defaultFlushTimeout     = 10 * time.Second
 	defaultMaxMessageBytes  = 10 << 20
 	defaultMaxBufferedBytes = 64 << 20
 	defaultAuthGrace        = 5 * time.Second
-	constructorTimeout      = 30 * time.Second
 
 	// ownMetadataEvery is how often kgo asks for metadata by itself: seldom (an hour is its most),
 	// since keepWarm and the sender ask for what they need, and not when keepWarm does:
@@ -60,9 +59,6 @@ const (
 	//  3. the connection to the seed is new, since kgo has closed the idle one.
 	ownMetadataEvery = time.Hour - 7*time.Second
 
-	// verdictTime is how long a message that its caller has given up is waited for, if what
-	// became of it is about to be known. Every call returns within 100 ms of its ctx.
-	verdictTime = 60 * time.Millisecond
 	// messageOverhead is what a message costs beside what it measures.
 	messageOverhead = 128
 )
@@ -116,7 +112,7 @@ func NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		return nil, err
 	}
 	if !cfg.Lazy {
-		ctx, cancel := context.WithTimeout(ctx, constructorTimeout)
+		ctx, cancel := context.WithTimeout(ctx, cluster.ConstructorTimeout)
 		defer cancel()
 		if err := p.start(ctx); err != nil {
 			p.sender.Close()
@@ -255,7 +251,7 @@ func (p *Producer) produceSync(ctx context.Context, d *delivery, settle bool) (M
 		case <-ctx.Done():
 		}
 	}
-	timer := time.NewTimer(verdictTime)
+	timer := time.NewTimer(cluster.VerdictTime)
 	defer timer.Stop()
 	select {
 	case <-d.settled:
@@ -296,7 +292,7 @@ func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 			if p.cluster.Health.Outlasts(ctx, leader) && !p.sender.IsSent(&d.record) {
 				// Should the connection of messages not be the one that is throttled, d is sent
 				// within this time.
-				w.Within = verdictTime
+				w.Within = cluster.VerdictTime
 			}
 		}
 		switch end, why := p.cluster.Auth.Wait(ctx, w); end {
@@ -355,8 +351,8 @@ func (p *Producer) accept(ctx context.Context, d *delivery) error {
 	if err := p.checkTopicName(topic); err != nil {
 		return err
 	}
-	if n := len(d.msg.Headers); n > maxHeaders {
-		return errs.New([]error{errs.TooLarge}, "kafka: a message for topic %s has %d headers, and may have %d: put them into its value", topic, n, maxHeaders)
+	if n := len(d.msg.Headers); n > cluster.MaxHeaders {
+		return errs.New([]error{errs.TooLarge}, "kafka: a message for topic %s has %d headers, and may have %d: put them into its value", topic, n, cluster.MaxHeaders)
 	}
 	size := messageSize(d.msg)
 	if size > p.maxMessage {

@@ -41,7 +41,16 @@ const (
 	metadataMaxAge = 4 * time.Second
 	// Kafka brokers close a connection after 10 quiet minutes: close it first.
 	connIdleTimeout = 9 * time.Minute
+	// ConstructorTimeout is how long a constructor waits at most.
+	ConstructorTimeout = 30 * time.Second
+	// VerdictTime is how long a call goes on after its ctx if what became of it is about to be
+	// known. Every call returns within 100 ms of its ctx.
+	VerdictTime = 60 * time.Millisecond
 )
+
+// MaxHeaders is how many headers a message may have. What they take in memory is up to 20
+// times what they take on the wire.
+const MaxHeaders = 1000
 
 // options returns the options common to all clients. Those of the user come last, so that they
 // win.
