@@ -5,6 +5,8 @@ import (
 	"iter"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/consume"
 )
 
 // A ConsumerConfig configures a Consumer.
@@ -44,7 +46,7 @@ type ConsumerConfig struct {
 // A Consumer reads messages. Close and Check may be called at any time; other
 // methods from one goroutine at a time.
 type Consumer struct {
-	core *consumer // all that it does, with records of kgo instead of messages
+	core *consume.Consumer // all that it does, with records of kgo instead of messages
 }
 
 // NewConsumer returns a Consumer that is in position: no message published
@@ -60,7 +62,7 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 	if err != nil {
 		return nil, err
 	}
-	core, err := startConsumer(ctx, consumerConfig{
+	core, err := consume.New(ctx, consume.Config{
 		Cluster: at, Topics: cfg.Topics, GroupID: cfg.GroupID, FromBeginning: cfg.FromBeginning, Lazy: cfg.Lazy,
 	})
 	if err != nil {

@@ -51,17 +51,4 @@ func TestOptsRefused(t *testing.T) {
 	if _, err := with(nil).ClientOpts(); !errors.Is(err, errs.Config) {
 		t.Errorf("a nil option: %v", err)
 	}
-	// One that is wrapped is not looked at.
-	wrapped := struct{ kgo.Opt }{kgo.HeartbeatInterval(2 * time.Second)}
-	c, err := NewConsumer(t.Context(), ConsumerConfig{
-		Cluster: with(kgo.FetchIsolationLevel(kgo.ReadUncommitted()), wrapped, kgo.ClientID("search")),
-		Topics:  []string{"test"}, Lazy: true, GroupID: "g",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if beat := c.core.cluster.KGO.OptValue(kgo.HeartbeatInterval); beat != 2*time.Second {
-		t.Errorf("the heartbeat's interval is %v", beat)
-	}
 }

@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"context"
@@ -27,7 +27,7 @@ const (
 
 // noteDone notes that the caller is done with a message. It does nothing without a message or a
 // group, or if the message's topic was deleted.
-func (c *consumer) noteDone(t fetched) {
+func (c *Consumer) noteDone(t fetched) {
 	r := t.Record
 	if c.group == "" || r == nil {
 		return
@@ -48,7 +48,7 @@ func (c *consumer) noteDone(t fetched) {
 
 // markWhenDue is called by a timer, of which there is one at a time: so no more than one
 // goroutine waits for kgo. It starts the timer again if more was done meanwhile.
-func (c *consumer) markWhenDue() {
+func (c *Consumer) markWhenDue() {
 	c.markInKgo()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,7 +58,7 @@ func (c *consumer) markWhenDue() {
 }
 
 // markInKgo hands what is done and unmarked to kgo. It may take as long as a broker does.
-func (c *consumer) markInKgo() {
+func (c *Consumer) markInKgo() {
 	c.marking <- struct{}{}
 	defer func() { <-c.marking }()
 	c.mu.Lock()
@@ -97,7 +97,7 @@ func (p *positions) areUnmarked() bool {
 }
 
 // Commit commits the offset behind the message that Poll returned last, if there is a group.
-func (c *consumer) Commit(ctx context.Context) error {
+func (c *Consumer) Commit(ctx context.Context) error {
 	if c.cluster.Life.IsClosing() {
 		return c.cluster.ErrClosed()
 	}

@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"context"
@@ -185,7 +185,7 @@ func (p *positions) ahead() string {
 
 // position puts topics into position and starts to consume them. If it fails, it can
 // be called again.
-func (c *consumer) position(ctx context.Context, topics []string) error {
+func (c *Consumer) position(ctx context.Context, topics []string) error {
 	states, err := c.cluster.FindTopics(ctx, topics...)
 	if err != nil {
 		return err
@@ -229,7 +229,7 @@ func (c *consumer) position(ctx context.Context, topics []string) error {
 // listStartOffsets returns the snapshot: of each partition the offset of the next message or, with
 // FromBeginning, of the first. Of a partition without a leader it returns offset -1 and the
 // epoch at whose end to start, or nothing with FromBeginning.
-func (c *consumer) listStartOffsets(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
+func (c *Consumer) listStartOffsets(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	const latest, earliest = -1, -2

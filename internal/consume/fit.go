@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"github.com/twmb/franz-go/pkg/kgo"

@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"context"
@@ -26,7 +26,7 @@ type pollResult struct {
 
 // poll runs in a goroutine of its own, which ends when PollRecords returns: when there is
 // something, when ctx ends, or when the client is closed.
-func (c *consumer) poll(ctx context.Context, p *pollResult) {
+func (c *Consumer) poll(ctx context.Context, p *pollResult) {
 	defer close(p.done)
 	p.fetches = c.cluster.KGO.PollRecords(ctx, pollRecords)
 	c.mu.Lock()
@@ -39,7 +39,7 @@ func (c *consumer) poll(ctx context.Context, p *pollResult) {
 //  1. kgo moves a partition from one broker to another, and waits for a connection to the first;
 //  2. PollRecords returns when that connection is made or given up, whatever its ctx;
 //  3. meanwhile fetch has returned, and the next fetch takes the result from c.polling.
-func (c *consumer) fetch(ctx context.Context) {
+func (c *Consumer) fetch(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if c.polling == nil {
@@ -98,7 +98,7 @@ func (c *consumer) fetch(ctx context.Context) {
 
 // eachPartition calls f for each partition, except those of a topic that has been deleted and
 // made anew since they were fetched.
-func (c *consumer) eachPartition(fetches kgo.Fetches, f func(kgo.FetchTopicPartition, [16]byte)) {
+func (c *Consumer) eachPartition(fetches kgo.Fetches, f func(kgo.FetchTopicPartition, [16]byte)) {
 	for _, fetch := range fetches {
 		for _, t := range fetch.Topics {
 			if c.isFormer(t.Topic, t.TopicID) {
@@ -128,7 +128,7 @@ const troublePause = 100 * time.Millisecond
 
 // bufferRecords puts the messages of one partition into the buffer, and before them an error if
 // the broker has lost messages between the last ones and these.
-func (c *consumer) bufferRecords(p kgo.FetchTopicPartition, topicID [16]byte, losses int) {
+func (c *Consumer) bufferRecords(p kgo.FetchTopicPartition, topicID [16]byte, losses int) {
 	if len(p.Records) == 0 {
 		return
 	}
@@ -177,7 +177,7 @@ func (c *consumer) bufferRecords(p kgo.FetchTopicPartition, topicID [16]byte, lo
 
 // partitionError returns what Poll is to tell of an error that kgo met in a partition, if
 // anything, and where kgo is to go on if it does not go on by itself.
-func (c *consumer) partitionError(p kgo.FetchTopicPartition) batch {
+func (c *Consumer) partitionError(p kgo.FetchTopicPartition) batch {
 	err := p.Err
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
@@ -260,7 +260,7 @@ type seek struct {
 //
 // A caller that ends after step 1 is told the error again when it starts anew. SetOffsets may
 // take as long as PollRecords (see fetch); after ctx it goes on in its goroutine.
-func (c *consumer) seekOn(ctx context.Context) {
+func (c *Consumer) seekOn(ctx context.Context) {
 	s := c.seeking
 	if c.seeking = nil; s == nil {
 		return

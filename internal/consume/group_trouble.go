@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"errors"
@@ -25,17 +25,17 @@ const (
 var errOfGroup = errors.New("the group cannot be used")
 
 // A groupWatch is the Consumer as kgo's HookGroupManageError.
-type groupWatch consumer
+type groupWatch Consumer
 
 // OnGroupManageError is called by kgo when this member cannot join its group, or was put out of
 // it. kgo tries again, and returns the same from PollRecords as an ErrGroupSession.
 func (w *groupWatch) OnGroupManageError(err error) {
-	c := (*consumer)(w)
+	c := (*Consumer)(w)
 	c.onGroupError(c.groupError(err))
 }
 
 // onGroupError makes Poll and Check tell err, if it keeps the group from being used.
-func (c *consumer) onGroupError(err error) {
+func (c *Consumer) onGroupError(err error) {
 	cause, ok := errors.AsType[*kerr.Error](err)
 	if !ok || !errors.Is(err, errOfGroup) {
 		return
@@ -46,7 +46,7 @@ func (c *consumer) onGroupError(err error) {
 }
 
 // endGroupTrouble notes that the coordinator has taken this member into the group.
-func (c *consumer) endGroupTrouble() {
+func (c *Consumer) endGroupTrouble() {
 	if c.troubles.over(groupTrouble) {
 		c.cluster.Log.Info("gracedb: kafka: the group can be used again", "group", c.group)
 	}
@@ -70,7 +70,7 @@ func lastsInGroup(err *kerr.Error) bool {
 
 // groupError says what err, about a group, means, and what to do. A group that does not
 // exist yet has no position, which is no error.
-func (c *consumer) groupError(err error) error {
+func (c *Consumer) groupError(err error) error {
 	if err == nil || errors.Is(err, kerr.GroupIDNotFound) {
 		return nil
 	}
@@ -102,7 +102,7 @@ func (c *consumer) groupError(err error) error {
 // logStarts says where the group begins to read, since it has no position there: it is
 // new, or has been without members for so long that brokers have forgotten it, and then
 // passes over what came meanwhile.
-func (c *consumer) logStarts(at offsetMap) {
+func (c *Consumer) logStarts(at offsetMap) {
 	for _, topic := range slices.Sorted(maps.Keys(at)) {
 		var starts []string
 		for _, part := range slices.Sorted(maps.Keys(at[topic])) {

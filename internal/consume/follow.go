@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const followEvery = 2 * time.Second
 // followTopics puts a lazy Consumer into position once brokers can be reached, finds new
 // partitions, and notices topics that are deleted and made anew. It is a goroutine of each
 // Consumer that ends when the client is closed.
-func (c *consumer) followTopics() {
+func (c *Consumer) followTopics() {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
@@ -37,7 +37,7 @@ func (c *consumer) followTopics() {
 
 // beginRound takes c.round, and reports whether it got it before the end of ctx. endRound
 // gives it back.
-func (c *consumer) beginRound(ctx context.Context) bool {
+func (c *Consumer) beginRound(ctx context.Context) bool {
 	select {
 	case c.round <- struct{}{}:
 		return true
@@ -46,9 +46,9 @@ func (c *consumer) beginRound(ctx context.Context) bool {
 	}
 }
 
-func (c *consumer) endRound() { <-c.round }
+func (c *Consumer) endRound() { <-c.round }
 
-func (c *consumer) followOnce(ctx context.Context) {
+func (c *Consumer) followOnce(ctx context.Context) {
 	if !c.beginRound(ctx) {
 		return
 	}
@@ -83,7 +83,7 @@ const missingRounds = 2
 // isReadable reports whether a topic is there and may be read. That it is missing for
 // missingRounds, or may not be read, Poll tells once. A topic that is missing is purged from kgo,
 // which would ask for it without a pause.
-func (c *consumer) isReadable(topic string, now cluster.Topic) bool {
+func (c *Consumer) isReadable(topic string, now cluster.Topic) bool {
 	err := now.Err
 	if now.Name == "" {
 		err = kerr.UnknownTopicOrPartition
@@ -121,7 +121,7 @@ const missingTopic = "missing"
 
 // positionPending puts a topic that a lazy Consumer has subscribed into position: at its end, or
 // at its beginning if brokers were asked before and it did not exist.
-func (c *consumer) positionPending(ctx context.Context, topic string, now cluster.Topic) {
+func (c *Consumer) positionPending(ctx context.Context, topic string, now cluster.Topic) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	late := t.missing > 0
@@ -145,7 +145,7 @@ func (c *consumer) positionPending(ctx context.Context, topic string, now cluste
 //   - its new partitions from their beginning;
 //   - all partitions from their beginning, if the topic was deleted and made anew;
 //   - all from where they were left, if the topic was only missing, and purged from kgo.
-func (c *consumer) followTopic(ctx context.Context, topic string, now cluster.Topic) {
+func (c *Consumer) followTopic(ctx context.Context, topic string, now cluster.Topic) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	was := t.state

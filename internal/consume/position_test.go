@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"testing"
@@ -9,7 +9,7 @@ import (
 // A member has done more of a partition than its group has heard. What another stored
 // meanwhile under a later leader is behind a loss of data, and counts.
 func TestAdjustAfterALoss(t *testing.T) {
-	c := &consumer{positions: newPositions()}
+	c := &Consumer{positions: newPositions()}
 	c.positions.at("topic", 0).done = kgo.EpochOffset{Epoch: 5, Offset: 100}
 	stored := kgo.NewOffset().At(60).WithEpoch(6)
 	got, err := c.onOffsetsFetched(t.Context(), map[string]map[int32]kgo.Offset{"topic": {0: stored}})

@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"context"
@@ -54,7 +54,7 @@ type damage struct {
 }
 
 // pauseAt pauses a partition at a batch that kgo cannot read, and starts retryBatch.
-func (c *consumer) pauseAt(topic string, part int32, at int64, err error) {
+func (c *Consumer) pauseAt(topic string, part int32, at int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.positions.at(topic, part)
@@ -77,7 +77,7 @@ func (c *consumer) pauseAt(topic string, part int32, at int64, err error) {
 // suspect inspects what a partition has next. The budget calls it, in a goroutine of its own, when
 // kgo has read several batches there and returned no message: kgo makes no error of a batch
 // whose checksum is right and whose messages do not decode.
-func (c *consumer) suspect(topic string, part int32) {
+func (c *Consumer) suspect(topic string, part int32) {
 	defer c.budget.endSilence(topic, part)
 	c.mu.Lock()
 	at := c.positions.at(topic, part).next
@@ -91,12 +91,12 @@ func (c *consumer) suspect(topic string, part int32) {
 }
 
 // resume lets kgo fetch a partition again. It is called with c.mu held.
-func (c *consumer) resume(topic string, part int32) {
+func (c *Consumer) resume(topic string, part int32) {
 	c.cluster.KGO.ResumeFetchPartitions(map[string][]int32{topic: {part}})
 }
 
 // resumeAll does so with all partitions of a topic that was made anew. It is called with c.mu held.
-func (c *consumer) resumeAll(topic string) {
+func (c *Consumer) resumeAll(topic string) {
 	for id, part := range c.positions.topic(topic).partitions {
 		if part.held != nil {
 			part.held = nil
@@ -110,7 +110,7 @@ func lastsAt(topic string, part int32) string { return fmt.Sprintf("batch of %s/
 
 // retryBatch inspects a batch until it can be read, is gone, or certainly cannot be read. It ends
 // without a word when the partition is lost or made to go on elsewhere, and with the client.
-func (c *consumer) retryBatch(topic string, part int32, u *unreadable, err error) {
+func (c *Consumer) retryBatch(topic string, part int32, u *unreadable, err error) {
 	again := u.pause > firstRetryPause // kgo cannot read what inspect found nothing wrong with
 	for {
 		if again {
@@ -150,7 +150,7 @@ func (c *consumer) retryBatch(topic string, part int32, u *unreadable, err error
 	}
 }
 
-func (c *consumer) isHeld(topic string, part int32, u *unreadable) bool {
+func (c *Consumer) isHeld(topic string, part int32, u *unreadable) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.positions.at(topic, part).held == u
@@ -162,7 +162,7 @@ func isAnswer(err error) bool {
 }
 
 // reportLostBatch has Poll tell that a batch is lost. The partition stays paused until seekOn.
-func (c *consumer) reportLostBatch(topic string, part int32, u *unreadable, found *damage) {
+func (c *Consumer) reportLostBatch(topic string, part int32, u *unreadable, found *damage) {
 	c.troubles.over(lastsAt(topic, part))
 	c.mu.Lock()
 	in := c.positions.topic(topic)
@@ -183,7 +183,7 @@ func (c *consumer) reportLostBatch(topic string, part int32, u *unreadable, foun
 // is a message before it: a seek behind the batch would skip that message, too.
 //
 // One inspect fetches at a time, since it has a batch in memory that may be large.
-func (c *consumer) inspect(ctx context.Context, topic string, part int32, at int64) (*damage, error) {
+func (c *Consumer) inspect(ctx context.Context, topic string, part int32, at int64) (*damage, error) {
 	select {
 	case c.inspecting <- struct{}{}:
 		defer func() { <-c.inspecting }()
@@ -228,7 +228,7 @@ func (c *consumer) inspect(ctx context.Context, topic string, part int32, at int
 }
 
 // fetchAt asks a partition's leader for what is at an offset, and where its log ends.
-func (c *consumer) fetchAt(ctx context.Context, topic string, part int32, at int64) (batches []byte, aborts aborts, end int64, err error) {
+func (c *Consumer) fetchAt(ctx context.Context, topic string, part int32, at int64) (batches []byte, aborts aborts, end int64, err error) {
 	states, err := c.cluster.Topics(ctx, topic)
 	if err != nil {
 		return nil, nil, 0, err
@@ -302,7 +302,7 @@ func (a aborts) handsOut(b recordbatch.Batch) bool {
 
 // inspectBatch returns what is wrong with the first of batches, and its length, which is 0 if the
 // batch is cut.
-func (c *consumer) inspectBatch(batches []byte) (d *damage, length int) {
+func (c *Consumer) inspectBatch(batches []byte) (d *damage, length int) {
 	b, ok := recordbatch.Cut(batches)
 	if !ok {
 		return nil, 0
@@ -327,7 +327,7 @@ var errChecksum = errors.New("its checksum is wrong")
 
 // decodeError returns why a batch, whose checksum is right, cannot be read. One that is only too
 // large is not among these: kgo makes an error of it, see partitionError.
-func (c *consumer) decodeError(b recordbatch.Batch) error {
+func (c *Consumer) decodeError(b recordbatch.Batch) error {
 	c.budget.inflating.Lock()
 	defer c.budget.inflating.Unlock()
 	out, err := c.budget.inflater.inflate(b.Records(), codecOf(b), cluster.MaxBatchBytes)

@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"context"
@@ -25,7 +25,7 @@ import (
 //
 // Where the group has committed offsets in other partitions of the topic, a partition without
 // one is newer than the group and is read from its first message: its start is dropped.
-func (c *consumer) commitStart(ctx context.Context, states map[string]cluster.Topic, topics []string, starts offsetMap) error {
+func (c *Consumer) commitStart(ctx context.Context, states map[string]cluster.Topic, topics []string, starts offsetMap) error {
 	committed, err := c.fetchCommitted(ctx, states, topics)
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (c *consumer) commitStart(ctx context.Context, states map[string]cluster.To
 
 // fetchCommitted returns the offsets that the group has committed: an offset, or -1 with the
 // epoch at whose end the group begins.
-func (c *consumer) fetchCommitted(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
+func (c *Consumer) fetchCommitted(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group, req.RequireStable = c.group, true
 	g := kmsg.NewOffsetFetchRequestGroup()
@@ -131,7 +131,7 @@ func (c *consumer) fetchCommitted(ctx context.Context, states map[string]cluster
 
 // commitOffsets commits offsets as the given member of a generation, or, with member "" and
 // generation -1, as a stranger to a group without members.
-func (c *consumer) commitOffsets(ctx context.Context, member string, generation int32, states map[string]cluster.Topic, at offsetMap) error {
+func (c *Consumer) commitOffsets(ctx context.Context, member string, generation int32, states map[string]cluster.Topic, at offsetMap) error {
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Group, req.MemberID, req.Generation = c.group, member, generation
 	for topic, parts := range at {
@@ -163,7 +163,7 @@ func (c *consumer) commitOffsets(ctx context.Context, member string, generation 
 //
 // What differs from committed is committed at once: otherwise the member that has the partition
 // next would not know it.
-func (c *consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+func (c *Consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	moved := make(offsetMap)
 	first := make(offsetMap) // where the group had no position
 	c.mu.Lock()
@@ -221,7 +221,7 @@ func (c *consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[
 
 // onAssigned is called by kgo after each rebalance that this member took part in, with the
 // partitions that are new to it.
-func (c *consumer) onAssigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+func (c *Consumer) onAssigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
 	c.endGroupTrouble()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,7 +234,7 @@ func (c *consumer) onAssigned(_ context.Context, _ *kgo.Client, parts map[string
 
 // onRevoked is called by kgo before other members get these partitions, and commits what is done
 // there.
-func (c *consumer) onRevoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
+func (c *Consumer) onRevoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
 	c.losePartitions(parts, true)
 	ctx, cancel := context.WithTimeout(ctx, cluster.RequestTimeout)
 	defer cancel()
@@ -243,7 +243,7 @@ func (c *consumer) onRevoked(ctx context.Context, cl *kgo.Client, parts map[stri
 
 // onAutoCommit is called by kgo with the outcome of each commit that it makes by itself, every
 // autoCommitEvery. The next one tries again what could not be committed.
-func (c *consumer) onAutoCommit(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+func (c *Consumer) onAutoCommit(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 	if err == nil {
 		err = commitError(resp)
 	}
@@ -254,7 +254,7 @@ func (c *consumer) onAutoCommit(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp
 
 // logNotStored logs that offsets could not be committed, and what happens then. Offsets of a
 // topic that was deleted are worth nothing: Poll tells that it was.
-func (c *consumer) logNotStored(err error, then string) {
+func (c *Consumer) logNotStored(err error, then string) {
 	if err != nil && !isTopicGone(err) {
 		c.cluster.Log.Warn("gracedb: kafka: the position of the group could not be stored; "+then, "group", c.group, "err", errs.Reason(err))
 	}
@@ -280,20 +280,20 @@ func commitError(resp *kmsg.OffsetCommitResponse) error {
 
 // onLost is called by kgo when this member's session has ended: other members may have these
 // partitions already.
-func (c *consumer) onLost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
 	c.losePartitions(parts, false)
 }
 
 // losePartitions notes that this member has these partitions no more. With commit, kgo gets the
 // marks of what is done there, else nobody does.
-func (c *consumer) losePartitions(parts map[string][]int32, commit bool) {
+func (c *Consumer) losePartitions(parts map[string][]int32, commit bool) {
 	c.marking <- struct{}{}
 	defer func() { <-c.marking }()
 	c.cluster.KGO.MarkCommitOffsets(c.noteLoss(parts, commit))
 }
 
 // noteLoss is losePartitions without kgo. It returns the marks that kgo is to get.
-func (c *consumer) noteLoss(parts map[string][]int32, commit bool) (marks offsetMap) {
+func (c *Consumer) noteLoss(parts map[string][]int32, commit bool) (marks offsetMap) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if commit {

@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"context"
@@ -52,7 +52,7 @@ func (t *topicPosition) isFormer(id [16]byte) bool { return slices.Contains(t.fo
 
 // adoptRemade makes now the topic that is consumed, from its beginning, tells what of the old one is
 // lost, and keeps offsets of the old one from being committed.
-func (c *consumer) adoptRemade(ctx context.Context, topic string, now cluster.Topic) {
+func (c *Consumer) adoptRemade(ctx context.Context, topic string, now cluster.Topic) {
 	c.mu.Lock()
 	t := c.positions.topic(topic)
 	was, lost := t.state, t.unread
@@ -116,7 +116,7 @@ func fromOffsets(from map[int32]int64, partitions int) string {
 
 // commitBeginning commits offset 0 of a topic that was made anew, in the partitions that this
 // member had: over what it may have committed there of the old one.
-func (c *consumer) commitBeginning(ctx context.Context, topic string, now cluster.Topic, had map[int32]int64) {
+func (c *Consumer) commitBeginning(ctx context.Context, topic string, now cluster.Topic, had map[int32]int64) {
 	begin := make(offsetMap)
 	for part := range had {
 		if int(part) < len(now.Partitions) {
@@ -143,7 +143,7 @@ func (c *consumer) commitBeginning(ctx context.Context, topic string, now cluste
 
 // adoptRemadeBeforeClose does for topics that were made anew what followTopic would do in its next
 // round, before Close commits.
-func (c *consumer) adoptRemadeBeforeClose(ctx context.Context) {
+func (c *Consumer) adoptRemadeBeforeClose(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if !c.beginRound(ctx) {
@@ -168,7 +168,7 @@ func (c *consumer) adoptRemadeBeforeClose(ctx context.Context) {
 	}
 }
 
-func (c *consumer) isFormer(topic string, id [16]byte) bool {
+func (c *Consumer) isFormer(topic string, id [16]byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.positions.topic(topic).isFormer(id)

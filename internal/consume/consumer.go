@@ -1,4 +1,4 @@
-package gracedb
+package consume
 
 import (
 	"context"
@@ -30,7 +30,7 @@ const (
 	memberFetchWait = 500 * time.Millisecond
 )
 
-// A consumer is a Consumer without its public face.
+// A Consumer is a Consumer without its public face.
 //
 // A partition of a topic is in one of these states:
 //
@@ -49,7 +49,7 @@ const (
 //	suspect       one for a silence        its one inspect returns
 //
 // kgo calls the functions on… and the hooks of budget and groupWatch from goroutines of its own.
-type consumer struct {
+type Consumer struct {
 	cluster       *cluster.Client // the connections to the brokers, and what is known of these
 	group         string
 	fromBeginning bool
@@ -92,8 +92,8 @@ type fetched struct {
 	topicID [16]byte
 }
 
-// A consumerConfig configures a consumer. It has the fields of ConsumerConfig.
-type consumerConfig struct {
+// A Config configures a consumer. It has the fields of ConsumerConfig.
+type Config struct {
 	Cluster       cluster.Config
 	Topics        []string // pipelines or full names
 	GroupID       string   // "" for no group
@@ -101,8 +101,8 @@ type consumerConfig struct {
 	Lazy          bool
 }
 
-// startConsumer returns a consumer that is in position, unless cfg.Lazy.
-func startConsumer(ctx context.Context, cfg consumerConfig) (*consumer, error) {
+// New returns a consumer that is in position, unless cfg.Lazy.
+func New(ctx context.Context, cfg Config) (*Consumer, error) {
 	c, topics, err := newConsumer(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -121,8 +121,8 @@ func startConsumer(ctx context.Context, cfg consumerConfig) (*consumer, error) {
 	return c, nil
 }
 
-func newConsumer(ctx context.Context, cfg consumerConfig) (*consumer, []string, error) {
-	c := &consumer{
+func newConsumer(ctx context.Context, cfg Config) (*Consumer, []string, error) {
+	c := &Consumer{
 		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
 		positions: newPositions(), wake: make(chan struct{}, 1),
 		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), inspecting: make(chan struct{}, 1),
@@ -167,7 +167,7 @@ func newConsumer(ctx context.Context, cfg consumerConfig) (*consumer, []string, 
 	return c, topics, nil
 }
 
-func (c *consumer) fullNames(names []string) ([]string, error) {
+func (c *Consumer) fullNames(names []string) ([]string, error) {
 	var full []string
 	for _, name := range names {
 		topic := topicname.Full(c.cluster.Instance, name)
@@ -181,7 +181,7 @@ func (c *consumer) fullNames(names []string) ([]string, error) {
 	return full, nil
 }
 
-func (c *consumer) start(ctx context.Context, topics []string) error {
+func (c *Consumer) start(ctx context.Context, topics []string) error {
 	if err := c.cluster.CheckToken(ctx); err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func (c *consumer) start(ctx context.Context, topics []string) error {
 }
 
 // Subscribe adds topics, and puts them into position.
-func (c *consumer) Subscribe(ctx context.Context, topics ...string) error {
+func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 	if c.cluster.Life.IsClosing() {
 		return c.cluster.ErrClosed()
 	}
@@ -213,7 +213,7 @@ func (c *consumer) Subscribe(ctx context.Context, topics ...string) error {
 }
 
 // Poll returns the next record, an error that lies between records, or the error of ctx.
-func (c *consumer) Poll(ctx context.Context) (*kgo.Record, error) {
+func (c *Consumer) Poll(ctx context.Context) (*kgo.Record, error) {
 	c.noteDone(c.current)
 	c.current = fetched{}
 	c.seekOn(ctx)
@@ -248,7 +248,7 @@ func (c *consumer) Poll(ctx context.Context) (*kgo.Record, error) {
 // nextBuffered takes a message or an error out of the buffer. It drops messages of partitions
 // that this member lost after they were fetched: another member reads them, or kgo fetches
 // them again once this member has the partition back.
-func (c *consumer) nextBuffered() (fetched, error) {
+func (c *Consumer) nextBuffered() (fetched, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.buffer) > 0 {
@@ -280,7 +280,7 @@ func (c *consumer) nextBuffered() (fetched, error) {
 
 // nextReport returns what Poll is to tell before it waits for messages: that authentication has
 // failed for longer than the grace, once for each outage, or the first of reports.
-func (c *consumer) nextReport() error {
+func (c *Consumer) nextReport() error {
 	if outage, cause := c.cluster.Auth.PastGrace(); cause != nil && outage != c.outage {
 		c.outage = outage
 		return errs.New([]error{cause, errs.Consumer}, "%s", errs.Reason(cause))
@@ -297,10 +297,10 @@ func (c *consumer) nextReport() error {
 }
 
 // report makes Poll return err, unless it is still to return an error of the same text.
-func (c *consumer) report(err error) { c.addReport(batch{err: err}) }
+func (c *Consumer) report(err error) { c.addReport(batch{err: err}) }
 
 // addReport is report for an error with a seek.
-func (c *consumer) addReport(b batch) {
+func (c *Consumer) addReport(b batch) {
 	c.mu.Lock()
 	if !slices.ContainsFunc(c.reports, func(r batch) bool { return r.err.Error() == b.err.Error() }) {
 		c.reports = append(c.reports, b)
@@ -313,7 +313,7 @@ func (c *consumer) addReport(b batch) {
 }
 
 // Check makes a round trip to a broker, and returns what keeps the consumer from reading and lasts.
-func (c *consumer) Check(ctx context.Context) error {
+func (c *Consumer) Check(ctx context.Context) error {
 	if c.cluster.Life.IsClosing() {
 		return c.cluster.ErrClosed()
 	}
@@ -333,7 +333,7 @@ func (c *consumer) Check(ctx context.Context) error {
 }
 
 // Close commits what is done, leaves the group and releases everything, within closeTimeout.
-func (c *consumer) Close() error {
+func (c *Consumer) Close() error {
 	if c.cluster.Life.Begin() {
 		c.close()
 		c.cluster.Life.Finish()
@@ -342,7 +342,7 @@ func (c *consumer) Close() error {
 	return nil
 }
 
-func (c *consumer) close() {
+func (c *Consumer) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	ended := make(chan struct{})
