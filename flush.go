@@ -82,8 +82,9 @@ func (p *Producer) close() error {
 	case <-w.done:
 	case <-timer.C:
 	}
-	// What was not sent is settled at once, and the rest when its request has ended, which
-	// kgo sees to before the connections are closed.
+	// What was not sent is settled soon, and the rest when its request has ended, which kgo
+	// sees to before the connections are closed. A done that blocks holds up no Close: see
+	// settleRest.
 	p.sender.Close()
 	timer.Reset(cluster.VerdictTime)
 	select {

@@ -173,15 +173,18 @@ func (s *Sender) Leaders() []int32 {
 	return ids
 }
 
-// Close settles all that was not written, ends all tries, and settles the rest as soon as
-// these are over. It does not wait for that.
+// Close ends all tries, and has what was not written settled at once, and the rest as soon
+// as its tries are over. It waits for none of that, since Config.Settle calls a user's code,
+// which may block.
 func (s *Sender) Close() {
 	s.end()
-	for _, t := range s.all() {
-		t.mu.Lock()
-		out := t.refuse(ErrClosed)
-		s.unlock(t, out)
-	}
+	go func() {
+		for _, t := range s.all() {
+			t.mu.Lock()
+			out := t.refuse(ErrClosed)
+			s.unlock(t, out)
+		}
+	}()
 }
 
 func (s *Sender) isClosing() bool { return s.life.Err() != nil }
