@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
@@ -57,4 +58,22 @@ func TestBadMetadataFailsNoMessage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A broker that cannot describe the topic for a while (UNKNOWN_SERVER_ERROR) fails no message
+// for it, and is named if ctx ends first.
+func TestServerErrorFailsNoMessage(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		i := c.Inject(kafkatest.Fault{Do: kafkatest.ErrorResponse, Keys: []kmsg.Key{kmsg.Metadata}, Err: kerr.UnknownServerError, Count: -1})
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test", Lazy: true})
+		short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, err := p.ProduceSync(short, gracedb.Message{Value: []byte("given up")})
+		cancel()
+		wantErr(t, err, kinds(gracedb.ErrDelivery, context.DeadlineExceeded), kinds(gracedb.ErrOutcomeUnknown, gracedb.ErrTopic), kerr.UnknownServerError.Message)
+		time.AfterFunc(8*time.Second, i.Remove)
+		send(t, p, "second")
+		if got := values(t, c, testTopic); len(got) != 1 {
+			t.Errorf("%q in the log", got)
+		}
+	})
 }

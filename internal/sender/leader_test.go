@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,4 +132,33 @@ func TestNoProducerID(t *testing.T) {
 			})
 		})
 	}
+}
+
+// UNKNOWN_SERVER_ERROR in an answer about the topic is waited out, whether the topic is
+// known or not, and is what Said tells meanwhile.
+func TestServerErrorAboutTheTopic(t *testing.T) {
+	withRig(t, kafkatest.Config{}, false, func(t *testing.T, r *rig, _ *kafkatest.Cluster) {
+		good := r.state
+		r.say(State{}, kerr.UnknownServerError)
+		one := r.send("one")
+		time.Sleep(time.Minute)
+		if o := r.told(one); o != nil {
+			t.Fatalf("%+v", o)
+		}
+		if said := r.sender.Said(one); !errors.Is(said, kerr.UnknownServerError) {
+			t.Errorf("Said: %v", said)
+		}
+		r.say(good, nil)
+		r.must(one)
+
+		topic, p := r.held()
+		two := r.send("two")
+		topic.mu.Lock()
+		r.sender.unlock(topic, topic.judgeState(State{}, kerr.UnknownServerError))
+		if o := r.told(two); o != nil {
+			t.Fatalf("of a topic that is known: %+v", o)
+		}
+		r.release(p)
+		r.must(two)
+	})
 }

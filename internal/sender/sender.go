@@ -102,14 +102,15 @@ func (s *Sender) Withdraw(r *Record, cause error) {
 	s.unlock(t, t.withdraw(r, cause))
 }
 
-// Said returns what a broker has answered last about r's partition, or topic; nil if that
-// was no error.
+// Said returns the broker's error that keeps r waiting: its last answer to a batch of r's
+// partition, or, while r has no partition, about the topic. It is nil if the last answer was
+// no error, or none has come.
 func (s *Sender) Said(r *Record) error {
 	t := r.topic
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if r.part == nil {
-		return nil
+		return t.said
 	}
 	return r.part.said
 }

@@ -60,6 +60,7 @@ type topic struct {
 	asked   time.Time     // when the last one that was answered began
 	missed  time.Time     // when they said so last
 	missing time.Time     // since when brokers have not known the topic; or zero
+	said    error         // what brokers have answered last when asked about it; or nil
 }
 
 const (
@@ -265,8 +266,15 @@ func (t *topic) refuse(err error) (out []settlement) {
 }
 
 // judgeState is called with what brokers have answered to a Metadata request: a state, a
-// *kerr.Error about the topic, or why there is no answer.
+// *kerr.Error about the topic, or why there is no answer. Records fail because of an answer
+// that says that there is no such topic, or that it is not for this client; all others are
+// waited out. UNKNOWN_SERVER_ERROR, too, is a broker's trouble of that moment (kerr does not
+// call it retriable, since of a write it leaves open what became of that); Kafka's own
+// producer waits likewise.
 func (t *topic) judgeState(now State, err error) []settlement {
+	if _, answered := errors.AsType[*kerr.Error](err); answered || err == nil {
+		t.said = err
+	}
 	switch {
 	case err == nil && len(now.Partitions) > 0:
 		return t.update(now)
@@ -283,7 +291,7 @@ func (t *topic) judgeState(now State, err error) []settlement {
 			return nil
 		}
 	default:
-		if _, answered := errors.AsType[*kerr.Error](err); !answered || kerr.IsRetriable(err) || isLogin(err) {
+		if _, answered := errors.AsType[*kerr.Error](err); !answered || kerr.IsRetriable(err) || isLogin(err) || isAny(err, kerr.UnknownServerError) {
 			return nil
 		}
 	}
