@@ -51,8 +51,8 @@ type batch struct {
 	err      error // the answer's code as a *kerr.Error, or why there is no answer
 	sentSize int   // bytes of the batch on the wire
 
-	doubt bool      // after some earlier try: it may be in the log
-	since time.Time // when it was written first
+	doubt bool    // after some earlier try: it may be in the log
+	since instant // when it was written first
 }
 
 // facts returns what judge is to know.
@@ -60,7 +60,7 @@ func (b *batch) facts(closing bool) facts {
 	f := facts{
 		written: b.written, doubt: b.doubt, answered: b.answer != nil,
 		records: len(b.records), compressed: b.payload != nil || len(b.records) == 1 && b.records[0].compress,
-		closing: closing, gone: b.part.gone, forgotten: b.doubt && time.Since(b.since) > rememberedFor,
+		closing: closing, gone: b.part.gone, forgotten: b.isForgotten(),
 	}
 	if _, refused := errors.AsType[*noID](b.err); refused {
 		f.answered = true
@@ -71,6 +71,10 @@ func (b *batch) facts(closing bool) facts {
 	}
 	return f
 }
+
+// isForgotten reports whether b may be in the log, and was written first so long ago that
+// brokers may not recognise it any more.
+func (b *batch) isForgotten() bool { return b.doubt && b.since.age() > rememberedFor }
 
 // named returns which records the answer names, by their place, with what it says of each.
 // A broker may name what is not there.

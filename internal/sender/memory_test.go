@@ -105,18 +105,21 @@ func TestBatchesGrowAgain(t *testing.T) {
 }
 
 // A batch of which it is not known whether it was written is sent again only for as long as
-// brokers are sure to recognise it.
+// brokers are sure to recognise it. The time for which this machine was suspended counts,
+// in which its monotonic clock has stood still; so does the time by which its wall clock was
+// set back.
 func TestDoubtThatIsForgotten(t *testing.T) {
+	const soon, late = rememberedFor - time.Minute, rememberedFor + time.Minute
 	for _, row := range []struct {
-		age  time.Duration
-		want Result
-	}{{rememberedFor - time.Minute, InLog}, {rememberedFor + time.Minute, Unknown}} {
+		running, wall time.Duration
+		want          Result
+	}{{soon, soon, InLog}, {late, late, Unknown}, {time.Second, late, Unknown}, {late, -time.Hour, Unknown}} {
 		r := newRig(t, nil, false)
 		topic, p := r.held()
 		b := inFlight(r, p)
 		one := b.records[0]
 		topic.mu.Lock()
-		b.since, b.doubt = time.Now().Add(-row.age), true
+		b.since, b.doubt = ago(row.running, row.wall), true
 		out := p.ended(b, nil, errLost)
 		out = append(out, p.recover(false)...)
 		if row.want == Unknown {
@@ -130,9 +133,52 @@ func TestDoubtThatIsForgotten(t *testing.T) {
 		p.recovering = false
 		r.sender.unlock(topic, out)
 		if r.told(one) != nil || p.next() != b {
-			t.Errorf("%v old: is not sent again: %+v", row.age, r.told(one))
+			t.Errorf("%+v: is not sent again: %+v", row, r.told(one))
 		}
 	}
+}
+
+// A batch in doubt that waits to be sent again, while this machine is suspended for a day, is
+// not sent again when it wakes: only at the write is it known how late it is.
+func TestSuspendedBeforeTheWrite(t *testing.T) {
+	r := newRig(t, nil, false)
+	topic, p := r.held()
+	b := inFlight(r, p)
+	one := b.records[0]
+	topic.mu.Lock()
+	out := p.ended(b, nil, errLost)
+	out = append(out, p.recover(false)...)
+	p.issue(b)
+	b.since = ago(time.Second, 24*time.Hour)
+	r.sender.unlock(topic, out)
+	if wanted, _ := p.wrote(b); wanted {
+		t.Error("is written again")
+	}
+	topic.mu.Lock()
+	out = p.ended(b, nil, errNoAnswer)
+	out = append(out, p.recover(false)...)
+	r.sender.unlock(topic, out)
+	r.want(one, Unknown, errNoAnswer)
+}
+
+// Nor is a leader taken to know a producer because this machine was suspended.
+func TestKnownProducerIsForgotten(t *testing.T) {
+	const soon, late = knownFor - time.Minute, knownFor + time.Minute
+	for _, row := range []struct {
+		running, wall time.Duration
+		want          bool
+	}{{soon, soon, true}, {late, late, false}, {time.Second, late, false}, {late, -time.Hour, false}} {
+		p := &partition{producerID: 7, knownID: 7, known: ago(row.running, row.wall)}
+		if got := p.isKnown(); got != row.want {
+			t.Errorf("%+v: known %v", row, got)
+		}
+	}
+}
+
+// ago returns what was so long ago by each clock.
+func ago(running, wall time.Duration) instant {
+	i := thisInstant()
+	return instant{i.running.Add(-running), i.wall.Add(-wall)}
 }
 
 // inFlight makes the first batch of a partition that held has returned, written and not

@@ -3,7 +3,6 @@ package sender
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 )
@@ -148,7 +147,7 @@ func TestModelSees(t *testing.T) {
 		},
 		{
 			name: "the second batch of a producer does not wait for the first", model: "lost connections", sees: "is behind",
-			wrong: wrong{advance: func(s *partition) { s.knownID, s.known = s.producerID, time.Now() }},
+			wrong: wrong{advance: func(s *partition) { s.knownID, s.known = s.producerID, thisInstant() }},
 		},
 		{
 			name: "what fails while a leader is looked for is passed over", model: "leaders", sees: "not settled",

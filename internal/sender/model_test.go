@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -208,7 +207,7 @@ func newPlay(m model) *play {
 func (p *play) begin(epoch int16, sequence int32) {
 	s := p.topic.parts[0]
 	s.producerID, s.epoch, s.sequence = p.broker.newProducer(), epoch, sequence
-	p.topic.sender.id, s.knownID, s.known = s.producerID, s.producerID, time.Now()
+	p.topic.sender.id, s.knownID, s.known = s.producerID, s.producerID, thisInstant()
 	before := sequenceAfter(sequence, math.MaxInt32)
 	p.broker.producers[s.producerID] = &producerState{epoch, []knownBatch{{before, before, 0}}}
 }

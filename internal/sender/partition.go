@@ -44,7 +44,7 @@ type partition struct {
 	epoch      int16
 	sequence   int32 // of the next record
 	knownID    int64 // of the batch that was acknowledged last; or -1
-	known      time.Time
+	known      instant
 }
 
 const (
@@ -127,7 +127,7 @@ func (s *partition) seal() *batch {
 // isKnown reports whether the leader knows s's producer: it has acknowledged a batch of it
 // not long ago.
 func (s *partition) isKnown() bool {
-	return s.producerID >= 0 && s.producerID == s.knownID && time.Since(s.known) < knownFor
+	return s.producerID >= 0 && s.producerID == s.knownID && s.known.age() < knownFor
 }
 
 // next returns the batch that may be issued now, or nil. Batches are written in their order:
@@ -161,13 +161,15 @@ func (s *partition) issue(b *batch) {
 // uncompressed. It is called without the lock.
 func (s *partition) wrote(b *batch) (wanted bool, plain int) {
 	s.topic.mu.Lock()
-	if b.isEmpty() || !b.prepared || s.producerID < 0 && !b.sequenced {
+	if b.isEmpty() || !b.prepared || s.producerID < 0 && !b.sequenced || b.isForgotten() {
+		// It, or some of it, was withdrawn just now; or it has waited for its connection, or this
+		// machine was suspended, for so long that brokers might append it twice.
 		s.topic.mu.Unlock()
-		return false, 0 // withdrawn just now, or some of it
+		return false, 0
 	}
 	if !b.sequenced {
 		b.tidy()
-		b.sequenced, b.since = true, time.Now()
+		b.sequenced, b.since = true, thisInstant()
 		b.producerID, b.epoch, b.sequence = s.producerID, s.epoch, s.sequence
 		s.sequence = sequenceAfter(s.sequence, len(b.records))
 	}

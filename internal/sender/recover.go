@@ -181,7 +181,7 @@ func (b *batch) said() error {
 
 // acknowledge settles the records of b, which is in the log.
 func (s *partition) acknowledge(b *batch) []settlement {
-	s.knownID, s.known = b.producerID, time.Now()
+	s.knownID, s.known = b.producerID, thisInstant()
 	if t := s.topic; 2*b.size > t.largest { // a full one: perhaps a larger one passes, too
 		t.largest = min(2*t.largest, t.usualBatch())
 	}
