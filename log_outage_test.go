@@ -59,7 +59,7 @@ func TestLogInAnOutage(t *testing.T) {
 	}{
 		{"expired token", func(_ *kafkatest.Cluster, g *gate) { g.stale.Store(true) }, func(_ *kafkatest.Cluster, g *gate) { g.stale.Store(false) }, "authentication fails", 5, 3},
 		{"no token", func(_ *kafkatest.Cluster, g *gate) { g.none.Store(true) }, func(_ *kafkatest.Cluster, g *gate) { g.none.Store(false) }, "authentication fails", 5, 3},
-		{"refused", func(c *kafkatest.Cluster, _ *gate) { c.RefuseTokens(kafkatest.Refusal{}) }, func(c *kafkatest.Cluster, _ *gate) { c.AcceptTokens() }, "authentication fails", 12, 4},
+		{"refused", func(c *kafkatest.Cluster, _ *gate) { c.RefuseTokens(kafkatest.Refusal{}) }, func(c *kafkatest.Cluster, _ *gate) { c.AcceptTokens() }, "authentication fails", 12, 6}, // each broker refuses, and may reset a login in between
 		{"brokers away", func(c *kafkatest.Cluster, _ *gate) { c.Refuse() }, func(c *kafkatest.Cluster, _ *gate) { _ = c.Accept() }, "cannot connect", 30, 10},
 	} {
 		for _, who := range []string{"producer", "busy producer", "consumer", "group"} {
