@@ -19,44 +19,6 @@ import (
 	"github.com/gracedb-go/gracedb/internal/graceid"
 )
 
-// Decode decodes the value of a message.
-func Decode(value []byte) (Upload, error) {
-	var room [24]member
-	ms, err := splitObject(room[:0], value)
-
-	// Older producers say "new".
-	kind := ms.unquoted("type", true, &err)
-	if err == nil && string(kind) != "upload" && string(kind) != "new" {
-		return Upload{}, fmt.Errorf("%w: its type is %q", errs.NotUpload, errs.Clean(string(kind)))
-	}
-	u := Upload{
-		Server:         ms.text("gracedb_server", false, &err),
-		GraceID:        ms.graceID("graceid", &err),
-		Submitter:      ms.text("submitter", false, &err),
-		Pipeline:       ms.text("pipeline", true, &err),
-		PublishOnly:    ms.has("gracedb_upload") && !ms.bool("gracedb_upload", true, &err),
-		SkipSupervisor: ms.bool("skip_supervisor", false, &err),
-		Labels:         ms.texts("labels", &err),
-		Time:           ms.unixTime("_producer_timestamp", &err),
-		Group:          ms.text("group", false, &err),
-		Search:         ms.text("search", false, &err),
-		Offline:        ms.bool("offline", false, &err),
-		ReplayID:       ms.text("replay_id", false, &err),
-	}
-	id := ms.unquoted("content_id", false, &err)
-	u.ContentID = string(id)
-	u.Filename, u.Data = ms.file("eventFile", id, &err)
-	u.Extra = ms.rest(&err)
-
-	if errors.Is(err, errNotJSON) {
-		err = explainSyntax(value, err)
-	}
-	if err != nil {
-		return Upload{}, err
-	}
-	return u, nil
-}
-
 // explainSyntax returns an error that says where value stops being JSON.
 func explainSyntax(value []byte, err error) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(value))

@@ -106,53 +106,6 @@ func Size(u Upload) int {
 	return len(head) + base64.StdEncoding.EncodedLen(len(u.Data)) + len(tail)
 }
 
-// appendUpload appends to dst the message that carries u, all but the payload, and
-// returns what comes before the payload and what comes after it.
-func appendUpload(dst []byte, u Upload) (head, tail []byte) {
-	dst = append(dst, `{"type":"upload","gracedb_server":`...)
-	dst = appendJSONString(dst, u.Server)
-	dst = append(dst, `,"graceid":`...)
-	dst = appendJSONStringOrNull(dst, u.GraceID)
-	dst = append(dst, `,"submitter":`...)
-	dst = appendJSONStringOrNull(dst, u.Submitter)
-	dst = append(dst, `,"pipeline":`...)
-	dst = appendJSONString(dst, u.Pipeline)
-	dst = append(dst, `,"gracedb_upload":`...)
-	dst = strconv.AppendBool(dst, !u.PublishOnly)
-	dst = append(dst, `,"skip_supervisor":`...)
-	dst = strconv.AppendBool(dst, u.SkipSupervisor)
-	dst = append(dst, `,"labels":`...)
-	dst = appendLabels(dst, u.Labels)
-	dst = append(dst, `,"eventFile":[`...)
-	dst = appendJSONString(dst, FileName(u.Filename))
-	dst = append(dst, `,"`...)
-	payload := len(dst)
-	dst = append(dst, `"],"_producer_timestamp":`...)
-	dst = appendUnixTime(dst, u.Time)
-
-	dst = append(dst, `,"content_id":`...)
-	if u.ContentID != "" {
-		dst = appendJSONString(dst, u.ContentID)
-	} else {
-		dst = append(appendContentID(append(dst, '"'), u.Data), '"')
-	}
-	dst = append(dst, `,"group":`...)
-	dst = appendJSONString(dst, u.Group)
-	if u.Search != "" {
-		dst = append(dst, `,"search":`...)
-		dst = appendJSONString(dst, u.Search)
-	}
-	if u.Offline {
-		dst = append(dst, `,"offline":true`...)
-	}
-	if u.ReplayID != "" {
-		dst = append(dst, `,"replay_id":`...)
-		dst = appendJSONString(dst, u.ReplayID)
-	}
-	dst = append(dst, '}')
-	return dst[:payload], dst[payload:]
-}
-
 // Ping returns the value of a ping message; sub and scope are claims of the
 // token, or empty.
 func Ping(now time.Time, sub, scope string) []byte {
