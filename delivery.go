@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
@@ -38,9 +39,9 @@ func (p *Producer) send(d *delivery) {
 	r := &d.record
 	r.Topic, r.Key, r.Value, r.Time, r.Owner = d.msg.Topic, d.msg.Key, d.msg.Value, d.msg.Time, d
 	if len(d.msg.Headers) > 0 {
-		r.Headers = make([]sender.Header, len(d.msg.Headers))
+		r.Headers = make([]kgo.RecordHeader, len(d.msg.Headers))
 		for i, h := range d.msg.Headers {
-			r.Headers[i] = sender.Header(h)
+			r.Headers[i] = kgo.RecordHeader(h)
 		}
 	}
 	p.sender.Send(r)

@@ -34,8 +34,9 @@ func batchesOf() map[string][]*Record {
 		"large":            {{Key: bytes.Repeat([]byte("k"), 300), Value: bytes.Repeat([]byte("0.25 "), 50_000), Time: moment}},
 		"at 63 and 64":     {{Value: make([]byte, 63), Time: moment}, {Value: make([]byte, 64), Time: moment}},
 		"at 8191 and 8192": {{Value: make([]byte, 8191), Time: moment}, {Value: make([]byte, 8192), Time: moment}},
-		"headers": {{Time: moment, Headers: []Header{
-			{"a", []byte("1")}, {"a", []byte("2")}, {"", []byte("no name")}, {"nil", nil}, {"empty", []byte{}}, {strings.Repeat("n", 200), make([]byte, 9000)},
+		"headers": {{Time: moment, Headers: []kgo.RecordHeader{
+			{Key: "a", Value: []byte("1")}, {Key: "a", Value: []byte("2")}, {Value: []byte("no name")}, {Key: "nil", Value: nil}, {Key: "empty", Value: []byte{}},
+			{Key: strings.Repeat("n", 200), Value: make([]byte, 9000)},
 		}}, {Time: moment}},
 		"many": many,
 	}
@@ -115,9 +116,9 @@ func TestBatchRoundTrip(t *testing.T) {
 					if !r.Timestamp.Equal(want.Time) || r.Offset != int64(i) || r.ProducerID != 4000 || r.ProducerEpoch != 3 {
 						t.Fatalf("record %d: %+v", i, r)
 					}
-					var headers []Header
+					var headers []kgo.RecordHeader
 					for _, h := range r.Headers {
-						headers = append(headers, Header(h))
+						headers = append(headers, kgo.RecordHeader(h))
 					}
 					if diff := cmp.Diff(want.Headers, headers); diff != "" {
 						t.Fatalf("record %d: %s", i, diff)

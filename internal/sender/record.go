@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kbin"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/recordbatch"
 )
@@ -15,7 +16,7 @@ type Record struct {
 	Topic   string
 	Key     []byte // a record without one goes to any partition
 	Value   []byte
-	Headers []Header
+	Headers []kgo.RecordHeader
 	// Time is the record's timestamp, of which brokers keep the milliseconds. If zero, Send
 	// sets it.
 	Time time.Time
@@ -41,12 +42,6 @@ type Record struct {
 
 	watch              *watch // of Ctx; or nil
 	prevSame, nextSame *Record
-}
-
-// A Header is one header of a Record.
-type Header struct {
-	Key   string
-	Value []byte
 }
 
 // A state is where a Record is.
