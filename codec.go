@@ -11,12 +11,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A codec decides for each batch whether it is compressed: far away, where that saves
+// A compressor decides for each batch whether it is compressed: far away, where that saves
 // round trips while TCP opens its window, and wherever a broker might not take the
-// batch as it is, since brokers count it compressed. Near the broker the compressor
+// batch as it is, since brokers count it compressed. Near the broker compressing
 // costs more than the network saves. The table behind the rule stands in
 // BENCHMARKS.md. Where a batch has to be compressed to fit, the sender sees to it.
-type codec struct {
+type compressor struct {
 	encoders sync.Pool
 
 	mu        sync.Mutex
@@ -26,17 +26,17 @@ type codec struct {
 }
 
 const (
-	// farAway is the round trip from which a batch is compressed: with the broker's
+	// compressFromRTT is the round trip from which a batch is compressed: with the broker's
 	// own time to answer, that is where large events take as long either way. Small
 	// ones gain from 0.5 ms on, but so short a time is also what a busy machine adds.
-	farAway = 2 * time.Millisecond
-	// worthwhile is the size under which a connection that was idle sends the batch
+	compressFromRTT = 2 * time.Millisecond
+	// compressFromSize is the size under which a connection that was idle sends the batch
 	// in its first window, 10 packets, anyway. Events are rare: it always was.
-	worthwhile = 14_000
+	compressFromSize = 14_000
 )
 
-func newCodec() (*codec, error) {
-	c := &codec{}
+func newCompressor() (*compressor, error) {
+	c := &compressor{}
 	e, err := newEncoder()
 	c.encoders.Put(e)
 	return c, err
@@ -52,13 +52,13 @@ func newEncoder() (*zstd.Encoder, error) {
 }
 
 // far reports whether brokers are far away.
-func (c *codec) far() bool { return time.Duration(c.roundTrip.Load()) >= farAway }
+func (c *compressor) far() bool { return time.Duration(c.roundTrip.Load()) >= compressFromRTT }
 
 // wants reports whether a batch of n bytes that would fit as it is goes compressed.
-func (c *codec) wants(n int) bool { return n >= worthwhile && c.far() }
+func (c *compressor) wants(n int) bool { return n >= compressFromSize && c.far() }
 
 // compress appends src, compressed, to dst; or returns nil if it does not get smaller.
-func (c *codec) compress(dst, src []byte) []byte {
+func (c *compressor) compress(dst, src []byte) []byte {
 	e, _ := c.encoders.Get().(*zstd.Encoder)
 	if e == nil {
 		e, _ = newEncoder() // which has succeeded once
@@ -71,10 +71,10 @@ func (c *codec) compress(dst, src []byte) []byte {
 	return nil
 }
 
-// measured notes a round trip to a broker. It counts only if the latest others were
+// observeRTT notes a round trip to a broker. It counts only if the latest others were
 // no shorter: a broker or this process may be slow to answer, but no network is
 // faster than it is.
-func (c *codec) measured(roundTrip time.Duration) {
+func (c *compressor) observeRTT(roundTrip time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.recent[c.next] = max(roundTrip, 1)
@@ -92,8 +92,8 @@ func (c *codec) measured(roundTrip time.Duration) {
 // first batch on it finds the round trip known. Produce requests take as long as
 // their size and the replicas want; those that are empty are measured by who sends
 // them.
-func (c *codec) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
+func (c *compressor) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
 	if kmsg.Key(key) != kmsg.Produce && e2e.Err() == nil {
-		c.measured(e2e.DurationE2E())
+		c.observeRTT(e2e.DurationE2E())
 	}
 }

@@ -39,12 +39,12 @@ func TestCodecRule(t *testing.T) {
 		{"ocean, more", 150 * time.Millisecond, 14_000, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := newCodec()
+			c, err := newCompressor()
 			if err != nil {
 				t.Fatal(err)
 			}
 			if tt.roundTrip > 0 {
-				c.measured(tt.roundTrip)
+				c.observeRTT(tt.roundTrip)
 			}
 			if got := c.wants(tt.size); got != tt.want {
 				t.Fatalf("compressed: %v, want %v", got, tt.want)
@@ -77,12 +77,12 @@ func TestCodecRoundTrip(t *testing.T) {
 		{"came near", []time.Duration{far, far, far, far, far, near}, false},
 		{"too short for the clock", []time.Duration{far, 0, far}, false},
 	} {
-		c, err := newCodec()
+		c, err := newCompressor()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, d := range tt.samples {
-			c.measured(d)
+			c.observeRTT(d)
 		}
 		if got := c.wants(100_000); got != tt.far {
 			t.Errorf("%s: compressed: %v", tt.name, got)
@@ -93,7 +93,7 @@ func TestCodecRoundTrip(t *testing.T) {
 // Base64 text shrinks even where what it stands for does not, and what does not
 // shrink is left as it is.
 func TestCodecDense(t *testing.T) {
-	c, err := newCodec()
+	c, err := newCompressor()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestCodecAllocations(t *testing.T) {
 	if testrace.Enabled {
 		t.Skip("pools forget on purpose under the race detector")
 	}
-	c, err := newCodec()
+	c, err := newCompressor()
 	if err != nil {
 		t.Fatal(err)
 	}

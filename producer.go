@@ -90,10 +90,10 @@ type Producer struct {
 	flushTimeout time.Duration
 	maxMessage   int
 
-	queue  queue
-	codec  *codec
-	sender *sender.Sender
-	told   logonce.Recently // of what messages wait for
+	queue      queue
+	compressor *compressor
+	sender     *sender.Sender
+	told       logonce.Recently // of what messages wait for
 
 	knownMu sync.Mutex
 	known   map[string]cluster.Topic // as brokers have described it last; of topics that are in use
@@ -128,14 +128,14 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	codec, err := newCodec()
+	compressor, err := newCompressor()
 	if err != nil {
 		return nil, err
 	}
 	p := &Producer{
 		flushTimeout: cmp.Or(cfg.FlushTimeout, defaultFlushTimeout),
 		maxMessage:   cmp.Or(cfg.MaxMessageBytes, defaultMaxMessageBytes),
-		codec:        codec,
+		compressor:   compressor,
 		known:        make(map[string]cluster.Topic),
 	}
 	p.queue.limit = int64(cmp.Or(cfg.MaxBufferedBytes, defaultMaxBufferedBytes))
@@ -144,7 +144,7 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 		return nil, err
 	}
 	p.cluster, err = cluster.New(ctx, config, errs.Producer, cmp.Or(cfg.AuthGrace, defaultAuthGrace), nil,
-		kgo.WithHooks(codec),
+		kgo.WithHooks(compressor),
 		kgo.BrokerMaxWriteBytes(int32(p.maxMessage+batchOverhead+1<<20)),
 		kgo.BrokerMaxReadBytes(cluster.MaxSmallAnswer), kgo.FetchMaxBytes(cluster.MaxSmallAnswer/2), // it fetches nothing
 		kgo.MetadataMaxAge(ownMetadataEvery),
@@ -154,7 +154,7 @@ func newProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 	}
 	p.sender = sender.New(sender.Config{
 		Client: p.cluster.KGO, Describe: p.describe, Settle: settle, Waits: p.waits, NoConnection: cluster.IsUnconnected,
-		Far: codec.far, Compresses: codec.wants, Compress: codec.compress,
+		Far: compressor.far, Compresses: compressor.wants, Compress: compressor.compress,
 		Limit: unknownLimit, MaxBatch: int64(p.maxMessage), AskTimeout: cluster.RequestTimeout,
 	})
 	if cfg.Topic != "" {

@@ -87,7 +87,7 @@ func (p *Producer) openLeaders(ctx context.Context) error {
 		return err
 	}
 	err := p.pingLeaders(ctx, leaders)
-	if err == nil && p.codec.far() {
+	if err == nil && p.compressor.far() {
 		// A broker that is cold, or busy with logins, looks like one that is far away.
 		err = p.pingLeaders(ctx, leaders)
 	}
@@ -105,7 +105,7 @@ func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
 			req.Acks = -1
 			start := time.Now()
 			if _, errs[i] = p.cluster.KGO.Broker(int(id)).Request(ctx, req); errs[i] == nil {
-				p.codec.measured(time.Since(start))
+				p.compressor.observeRTT(time.Since(start))
 			}
 		})
 	}
