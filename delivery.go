@@ -20,13 +20,15 @@ import (
 // A delivery is a message on its way. It stays in the queue from its acceptance until its
 // outcome is known.
 type delivery struct {
-	p       *Producer
-	msg     Message
-	record  sender.Record
-	done    func(Message, error)
-	settled chan struct{} // closed with err set; nil if done is called instead
-	givenUp atomic.Bool   // the caller has been told that it will not hear what becomes of it
-	err     error
+	p         *producer
+	record    sender.Record // the message
+	partition int32         // as the caller has set them, and once it is acknowledged, where it is
+	offset    int64
+	timed     bool          // the caller has set the time of the record
+	owner     any           // what Config.Tell is called with; or nil
+	settled   chan struct{} // closed with err set; nil if there is an owner
+	givenUp   atomic.Bool   // the caller has been told that it will not hear what becomes of it
+	err       error
 
 	cost       int64
 	seq        uint64
@@ -34,17 +36,20 @@ type delivery struct {
 	prev, next *delivery
 }
 
-// send gives d, which the queue has taken in, to the sender.
-func (p *Producer) send(d *delivery) {
+// hold makes r the message of d.
+func (d *delivery) hold(r kgo.Record) {
+	d.partition, d.offset, d.timed = r.Partition, r.Offset, !r.Timestamp.IsZero()
+	s := &d.record
+	s.Topic, s.Key, s.Value, s.Headers, s.Time, s.Owner = r.Topic, r.Key, r.Value, r.Headers, r.Timestamp, d
+}
+
+// message returns the message of d, which is settled.
+func (d *delivery) message() kgo.Record {
 	r := &d.record
-	r.Topic, r.Key, r.Value, r.Time, r.Owner = d.msg.Topic, d.msg.Key, d.msg.Value, d.msg.Time, d
-	if len(d.msg.Headers) > 0 {
-		r.Headers = make([]kgo.RecordHeader, len(d.msg.Headers))
-		for i, h := range d.msg.Headers {
-			r.Headers[i] = kgo.RecordHeader(h)
-		}
+	return kgo.Record{
+		Topic: r.Topic, Partition: d.partition, Offset: d.offset,
+		Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Time,
 	}
-	p.sender.Send(r)
 }
 
 // settle is called by the sender with what became of a record, and tells whoever waits.
@@ -52,15 +57,14 @@ func settle(r *sender.Record, o sender.Outcome) {
 	d := r.Owner.(*delivery)
 	p := d.p
 	d.err = p.outcome(d, o)
-	d.msg.Time = r.Time
 	if d.err == nil {
-		d.msg.Partition, d.msg.Offset = o.Partition, o.Offset
+		d.partition, d.offset = o.Partition, o.Offset
 		if !o.Time.IsZero() {
-			d.msg.Time = o.Time
+			r.Time = o.Time
 		}
 	}
 	p.queue.release(d)
-	if d.done != nil {
+	if d.owner != nil {
 		tellDone(d)
 	}
 	p.queue.settle(d)
@@ -74,11 +78,11 @@ func settle(r *sender.Record, o sender.Outcome) {
 func (d *delivery) abandoned() bool { return d.givenUp.Load() }
 
 // outcome returns what d's caller is told: nil if it is acknowledged.
-func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
+func (p *producer) outcome(d *delivery, o sender.Outcome) error {
 	if o.Result == sender.InLog {
 		return nil
 	}
-	topic, err := d.msg.Topic, o.Err
+	topic, err := d.record.Topic, o.Err
 	what := p.naming(topic)
 	switch {
 	case o.Result == sender.Unknown:
@@ -93,7 +97,7 @@ func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 		}
 		return errs.New(append(is, errs.Delivery, err), "kafka: %s: %s before it was sent%s", what, err, why)
 	case sender.IsTooLarge(err):
-		return p.tooLarge(topic, messageSize(d.msg), p.sizeReason(topic, o), err)
+		return p.tooLarge(topic, messageSize(&d.record), p.sizeReason(topic, o), err)
 	}
 	is := cluster.EngineKinds(err)
 	if slices.Contains(is, errs.Topic) {
@@ -113,7 +117,7 @@ func unsureKinds(err error) []error {
 }
 
 // topicReason says what a broker's code for a topic means to a user.
-func (p *Producer) topicReason(err error) string {
+func (p *producer) topicReason(err error) string {
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return p.cluster.Principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
@@ -138,7 +142,7 @@ func said(err error) string {
 }
 
 // sizeReason says what a broker has refused for its size, and what its limit is.
-func (p *Producer) sizeReason(topic string, o sender.Outcome) string {
+func (p *producer) sizeReason(topic string, o sender.Outcome) string {
 	limit := p.state(topic).Limit
 	text := fmt.Sprintf("the broker refuses it as a batch of %d bytes, and compressed it is no smaller", o.Sent)
 	if o.Compressed {
@@ -167,14 +171,14 @@ func (d *delivery) refusalAdvice(err error) string {
 	switch {
 	case errors.Is(err, kerr.InvalidRecord):
 		const inflated = "the topic's max.decompressed.message.bytes bounds what a batch may inflate to (Kafka 4.4)"
-		if d.msg.Key == nil {
+		if d.record.Key == nil {
 			return "; a topic with cleanup.policy=compact takes only messages with a key: set Message.Key; " + inflated
 		}
 		return "; " + inflated
 	case errors.Is(err, kerr.InvalidTimestamp):
 		const form = "2006-01-02T15:04:05.000Z07:00"
 		const allowed = "the topic's message.timestamp.after.max.ms (an hour by default) and message.timestamp.before.max.ms bound how far it may be from the broker's clock"
-		if d.msg.Time.IsZero() {
+		if !d.timed {
 			return fmt.Sprintf("; its time is %s by this machine's clock, which should be set right; %s", d.record.Time.UTC().Format(form), allowed)
 		}
 		return fmt.Sprintf("; its Message.Time is %s, and this machine's clock says %s; %s",

@@ -1,7 +1,6 @@
 package gracedb
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -11,14 +10,9 @@ import (
 	"github.com/gracedb-go/gracedb/internal/sasl"
 )
 
-// Flush waits until all queued messages are settled. Its error says how many of
-// those queued without a done since the last Flush failed, and the first causes;
-// if ctx ends or the grace passes first, how many are not settled yet, and how many of
-// these may have been written. They stay queued, and Flush can be called again: to produce
-// them once more would double them. It does not wait for what is queued after the call. Called by a
-// done, it returns an error at once.
-func (p *Producer) Flush(ctx context.Context) error {
-	if err := cmp.Or(p.made(), inDone("Flush")); err != nil {
+// Flush waits until all queued messages are settled.
+func (p *producer) Flush(ctx context.Context) error {
+	if err := inDone("Flush"); err != nil {
 		return err
 	}
 	w := p.queue.drained()
@@ -35,7 +29,7 @@ func (p *Producer) Flush(ctx context.Context) error {
 }
 
 // drain returns when w is done (nil), or why there is no use in waiting.
-func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
+func (p *producer) drain(ctx context.Context, w *drainWaiter) error {
 	switch end, why := p.cluster.Auth.Wait(ctx, sasl.Waiting{Done: w.done, Closed: p.cluster.Life.Done, Stop: sasl.StopPastGrace}); end {
 	case sasl.CtxEnded:
 		is, trouble := p.cluster.Health.Trouble()
@@ -52,18 +46,16 @@ func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
 
 // unsent says of how many messages that are not settled it is certain that they were not
 // written so far, and that there is no need to send any again.
-func (p *Producer) unsent() string {
+func (p *producer) unsent() string {
 	if sent := p.sender.Sent(); sent > 0 {
 		return fmt.Sprintf("%d of them may have been written, and the others will be: do not produce them again", sent)
 	}
 	return "none was sent so far, and all will be: do not produce them again"
 }
 
-// Close flushes for at most FlushTimeout, releases everything, and says how many
-// messages were not delivered. Closing again waits for the first and returns nil.
-// Called by a done, of whatever Producer, it closes nothing and returns an error at once.
-func (p *Producer) Close() (err error) {
-	if err := cmp.Or(p.made(), inDone("Close")); err != nil {
+// Close flushes for at most FlushTimeout, and releases everything.
+func (p *producer) Close() (err error) {
+	if err := inDone("Close"); err != nil {
 		return err
 	}
 	if p.cluster.Life.Begin() {
@@ -73,7 +65,7 @@ func (p *Producer) Close() (err error) {
 	return err
 }
 
-func (p *Producer) close() error {
+func (p *producer) close() error {
 	p.queue.close()
 	w := p.queue.drained()
 	timer := time.NewTimer(p.flushTimeout)
@@ -103,7 +95,7 @@ func (p *Producer) close() error {
 
 // settleRest waits until all is settled: one message after the other, so that many take
 // longer. It gives up on a done that blocks for a second.
-func (p *Producer) settleRest(w *drainWaiter, timer *time.Timer) {
+func (p *producer) settleRest(w *drainWaiter, timer *time.Timer) {
 	for left := p.Pending(); ; {
 		timer.Reset(time.Second)
 		select {

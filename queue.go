@@ -120,7 +120,7 @@ func (q *queue) admit() {
 func (q *queue) release(d *delivery) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if d.err != nil && d.done == nil && d.settled == nil {
+	if d.err != nil && d.owner == nil && d.settled == nil {
 		q.unflushed.add(d.err)
 	}
 	if d.err != nil && q.closed && !d.abandoned() {

@@ -89,7 +89,7 @@ func (c *Client) PublishEvent(ctx context.Context, p *Producer, e Event, opts Pu
 		return Receipt{}, err
 	}
 	if p != nil {
-		ctx = gracedbapi.WithGrace(ctx, p.cluster.Auth.Grace)
+		ctx = gracedbapi.WithGrace(ctx, p.core.Grace())
 	}
 	ce, err := c.check(ctx, e)
 	if err != nil {
@@ -150,7 +150,7 @@ func topicOf(p *Producer, name string, u Upload) string {
 	if name == "" {
 		name = topicname.Route(u.Group, u.Pipeline)
 	}
-	return topicname.Full(p.cluster.Instance, name)
+	return topicname.Full(p.core.Instance(), name)
 }
 
 // reservedError adds to err the graceid that is reserved, if one is.
@@ -175,8 +175,8 @@ func (c *Client) checkPublish(p *Producer, opts PublishOptions) error {
 		return bad("a Producer is required without HTTPFallback")
 	case p != nil && p.made() != nil:
 		return p.made()
-	case p != nil && p.cluster.Instance != c.instance:
-		return bad("the Producer is for instance %q, the Client for %q (%s)", p.cluster.Instance, c.instance, c.service)
+	case p != nil && p.core.Instance() != c.instance:
+		return bad("the Producer is for instance %q, the Client for %q (%s)", p.core.Instance(), c.instance, c.service)
 	}
 	if opts.Reservation != nil {
 		return gracedbapi.CheckGraceID(opts.Reservation.GraceID)
@@ -191,7 +191,7 @@ func (c *Client) preflight(ctx context.Context, p *Producer, topic string, u Upl
 	if p == nil {
 		return c.noProducer()
 	}
-	err := p.ready(ctx, topicOf(p, topic, u), wire.Size(wire.Upload(u)))
+	err := p.core.Ready(ctx, topicOf(p, topic, u), wire.Size(wire.Upload(u)))
 	if errors.Is(err, errs.Kafka) && !errors.Is(err, errs.Delivery) {
 		return errs.New([]error{errs.Delivery, err}, "%s", errs.Reason(err)) // for certain
 	}
@@ -224,13 +224,13 @@ func publish(ctx context.Context, p *Producer, opts PublishOptions, u Upload, d 
 	encoded := time.Now()
 	// Before HTTP takes over, the record's outcome is waited for even where the
 	// token is refused meanwhile.
-	m, err := p.publish(ctx, m, opts.HTTPFallback)
+	r, err := p.core.Publish(ctx, record(m), opts.HTTPFallback)
 	t.Encode, t.Publish = encoded.Sub(start), time.Since(encoded)
-	m.Value = nil // the event once more, which the caller has
 	if err != nil {
 		return Message{}, err
 	}
-	return m, nil
+	m.Value = nil // the event once more, which the caller has
+	return acknowledged(m, r), nil
 }
 
 // mayFallBack reports whether HTTP may do what failed with err.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/cluster"
@@ -28,7 +29,7 @@ import (
 const keepWarmEvery = 20 * time.Second
 
 // start connects, authenticates, checks the topics and warms up.
-func (p *Producer) start(ctx context.Context) error {
+func (p *producer) start(ctx context.Context) error {
 	if err := p.cluster.CheckToken(ctx); err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func (p *Producer) start(ctx context.Context) error {
 }
 
 // find looks for the default topic, or for any of the instance.
-func (p *Producer) find(ctx context.Context) error {
+func (p *producer) find(ctx context.Context) error {
 	if p.topic != "" {
 		p.forget(p.topic)
 		return p.learnTopic(ctx, p.topic)
@@ -60,7 +61,7 @@ func (p *Producer) find(ctx context.Context) error {
 
 // warm takes off the first message what it would have to wait for: the producer id, and the
 // connection to each leader.
-func (p *Producer) warm(ctx context.Context) error {
+func (p *producer) warm(ctx context.Context) error {
 	var id error
 	var wg sync.WaitGroup
 	wg.Go(func() { id = p.sender.ProducerID(ctx) })
@@ -76,7 +77,7 @@ func (p *Producer) warm(ctx context.Context) error {
 
 // openLeaders opens the connections that messages use; without a topic in use, those
 // to all brokers.
-func (p *Producer) openLeaders(ctx context.Context) error {
+func (p *producer) openLeaders(ctx context.Context) error {
 	leaders := p.sender.Leaders()
 	for _, id := range leaders {
 		if p.cluster.Health.Outlasts(ctx, id) {
@@ -96,7 +97,7 @@ func (p *Producer) openLeaders(ctx context.Context) error {
 
 // pingLeaders makes a round trip on the connection to each leader that messages
 // use, by a produce request without messages. Brokers answer it, and write nothing.
-func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
+func (p *producer) pingLeaders(ctx context.Context, leaders []int32) error {
 	errs := make([]error, len(leaders))
 	var wg sync.WaitGroup
 	for i, id := range leaders {
@@ -115,7 +116,7 @@ func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
 
 // keepWarm makes the event after a quiet hour as fast as the one before, whichever topic of
 // the instance it goes to, and learns what has changed about these, such as new partitions.
-func (p *Producer) keepWarm() {
+func (p *producer) keepWarm() {
 	tick := time.NewTicker(keepWarmEvery)
 	defer tick.Stop()
 	for all := false; ; {
@@ -146,7 +147,7 @@ func (p *Producer) keepWarm() {
 
 // learnInstance learns all topics of the instance, up to maxLearned: what is used later
 // need not wait for brokers to describe it.
-func (p *Producer) learnInstance(ctx context.Context) error {
+func (p *producer) learnInstance(ctx context.Context) error {
 	states, err := p.cluster.Topics(ctx)
 	if err != nil {
 		return err
@@ -173,7 +174,7 @@ func (p *Producer) learnInstance(ctx context.Context) error {
 const maxLearned = 200
 
 // refresh asks brokers about all topics in use.
-func (p *Producer) refresh(ctx context.Context) error {
+func (p *producer) refresh(ctx context.Context) error {
 	p.knownMu.Lock()
 	names := slices.Sorted(maps.Keys(p.known))
 	p.knownMu.Unlock()
@@ -194,7 +195,7 @@ func (p *Producer) refresh(ctx context.Context) error {
 
 // learnTopic finds out the state of a topic, and keeps it; the error is ErrTopic if
 // there is none, or none that may be used.
-func (p *Producer) learnTopic(ctx context.Context, topic string) error {
+func (p *producer) learnTopic(ctx context.Context, topic string) error {
 	if p.knows(topic) {
 		return nil
 	}
@@ -213,7 +214,7 @@ func (p *Producer) learnTopic(ctx context.Context, topic string) error {
 }
 
 // describe is the sender's way to ask about a topic.
-func (p *Producer) describe(ctx context.Context, topic string) (sender.State, error) {
+func (p *producer) describe(ctx context.Context, topic string) (sender.State, error) {
 	s, err := p.ask(ctx, topic, false)
 	switch {
 	case err != nil:
@@ -229,7 +230,7 @@ func (p *Producer) describe(ctx context.Context, topic string) (sender.State, er
 
 // ask asks brokers about a topic, and, if that is not known of it, how large its batches
 // may be: at the same time if it is taken to be there.
-func (p *Producer) ask(ctx context.Context, topic string, isThere bool) (cluster.Topic, error) {
+func (p *producer) ask(ctx context.Context, topic string, isThere bool) (cluster.Topic, error) {
 	was, known := p.state(topic), p.knows(topic)
 	var limit int64
 	var wg sync.WaitGroup
@@ -265,7 +266,7 @@ func forSender(s cluster.Topic) sender.State {
 
 // keep remembers what brokers have said of a topic, and logs which leaders have gone and
 // come.
-func (p *Producer) keep(s cluster.Topic) {
+func (p *producer) keep(s cluster.Topic) {
 	p.knownMu.Lock()
 	was := p.known[s.Name]
 	p.known[s.Name] = s
@@ -274,13 +275,13 @@ func (p *Producer) keep(s cluster.Topic) {
 }
 
 // state returns what brokers have said last of a topic.
-func (p *Producer) state(topic string) cluster.Topic {
+func (p *producer) state(topic string) cluster.Topic {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
 	return p.known[topic]
 }
 
-func (p *Producer) knows(topic string) bool {
+func (p *producer) knows(topic string) bool {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
 	_, ok := p.known[topic]
@@ -288,7 +289,7 @@ func (p *Producer) knows(topic string) bool {
 }
 
 // forget makes the next use of topic look whether it exists.
-func (p *Producer) forget(topic string) {
+func (p *producer) forget(topic string) {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
 	delete(p.known, topic)
@@ -296,7 +297,7 @@ func (p *Producer) forget(topic string) {
 
 // topicLimits returns the largest batch that brokers take for each of these topics. Not
 // every principal may ask: then it is 0.
-func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string]int64 {
+func (p *producer) topicLimits(ctx context.Context, topics ...string) map[string]int64 {
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	for _, topic := range topics {
 		r := kmsg.NewDescribeConfigsRequestResource()
@@ -324,10 +325,10 @@ func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string
 	return limits
 }
 
-// ready reports what would keep an encoded message of size bytes from being
+// Ready reports what would keep an encoded message of size bytes from being
 // published to topic (a full name) now, without sending any: closed, refused past
 // the grace, too large, topic missing or not allowed.
-func (p *Producer) ready(ctx context.Context, topic string, size int) error {
+func (p *producer) Ready(ctx context.Context, topic string, size int) error {
 	if p.cluster.Life.IsClosing() || p.queue.isClosed() {
 		return p.cluster.ErrClosed()
 	}
@@ -350,14 +351,8 @@ func (p *Producer) ready(ctx context.Context, topic string, size int) error {
 	})
 }
 
-// Check makes a round trip to the broker on the connection that messages use, and
-// reports what would stop one now: no answer, a refused token, the default topic
-// missing, not allowed, or with a partition that no broker leads. It writes nothing.
-// It waits until ctx ends.
-func (p *Producer) Check(ctx context.Context) error {
-	if err := p.made(); err != nil {
-		return err
-	}
+// Check makes a round trip to the broker, and reports what would stop a message now.
+func (p *producer) Check(ctx context.Context) error {
 	if p.cluster.Life.IsClosing() || p.queue.isClosed() {
 		return p.cluster.ErrClosed()
 	}
@@ -385,19 +380,13 @@ func (p *Producer) Check(ctx context.Context) error {
 	})
 }
 
-// Ping publishes a small test message to topic, or to the default topic, or to
-// "test", and returns it as delivered. Consumers ignore pings. It waits for at most
-// FlushTimeout. Its key is "ping/" and the token's sub: a topic with cleanup.policy=compact
-// takes no message without one, and keeps of each sub the last ping.
-func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {
-	if err := p.made(); err != nil {
-		return Message{}, err
-	}
+// Ping publishes a small test message to topic, or to the default topic, or to "test".
+func (p *producer) Ping(ctx context.Context, topic string) (kgo.Record, error) {
 	if topic == "" && p.topic == "" {
 		topic = "test"
 	}
 	claims := p.cluster.Auth.Identity()
-	return p.publish(ctx, Message{
+	return p.Publish(ctx, kgo.Record{
 		Topic: topic, Key: []byte("ping/" + claims.Subject), Value: wire.Ping(time.Now(), claims.Subject, claims.Scope),
 	}, false)
 }
