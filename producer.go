@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/produce"
 )
 
 // A ProducerConfig configures a Producer.
@@ -67,7 +68,7 @@ func (cfg ProducerConfig) check() error {
 // A Producer publishes to the topics of one GraceDB instance. It is safe for
 // concurrent use.
 type Producer struct {
-	core *producer // all that it does, with records of kgo instead of messages
+	core *produce.Producer // all that it does, with records of kgo instead of messages
 }
 
 // NewProducer returns a Producer that is connected, authenticated and warm, and
@@ -85,7 +86,7 @@ func NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer, error) {
 	if err != nil {
 		return nil, err
 	}
-	core, err := startProducer(ctx, producerConfig{
+	core, err := produce.New(ctx, produce.Config{
 		Cluster: at, Topic: cfg.Topic, Lazy: cfg.Lazy, Tell: tell,
 		FlushTimeout:     cmp.Or(cfg.FlushTimeout, defaultFlushTimeout),
 		MaxMessageBytes:  cmp.Or(cfg.MaxMessageBytes, defaultMaxMessageBytes),

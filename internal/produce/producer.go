@@ -1,4 +1,4 @@
-package gracedb
+package produce
 
 import (
 	"cmp"
@@ -30,8 +30,8 @@ const (
 	messageOverhead = 128
 )
 
-// A producer is a Producer without its public face.
-type producer struct {
+// A Producer is a Producer without its public face.
+type Producer struct {
 	cluster      *cluster.Client // the connections to the brokers, and what is known of these
 	topic        string          // full name, or ""
 	flushTimeout time.Duration
@@ -47,8 +47,8 @@ type producer struct {
 	known   map[string]cluster.Topic // as brokers have described it last; of topics that are in use
 }
 
-// A producerConfig configures a producer. No field has a default.
-type producerConfig struct {
+// A Config configures a producer. No field has a default.
+type Config struct {
 	Cluster          cluster.Config
 	Topic            string // a pipeline or a full name; "" for none
 	FlushTimeout     time.Duration
@@ -61,8 +61,8 @@ type producerConfig struct {
 	Tell func(owner any, r kgo.Record, err error)
 }
 
-// startProducer returns a producer that is connected and warm, unless cfg.Lazy.
-func startProducer(ctx context.Context, cfg producerConfig) (*producer, error) {
+// New returns a producer that is connected and warm, unless cfg.Lazy.
+func New(ctx context.Context, cfg Config) (*Producer, error) {
 	p, err := newProducer(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -80,12 +80,12 @@ func startProducer(ctx context.Context, cfg producerConfig) (*producer, error) {
 	return p, nil
 }
 
-func newProducer(ctx context.Context, cfg producerConfig) (*producer, error) {
+func newProducer(ctx context.Context, cfg Config) (*Producer, error) {
 	compressor, err := newCompressor()
 	if err != nil {
 		return nil, err
 	}
-	p := &producer{
+	p := &Producer{
 		flushTimeout: cfg.FlushTimeout,
 		maxMessage:   cfg.MaxMessageBytes,
 		tell:         cfg.Tell,
@@ -125,14 +125,14 @@ const (
 )
 
 // waits logs, once a minute, what the messages for a partition wait for.
-func (p *producer) waits(topic string, partition int32, said error) {
+func (p *Producer) waits(topic string, partition int32, said error) {
 	why := errs.Reason(said)
 	if !p.told.Already(fmt.Sprint(topic, partition, why)) {
 		p.cluster.Log.Warn("gracedb: kafka: a broker takes no messages for now; they are sent again until it does", "topic", topic, "partition", partition, "err", why)
 	}
 }
 
-func (p *producer) checkTopicName(topic string) error {
+func (p *Producer) checkTopicName(topic string) error {
 	if err := topicname.Check(topic); err != nil {
 		return errs.New([]error{errs.Config, errs.Topic, errs.Delivery}, "kafka: %s", errs.Reason(err))
 	}
@@ -141,7 +141,7 @@ func (p *producer) checkTopicName(topic string) error {
 
 // Produce queues r, waiting while the buffer is full. Unless it returns an error, Config.Tell
 // is called once with owner, if that is not nil, and with what became of r. r's ctx is not looked at.
-func (p *producer) Produce(ctx context.Context, r kgo.Record, owner any) error {
+func (p *Producer) Produce(ctx context.Context, r kgo.Record, owner any) error {
 	d := &delivery{p: p, owner: owner}
 	d.record.Ctx = ctx
 	if err := p.accept(ctx, d, r); err != nil {
@@ -152,20 +152,20 @@ func (p *producer) Produce(ctx context.Context, r kgo.Record, owner any) error {
 }
 
 // ProduceSync publishes r and waits until it is acknowledged.
-func (p *producer) ProduceSync(ctx context.Context, r kgo.Record) (kgo.Record, error) {
+func (p *Producer) ProduceSync(ctx context.Context, r kgo.Record) (kgo.Record, error) {
 	return p.produceSync(ctx, r, false)
 }
 
 // Publish is ProduceSync, waiting at most FlushTimeout. With settle, whoever calls has
 // another way for r: a refused token does not end the wait while the outcome is unknown,
 // and a throttle that lasts longer than the wait does at once.
-func (p *producer) Publish(ctx context.Context, r kgo.Record, settle bool) (kgo.Record, error) {
+func (p *Producer) Publish(ctx context.Context, r kgo.Record, settle bool) (kgo.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
 	defer cancel()
 	return p.produceSync(ctx, r, settle)
 }
 
-func (p *producer) produceSync(ctx context.Context, r kgo.Record, settle bool) (kgo.Record, error) {
+func (p *Producer) produceSync(ctx context.Context, r kgo.Record, settle bool) (kgo.Record, error) {
 	d := &delivery{p: p, settled: make(chan struct{})}
 	if err := p.accept(ctx, d, r); err != nil {
 		return kgo.Record{}, err
@@ -204,7 +204,7 @@ func (p *producer) produceSync(ctx context.Context, r kgo.Record, settle bool) (
 }
 
 // afterAll returns what became of d, which was settled after its caller had given it up.
-func (p *producer) afterAll(d *delivery, gaveUp error) (kgo.Record, error) {
+func (p *Producer) afterAll(d *delivery, gaveUp error) (kgo.Record, error) {
 	if d.err == nil {
 		return d.message(), nil
 	}
@@ -215,7 +215,7 @@ func (p *producer) afterAll(d *delivery, gaveUp error) (kgo.Record, error) {
 }
 
 // wait returns when d is settled (nil), or why there is no use in waiting.
-func (p *producer) wait(ctx context.Context, d *delivery, settle bool) error {
+func (p *Producer) wait(ctx context.Context, d *delivery, settle bool) error {
 	began := time.Now()
 	for {
 		w := sasl.Waiting{Done: d.settled, Stop: sasl.StopPastGrace}
@@ -248,7 +248,7 @@ func (p *producer) wait(ctx context.Context, d *delivery, settle bool) error {
 }
 
 // result returns what became of d, which is settled.
-func (p *producer) result(ctx context.Context, d *delivery) (kgo.Record, error) {
+func (p *Producer) result(ctx context.Context, d *delivery) (kgo.Record, error) {
 	switch {
 	case d.err == nil:
 		return d.message(), nil
@@ -258,11 +258,11 @@ func (p *producer) result(ctx context.Context, d *delivery) (kgo.Record, error) 
 	return kgo.Record{}, d.err
 }
 
-func (p *producer) naming(topic string) string { return "publishing to " + topic }
+func (p *Producer) naming(topic string) string { return "publishing to " + topic }
 
 // refused returns the error of a call while authentication has failed for longer
 // than the grace, or nil.
-func (p *producer) refused() error {
+func (p *Producer) refused() error {
 	if _, cause := p.cluster.Auth.PastGrace(); cause != nil {
 		return errs.New([]error{cause, errs.Producer}, "%s", errs.Reason(cause))
 	}
@@ -270,7 +270,7 @@ func (p *producer) refused() error {
 }
 
 // accept checks r, puts it into d and takes d into the queue.
-func (p *producer) accept(ctx context.Context, d *delivery, r kgo.Record) error {
+func (p *Producer) accept(ctx context.Context, d *delivery, r kgo.Record) error {
 	if p.cluster.Life.IsClosing() {
 		return p.cluster.ErrClosed()
 	}
@@ -322,7 +322,7 @@ func messageSize(r *sender.Record) int {
 	return size
 }
 
-func (p *producer) tooLarge(topic string, size int, limit string, cause error) error {
+func (p *Producer) tooLarge(topic string, size int, limit string, cause error) error {
 	is := []error{errs.TooLarge}
 	if cause != nil {
 		is = append(is, cause)
@@ -331,10 +331,10 @@ func (p *producer) tooLarge(topic string, size int, limit string, cause error) e
 }
 
 // Pending returns how many messages are not settled yet.
-func (p *producer) Pending() int { return p.queue.len() }
+func (p *Producer) Pending() int { return p.queue.len() }
 
 // Instance returns the GraceDB instance that it publishes to.
-func (p *producer) Instance() string { return p.cluster.Instance }
+func (p *Producer) Instance() string { return p.cluster.Instance }
 
 // Grace returns for how long a refused token is waited out.
-func (p *producer) Grace() time.Duration { return p.cluster.Auth.Grace }
+func (p *Producer) Grace() time.Duration { return p.cluster.Auth.Grace }

@@ -1,4 +1,4 @@
-package gracedb
+package produce
 
 import (
 	"context"
@@ -29,7 +29,7 @@ import (
 const keepWarmEvery = 20 * time.Second
 
 // start connects, authenticates, checks the topics and warms up.
-func (p *producer) start(ctx context.Context) error {
+func (p *Producer) start(ctx context.Context) error {
 	if err := p.cluster.CheckToken(ctx); err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (p *producer) start(ctx context.Context) error {
 }
 
 // find looks for the default topic, or for any of the instance.
-func (p *producer) find(ctx context.Context) error {
+func (p *Producer) find(ctx context.Context) error {
 	if p.topic != "" {
 		p.forget(p.topic)
 		return p.learnTopic(ctx, p.topic)
@@ -61,14 +61,14 @@ func (p *producer) find(ctx context.Context) error {
 
 // warm takes off the first message what it would have to wait for: the producer id, and the
 // connection to each leader.
-func (p *producer) warm(ctx context.Context) error {
+func (p *Producer) warm(ctx context.Context) error {
 	var id error
 	var wg sync.WaitGroup
 	wg.Go(func() { id = p.sender.ProducerID(ctx) })
 	err := p.openLeaders(ctx)
 	wg.Wait()
 	if errors.Is(id, kerr.ClusterAuthorizationFailed) {
-		// A producer id is for whoever may write to any topic (KIP-679).
+		// A Producer id is for whoever may write to any topic (KIP-679).
 		id = errs.New([]error{errs.Topic, id}, "kafka: topic %q on %s: %s may not write to it, nor to any other topic",
 			p.topic, p.cluster.Brokers[0], p.cluster.Principal())
 	}
@@ -77,7 +77,7 @@ func (p *producer) warm(ctx context.Context) error {
 
 // openLeaders opens the connections that messages use; without a topic in use, those
 // to all brokers.
-func (p *producer) openLeaders(ctx context.Context) error {
+func (p *Producer) openLeaders(ctx context.Context) error {
 	leaders := p.sender.Leaders()
 	for _, id := range leaders {
 		if p.cluster.Health.Outlasts(ctx, id) {
@@ -97,7 +97,7 @@ func (p *producer) openLeaders(ctx context.Context) error {
 
 // pingLeaders makes a round trip on the connection to each leader that messages
 // use, by a produce request without messages. Brokers answer it, and write nothing.
-func (p *producer) pingLeaders(ctx context.Context, leaders []int32) error {
+func (p *Producer) pingLeaders(ctx context.Context, leaders []int32) error {
 	errs := make([]error, len(leaders))
 	var wg sync.WaitGroup
 	for i, id := range leaders {
@@ -116,7 +116,7 @@ func (p *producer) pingLeaders(ctx context.Context, leaders []int32) error {
 
 // keepWarm makes the event after a quiet hour as fast as the one before, whichever topic of
 // the instance it goes to, and learns what has changed about these, such as new partitions.
-func (p *producer) keepWarm() {
+func (p *Producer) keepWarm() {
 	tick := time.NewTicker(keepWarmEvery)
 	defer tick.Stop()
 	for all := false; ; {
@@ -147,7 +147,7 @@ func (p *producer) keepWarm() {
 
 // learnInstance learns all topics of the instance, up to maxLearned: what is used later
 // need not wait for brokers to describe it.
-func (p *producer) learnInstance(ctx context.Context) error {
+func (p *Producer) learnInstance(ctx context.Context) error {
 	states, err := p.cluster.Topics(ctx)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (p *producer) learnInstance(ctx context.Context) error {
 const maxLearned = 200
 
 // refresh asks brokers about all topics in use.
-func (p *producer) refresh(ctx context.Context) error {
+func (p *Producer) refresh(ctx context.Context) error {
 	p.knownMu.Lock()
 	names := slices.Sorted(maps.Keys(p.known))
 	p.knownMu.Unlock()
@@ -195,7 +195,7 @@ func (p *producer) refresh(ctx context.Context) error {
 
 // learnTopic finds out the state of a topic, and keeps it; the error is ErrTopic if
 // there is none, or none that may be used.
-func (p *producer) learnTopic(ctx context.Context, topic string) error {
+func (p *Producer) learnTopic(ctx context.Context, topic string) error {
 	if p.knows(topic) {
 		return nil
 	}
@@ -214,7 +214,7 @@ func (p *producer) learnTopic(ctx context.Context, topic string) error {
 }
 
 // describe is the sender's way to ask about a topic.
-func (p *producer) describe(ctx context.Context, topic string) (sender.State, error) {
+func (p *Producer) describe(ctx context.Context, topic string) (sender.State, error) {
 	s, err := p.ask(ctx, topic, false)
 	switch {
 	case err != nil:
@@ -230,7 +230,7 @@ func (p *producer) describe(ctx context.Context, topic string) (sender.State, er
 
 // ask asks brokers about a topic, and, if that is not known of it, how large its batches
 // may be: at the same time if it is taken to be there.
-func (p *producer) ask(ctx context.Context, topic string, isThere bool) (cluster.Topic, error) {
+func (p *Producer) ask(ctx context.Context, topic string, isThere bool) (cluster.Topic, error) {
 	was, known := p.state(topic), p.knows(topic)
 	var limit int64
 	var wg sync.WaitGroup
@@ -266,7 +266,7 @@ func forSender(s cluster.Topic) sender.State {
 
 // keep remembers what brokers have said of a topic, and logs which leaders have gone and
 // come.
-func (p *producer) keep(s cluster.Topic) {
+func (p *Producer) keep(s cluster.Topic) {
 	p.knownMu.Lock()
 	was := p.known[s.Name]
 	p.known[s.Name] = s
@@ -275,13 +275,13 @@ func (p *producer) keep(s cluster.Topic) {
 }
 
 // state returns what brokers have said last of a topic.
-func (p *producer) state(topic string) cluster.Topic {
+func (p *Producer) state(topic string) cluster.Topic {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
 	return p.known[topic]
 }
 
-func (p *producer) knows(topic string) bool {
+func (p *Producer) knows(topic string) bool {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
 	_, ok := p.known[topic]
@@ -289,7 +289,7 @@ func (p *producer) knows(topic string) bool {
 }
 
 // forget makes the next use of topic look whether it exists.
-func (p *producer) forget(topic string) {
+func (p *Producer) forget(topic string) {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
 	delete(p.known, topic)
@@ -297,7 +297,7 @@ func (p *producer) forget(topic string) {
 
 // topicLimits returns the largest batch that brokers take for each of these topics. Not
 // every principal may ask: then it is 0.
-func (p *producer) topicLimits(ctx context.Context, topics ...string) map[string]int64 {
+func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string]int64 {
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	for _, topic := range topics {
 		r := kmsg.NewDescribeConfigsRequestResource()
@@ -328,7 +328,7 @@ func (p *producer) topicLimits(ctx context.Context, topics ...string) map[string
 // Ready reports what would keep an encoded message of size bytes from being
 // published to topic (a full name) now, without sending any: closed, refused past
 // the grace, too large, topic missing or not allowed.
-func (p *producer) Ready(ctx context.Context, topic string, size int) error {
+func (p *Producer) Ready(ctx context.Context, topic string, size int) error {
 	if p.cluster.Life.IsClosing() || p.queue.isClosed() {
 		return p.cluster.ErrClosed()
 	}
@@ -352,7 +352,7 @@ func (p *producer) Ready(ctx context.Context, topic string, size int) error {
 }
 
 // Check makes a round trip to the broker, and reports what would stop a message now.
-func (p *producer) Check(ctx context.Context) error {
+func (p *Producer) Check(ctx context.Context) error {
 	if p.cluster.Life.IsClosing() || p.queue.isClosed() {
 		return p.cluster.ErrClosed()
 	}
@@ -381,7 +381,7 @@ func (p *producer) Check(ctx context.Context) error {
 }
 
 // Ping publishes a small test message to topic, or to the default topic, or to "test".
-func (p *producer) Ping(ctx context.Context, topic string) (kgo.Record, error) {
+func (p *Producer) Ping(ctx context.Context, topic string) (kgo.Record, error) {
 	if topic == "" && p.topic == "" {
 		topic = "test"
 	}

@@ -1,4 +1,4 @@
-package gracedb
+package produce
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 // A delivery is a message on its way. It stays in the queue from its acceptance until its
 // outcome is known.
 type delivery struct {
-	p         *producer
+	p         *Producer
 	record    sender.Record // the message
 	partition int32         // as the caller has set them, and once it is acknowledged, where it is
 	offset    int64
@@ -78,7 +78,7 @@ func settle(r *sender.Record, o sender.Outcome) {
 func (d *delivery) abandoned() bool { return d.givenUp.Load() }
 
 // outcome returns what d's caller is told: nil if it is acknowledged.
-func (p *producer) outcome(d *delivery, o sender.Outcome) error {
+func (p *Producer) outcome(d *delivery, o sender.Outcome) error {
 	if o.Result == sender.InLog {
 		return nil
 	}
@@ -117,12 +117,12 @@ func unsureKinds(err error) []error {
 }
 
 // topicReason says what a broker's code for a topic means to a user.
-func (p *producer) topicReason(err error) string {
+func (p *Producer) topicReason(err error) string {
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return p.cluster.Principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
-		// A producer id is for whoever may write to any topic (KIP-679).
+		// A Producer id is for whoever may write to any topic (KIP-679).
 		return p.cluster.Principal() + " may not write to it, nor to any other topic"
 	}
 	return fmt.Sprintf("it does not exist, or %s may not see it", p.cluster.Principal())
@@ -142,7 +142,7 @@ func said(err error) string {
 }
 
 // sizeReason says what a broker has refused for its size, and what its limit is.
-func (p *producer) sizeReason(topic string, o sender.Outcome) string {
+func (p *Producer) sizeReason(topic string, o sender.Outcome) string {
 	limit := p.state(topic).Limit
 	text := fmt.Sprintf("the broker refuses it as a batch of %d bytes, and compressed it is no smaller", o.Sent)
 	if o.Compressed {

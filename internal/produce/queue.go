@@ -1,4 +1,4 @@
-package gracedb
+package produce
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package gracedb
+package produce
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 )
 
 // Flush waits until all queued messages are settled.
-func (p *producer) Flush(ctx context.Context) error {
+func (p *Producer) Flush(ctx context.Context) error {
 	if err := inDone("Flush"); err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func (p *producer) Flush(ctx context.Context) error {
 }
 
 // drain returns when w is done (nil), or why there is no use in waiting.
-func (p *producer) drain(ctx context.Context, w *drainWaiter) error {
+func (p *Producer) drain(ctx context.Context, w *drainWaiter) error {
 	switch end, why := p.cluster.Auth.Wait(ctx, sasl.Waiting{Done: w.done, Closed: p.cluster.Life.Done, Stop: sasl.StopPastGrace}); end {
 	case sasl.CtxEnded:
 		is, trouble := p.cluster.Health.Trouble()
@@ -46,7 +46,7 @@ func (p *producer) drain(ctx context.Context, w *drainWaiter) error {
 
 // unsent says of how many messages that are not settled it is certain that they were not
 // written so far, and that there is no need to send any again.
-func (p *producer) unsent() string {
+func (p *Producer) unsent() string {
 	if sent := p.sender.Sent(); sent > 0 {
 		return fmt.Sprintf("%d of them may have been written, and the others will be: do not produce them again", sent)
 	}
@@ -54,7 +54,7 @@ func (p *producer) unsent() string {
 }
 
 // Close flushes for at most FlushTimeout, and releases everything.
-func (p *producer) Close() (err error) {
+func (p *Producer) Close() (err error) {
 	if err := inDone("Close"); err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (p *producer) Close() (err error) {
 	return err
 }
 
-func (p *producer) close() error {
+func (p *Producer) close() error {
 	p.queue.close()
 	w := p.queue.drained()
 	timer := time.NewTimer(p.flushTimeout)
@@ -95,7 +95,7 @@ func (p *producer) close() error {
 
 // settleRest waits until all is settled: one message after the other, so that many take
 // longer. It gives up on a done that blocks for a second.
-func (p *producer) settleRest(w *drainWaiter, timer *time.Timer) {
+func (p *Producer) settleRest(w *drainWaiter, timer *time.Timer) {
 	for left := p.Pending(); ; {
 		timer.Reset(time.Second)
 		select {
