@@ -2,11 +2,20 @@ package gracedb
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"iter"
+	"strings"
+	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb/internal/consume"
+	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // A ConsumerConfig configures a Consumer.
@@ -69,6 +78,14 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 		return nil, err
 	}
 	return &Consumer{core}, nil
+}
+
+// made returns an error for a Consumer that no constructor made, or nil.
+func (c *Consumer) made() error {
+	if c == nil || c.core == nil {
+		return errs.New([]error{errs.Config, errs.Consumer}, "kafka: this Consumer was not made by NewConsumer")
+	}
+	return nil
 }
 
 // Subscribe adds topics, positioned as by NewConsumer.
@@ -158,4 +175,122 @@ func (c *Consumer) Close() error {
 		return err
 	}
 	return c.core.Close()
+}
+
+// A Message is one Kafka record.
+type Message struct {
+	// Topic is a pipeline name such as "gstlal", or, with a dot, a full topic
+	// name of the instance; a received Message has the full name, such as
+	// "gracedb-dev.gstlal".
+	Topic     string
+	Partition int32 // as acknowledged or received
+	Offset    int64 // as acknowledged or received
+	Key       []byte
+	Value     []byte
+	// Headers are at most 1,000: Produce refuses more with ErrTooLarge, and a Consumer
+	// passes over a message with more. Each counts as 10 bytes and what it holds.
+	Headers []Header
+	Time    time.Time // record timestamp; if zero when produced, now
+}
+
+// A Header is one Kafka record header.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// JSONMessage returns a Message for topic whose Value is the JSON encoding of v,
+// as by [json.Marshal].
+func JSONMessage(topic string, v any) (Message, error) {
+	value, err := json.Marshal(v)
+	if err != nil {
+		return Message{}, errs.New([]error{err}, "message for topic %q: cannot encode %T: %s", errs.Clean(topic), v, errs.Reason(err))
+	}
+	return Message{Topic: topic, Value: value}, nil
+}
+
+// Decode decodes the JSON in m.Value into v, as [json.Unmarshal] does, but
+// stricter: two members of one name, invalid UTF-8 and more than 64 levels of
+// nesting are errors. The error names m's topic, partition and offset; m.Value is
+// there for what is not JSON. After an error v may be partly set.
+func (m Message) Decode(v any) error {
+	if err := wire.CheckDepth(m.Value); err != nil {
+		return m.invalid(err)
+	}
+	err := jsonv2.Unmarshal(m.Value, v, jsonv1.DefaultOptionsV1(),
+		jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false))
+	if err != nil {
+		return m.invalid(err)
+	}
+	return nil
+}
+
+// Upload decodes the event that m carries. It is ErrNotUpload if m is of another
+// type, such as a ping. Any other error says what is wrong with m, naming its topic,
+// partition and offset: the value is not JSON, or has a member twice; a member that
+// every upload has (type, pipeline, eventFile) is missing, or one is of another type;
+// the graceid is none; the file is damaged. The Upload shares no memory with m.
+//
+// The file is sent in base64 or, by some producers, as text. If the message has its
+// content_id, that says which, and contents with another are an error. If it has not,
+// what decodes is taken for base64, and what does not decode but has hardly a character
+// that is not base64's is an error: it was damaged.
+func (m Message) Upload() (Upload, error) {
+	u, err := wire.Decode(m.Value)
+	if err != nil {
+		return Upload{}, m.invalid(err)
+	}
+	return Upload(u), nil
+}
+
+// invalid returns the error of a message whose value is not what it should be.
+func (m Message) invalid(err error) error {
+	return errs.New([]error{err}, "%s: %s", m.where(), errs.Reason(err))
+}
+
+// where says which message an error is about.
+func (m Message) where() string {
+	if m.Topic == "" {
+		return "message"
+	}
+	return fmt.Sprintf("message in topic %s, partition %d, offset %d", errs.Clean(m.Topic), m.Partition, m.Offset)
+}
+
+// An Upload is an event as it travels over Kafka.
+type Upload struct {
+	Server         string // GraceDB service URL, such as "https://gracedb-test.ligo.org/api/"; empty if the message does not say
+	GraceID        string // reserved graceid: letters and digits, safe in a file name; empty if PublishOnly
+	Submitter      string // from the reservation; empty if PublishOnly
+	Pipeline       string // in the case that the submitter wrote it, such as "MLy"
+	PublishOnly    bool   // not to be uploaded to GraceDB (gracedb_upload is false)
+	SkipSupervisor bool   // GraceDB's supervisor is asked to ignore the message
+	Labels         []string
+	Filename       string // as sent: it may hold directories, and is not to be trusted as a path
+	Data           []byte // contents of the file
+	ContentID      string // UUID of the first 16 bytes of Data's SHA-256, which has been compared; empty if it was not sent
+	// Time is when the producer made the message, to the microsecond; zero if it
+	// does not say.
+	Time time.Time
+	// Group, Search, Offline and ReplayID are empty in messages of producers that
+	// do not send them.
+	Group, Search string
+	Offline       bool
+	ReplayID      string
+	// Extra holds the members this package does not know, undecoded.
+	Extra map[string]json.RawMessage
+}
+
+// Event returns what u carries as an Event, for whoever uploads it to GraceDB. The
+// file name loses its directories. Labels and Data are u's own, not copies.
+func (u Upload) Event() Event {
+	return Event{
+		Group:    u.Group,
+		Pipeline: u.Pipeline,
+		Search:   u.Search,
+		Labels:   u.Labels,
+		Offline:  u.Offline,
+		ReplayID: u.ReplayID,
+		Filename: wire.FileName(strings.ReplaceAll(u.Filename, `\`, "/")), // of Windows, too
+		Data:     u.Data,
+	}
 }

@@ -122,6 +122,14 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return c, nil
 }
 
+// made returns an error for a Client that no constructor made, or nil.
+func (c *Client) made() error {
+	if c == nil || c.api == nil {
+		return errs.New([]error{errs.Config}, "this Client was not made by NewClient")
+	}
+	return nil
+}
+
 // NewProducer is the function NewProducer with c's service URL filled in where
 // cfg names no instance, and c's token where ClientConfig set one and cfg does not.
 //
