@@ -182,7 +182,7 @@ func (d *dialer) open(ctx context.Context, network, address, host string, truste
 // (v1.22.2) pauses before it sends a message again, but not while it has another for the
 // same broker whose context has ended: if connecting fails at once, it would spin.
 type redials struct {
-	mu     sync.Mutex
+	mu     sync.Mutex           // guards failed
 	failed map[string]time.Time // by address: when the last try did
 }
 

@@ -23,7 +23,7 @@ type engineLog struct {
 	log  *slog.Logger
 	said logonce.Recently
 
-	mu      sync.Mutex
+	mu      sync.Mutex      // guards trouble
 	trouble map[string]span // by text: what kgo tries again
 }
 

@@ -57,7 +57,7 @@ type framedConn struct {
 	// one partition after the other, and the answer is read whole.
 	fit func() func(batches []byte)
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards sent and spent
 	sent  []sentHead // requests without an answer, oldest first
 	spent time.Time  // from then on nothing is written; or zero
 

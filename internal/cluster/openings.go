@@ -24,9 +24,9 @@ const turnTimeout = 30*time.Second + redialPause
 type openings struct {
 	all, strangers chan struct{} // have room for as many
 
-	mu    sync.Mutex
-	known []string // addresses in Cluster.Brokers, and those connected to, the latest last
-	given int      // how many of them are in Cluster.Brokers
+	mu    sync.Mutex // guards known
+	known []string   // addresses in Cluster.Brokers, and those connected to, the latest last
+	given int        // how many of them are in Cluster.Brokers
 }
 
 func newOpenings(brokers []string) openings {

@@ -1,3 +1,8 @@
+// Package consume is what a Consumer does, with kgo's records instead of messages: it finds its
+// position in each partition before New returns, takes records from kgo within a budget of memory,
+// follows topics that go, come and are made anew, and tells the caller of what keeps it from
+// reading and of what is lost. Consumer draws the states of a partition, and lists the goroutines
+// and the order of the locks.
 package consume
 
 import (

@@ -19,7 +19,7 @@ import (
 type compressor struct {
 	encoders sync.Pool
 
-	mu        sync.Mutex
+	mu        sync.Mutex       // guards recent and next
 	recent    [8]time.Duration // the latest round trips; 0 is none yet
 	next      int
 	roundTrip atomic.Int64 // the least of recent, in nanoseconds

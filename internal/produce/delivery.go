@@ -26,10 +26,11 @@ type delivery struct {
 	offset    int64
 	timed     bool          // the caller has set the time of the record
 	owner     any           // what Config.Tell is called with; or nil
-	settled   chan struct{} // closed with err set; nil if there is an owner
+	settled   chan struct{} // closed when the outcome is known and told; nil if from Produce
 	givenUp   atomic.Bool   // the caller has been told that it will not hear what becomes of it
-	err       error
+	err       error         // read after settled is closed, or by Config.Tell
 
+	// Guarded by queue.mu.
 	cost       int64
 	seq        uint64
 	in         bool

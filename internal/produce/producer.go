@@ -30,7 +30,7 @@ const (
 	messageOverhead = 128
 )
 
-// A Producer is a Producer without its public face.
+// A Producer is a Producer without its public face. It is safe for concurrent use.
 type Producer struct {
 	cluster      *cluster.Client // the connections to the brokers, and what is known of these
 	topic        string          // full name, or ""
@@ -43,11 +43,11 @@ type Producer struct {
 	sender     *sender.Sender
 	told       logonce.Recently // of what messages wait for
 
-	knownMu sync.Mutex
+	knownMu sync.Mutex               // guards known
 	known   map[string]cluster.Topic // as brokers have described it last; of topics that are in use
 }
 
-// A Config configures a producer. No field has a default.
+// A Config configures a Producer. Its values are meant as they are: zero is no default.
 type Config struct {
 	Cluster          cluster.Config
 	Topic            string // a pipeline or a full name; "" for none
@@ -56,12 +56,12 @@ type Config struct {
 	MaxBufferedBytes int
 	AuthGrace        time.Duration
 	Lazy             bool
-	// Tell is called, once and from any goroutine, with what became of each message that
-	// Produce has been given with an owner.
+	// Tell is called once for each record that Produce has been given with an owner, with what
+	// became of it: without locks, from several goroutines at a time. It must not block.
 	Tell func(owner any, r kgo.Record, err error)
 }
 
-// New returns a producer that is connected and warm, unless cfg.Lazy.
+// New returns a Producer that is connected and warm, unless cfg.Lazy.
 func New(ctx context.Context, cfg Config) (*Producer, error) {
 	p, err := newProducer(ctx, cfg)
 	if err != nil {

@@ -13,8 +13,9 @@ import (
 // A queue holds the messages that a Producer has accepted and not settled, in the
 // order of their acceptance, and bounds their bytes.
 type queue struct {
-	mu     sync.Mutex
-	limit  int64
+	limit int64 // never changes
+
+	mu     sync.Mutex // guards all below, and of each delivery cost, seq, in, prev and next
 	bytes  int64
 	closed bool
 

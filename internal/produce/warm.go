@@ -17,9 +17,6 @@ import (
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
-// This file is what a Producer does besides producing: it gets ready, stays ready,
-// and tells whether it is.
-
 // keepWarmEvery is how often the connections that messages use are used. It also
 // renews sessions before they expire, and finds flows that a firewall forgot.
 const keepWarmEvery = 20 * time.Second
