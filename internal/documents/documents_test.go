@@ -123,3 +123,42 @@ func anchors(text string) []string {
 	}
 	return found
 }
+
+// Documents name files of code: they are there. ARCHITECTURE.md has a map of
+// packages.
+func TestFilesInDocuments(t *testing.T) {
+	code := files(t, ".go")
+	there := func(name string) bool {
+		for path := range code {
+			if path == name || strings.HasSuffix(path, "/"+name) || strings.HasPrefix(path, name+"/") {
+				return true
+			}
+		}
+		return false
+	}
+	documents := files(t, ".md")
+	for name, text := range documents {
+		if name == "CHANGELOG.md" || strings.HasPrefix(name, "findings/") {
+			continue // of what was, and of others
+		}
+		for _, file := range regexp.MustCompile(`[\w./-]*\w\.go\b`).FindAllString(text, -1) {
+			if file = strings.TrimLeft(file, "./"); !there(file) {
+				t.Errorf("%s: there is no %s", name, file)
+			}
+		}
+	}
+	rows := 0
+	_, areas, _ := strings.Cut(documents["ARCHITECTURE.md"], "\n| package")
+	areas, _, _ = strings.Cut(areas, "\n## ")
+	for _, row := range regexp.MustCompile(`(?m)^\| ((?:internal/)?\w+(?:, \w+)*) \|`).FindAllStringSubmatch(areas, -1) {
+		rows++
+		for name := range strings.SplitSeq(row[1], ", ") {
+			if name = "internal/" + strings.TrimPrefix(name, "internal/"); !there(name) {
+				t.Errorf("ARCHITECTURE.md: there is no %s", name)
+			}
+		}
+	}
+	if rows < 15 {
+		t.Errorf("ARCHITECTURE.md has a map of only %d rows", rows)
+	}
+}
