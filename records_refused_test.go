@@ -144,13 +144,61 @@ func TestSizeRefused(t *testing.T) {
 	}
 }
 
-// hideLimits makes brokers say nothing of topics' configurations, as to those who have no
-// right to ask.
-func hideLimits(c *kafkatest.Cluster) {
-	c.Inject(kafkatest.Fault{
+// hideLimits makes brokers refuse to tell topics' configurations, as they do to those who have
+// no right to ask.
+func hideLimits(c *kafkatest.Cluster) { failLimits(c, kerr.TopicAuthorizationFailed) }
+
+// failLimits makes brokers answer code to who asks for topics' configurations.
+func failLimits(c *kafkatest.Cluster, code *kerr.Error) *kafkatest.Injection {
+	return c.Inject(kafkatest.Fault{
 		Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.DescribeConfigs}, Count: -1,
-		Rewrite: func(_ kmsg.Request, resp kmsg.Response) { resp.(*kmsg.DescribeConfigsResponse).Resources = nil },
+		Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
+			resources := resp.(*kmsg.DescribeConfigsResponse).Resources
+			for i := range resources {
+				resources[i].ErrorCode, resources[i].Configs = code.Code, nil
+			}
+		},
 	})
+}
+
+// A limit that brokers could not tell is asked for again, and one that they refused to tell
+// is not. Errors say which it was.
+func TestLimitAskedAgain(t *testing.T) {
+	for _, tt := range []struct {
+		code  *kerr.Error
+		again bool
+		says  string
+	}{
+		{kerr.CoordinatorLoadInProgress, true, "is not known, since no broker has told it so far"},
+		{kerr.UnknownServerError, true, "is not known, since no broker has told it so far"},
+		{kerr.TopicAuthorizationFailed, false, "is not known, since this client may not read it"},
+	} {
+		t.Run(tt.code.Message, func(t *testing.T) {
+			virtually(t, kafkatest.Config{TopicMaxMessageBytes: map[string]int{testTopic: 100_000}}, func(t *testing.T, c *kafkatest.Cluster) {
+				failing := failLimits(c, tt.code)
+				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+				refused := func(says string) {
+					t.Helper()
+					_, err := p.ProduceSync(t.Context(), gracedb.Message{Value: history.Noise(300_000)})
+					wantErr(t, err, kinds(gracedb.ErrTooLarge), nil, says)
+				}
+				time.Sleep(time.Minute) // a Producer asks about all topics of the instance some time after its start
+				refused(tt.says)
+				failing.Remove()
+				time.Sleep(2 * time.Minute)
+				asked := c.Requests()[kmsg.DescribeConfigs]
+				if tt.again {
+					refused("max.message.bytes is 100000")
+				} else {
+					refused(tt.says)
+				}
+				time.Sleep(2 * time.Minute)
+				if n := c.Requests()[kmsg.DescribeConfigs] - asked; n != 0 {
+					t.Errorf("asked %d times for what is answered", n)
+				}
+			})
+		})
+	}
 }
 
 // A topic that takes large messages takes them from those who may not read what it takes.

@@ -30,7 +30,6 @@ type Topic struct {
 	ID         [16]byte
 	Err        error
 	Partitions []Partition // 0, 1, 2 …
-	Limit      int64       // of a batch's bytes; a Producer's only
 }
 
 // topics asks for the state of the named topics, or of all if none is named.

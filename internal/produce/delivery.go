@@ -123,7 +123,7 @@ func (p *Producer) topicReason(err error) string {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return p.cluster.Principal() + " may not write to it, or it does not exist (brokers with access rules do not say which)"
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
-		// A Producer id is for whoever may write to any topic (KIP-679).
+		// A producer id is for whoever may write to any topic (KIP-679).
 		return p.cluster.Principal() + " may not write to it, nor to any other topic"
 	}
 	return fmt.Sprintf("it does not exist, or %s may not see it", p.cluster.Principal())
@@ -144,14 +144,18 @@ func said(err error) string {
 
 // sizeReason says what a broker has refused for its size, and what its limit is.
 func (p *Producer) sizeReason(topic string, o sender.Outcome) string {
-	limit := p.state(topic).Limit
+	known := p.state(topic).limit
+	limit := known.bytes
 	text := fmt.Sprintf("the broker refuses it as a batch of %d bytes, and compressed it is no smaller", o.Sent)
 	if o.Compressed {
 		text = fmt.Sprintf("the broker refuses it although it is compressed, to a batch of %d bytes", o.Sent)
 	}
-	if limit == 0 {
+	switch {
+	case known.hidden:
 		text += "; the topic's max.message.bytes is not known, since this client may not read it"
-	} else {
+	case known.isOpen():
+		text += "; the topic's max.message.bytes is not known, since no broker has told it so far"
+	default:
 		text += fmt.Sprintf("; the topic's max.message.bytes is %d", limit)
 	}
 	switch {

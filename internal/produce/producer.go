@@ -43,8 +43,8 @@ type Producer struct {
 	sender     *sender.Sender
 	told       logonce.Recently // of what messages wait for
 
-	knownMu sync.Mutex               // guards known
-	known   map[string]cluster.Topic // as brokers have described it last; of topics that are in use
+	knownMu sync.Mutex       // guards known
+	known   map[string]topic // as brokers have described it last; of topics that are in use
 }
 
 // A Config configures a Producer. Its values are meant as they are: zero is no default.
@@ -90,7 +90,7 @@ func newProducer(ctx context.Context, cfg Config) (*Producer, error) {
 		maxMessage:   cfg.MaxMessageBytes,
 		tell:         cfg.Tell,
 		compressor:   compressor,
-		known:        make(map[string]cluster.Topic),
+		known:        make(map[string]topic),
 	}
 	p.queue.limit = int64(cfg.MaxBufferedBytes)
 	p.cluster, err = cluster.New(ctx, cfg.Cluster, errs.Producer, cfg.AuthGrace, nil,
@@ -276,7 +276,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery, r kgo.Record) error 
 	}
 	topic := p.topic
 	if r.Topic != "" {
-		topic = topicname.Full(p.cluster.Instance, r.Topic)
+		topic = p.fullName(r.Topic)
 	}
 	if topic == "" {
 		return errs.New([]error{errs.Topic, errs.Delivery}, "kafka: the message names no topic, and ProducerConfig.Topic is empty")

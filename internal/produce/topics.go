@@ -1,10 +1,10 @@
 package produce
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -14,53 +14,87 @@ import (
 	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/sender"
+	"github.com/gracedb-go/gracedb/internal/topicname"
 )
 
-// find looks for the default topic, or for any of the instance.
-func (p *Producer) find(ctx context.Context) error {
+// A topic is what brokers have said of one.
+type topic struct {
+	cluster.Topic
+	limit sizeLimit
+}
+
+// find looks for the default topic, or for any of the instance, which it then returns.
+func (p *Producer) find(ctx context.Context) ([]cluster.Topic, error) {
 	if p.topic != "" {
-		p.forget(p.topic)
-		return p.learnTopic(ctx, p.topic)
+		return nil, p.learnDefault(ctx)
 	}
 	all, err := p.cluster.Topics(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for name := range all {
 		if strings.HasPrefix(name, p.cluster.Instance+".") {
-			return nil
+			return p.ofInstance(all), nil
 		}
 	}
-	return errs.New([]error{errs.Topic}, "kafka: %s: %s", strings.Join(p.cluster.Brokers, ", "), cluster.TopicsAtHand(all, p.cluster.Instance))
+	return nil, errs.New([]error{errs.Topic}, "kafka: %s: %s", strings.Join(p.cluster.Brokers, ", "), cluster.TopicsAtHand(all, p.cluster.Instance))
+}
+
+// learnDefault looks for the default topic, whatever is known of it.
+func (p *Producer) learnDefault(ctx context.Context) error {
+	p.forget(p.topic)
+	return p.learnTopic(ctx, p.topic)
 }
 
 // learnInstance learns all topics of the instance, up to maxLearned: what is used later
 // need not wait for brokers to describe it.
 func (p *Producer) learnInstance(ctx context.Context) error {
-	states, err := p.cluster.Topics(ctx)
+	all, err := p.cluster.Topics(ctx)
 	if err != nil {
 		return err
 	}
-	var names []string
-	for name, s := range states {
-		if strings.HasPrefix(name, p.cluster.Instance+".") && s.IsUsable() {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	names = names[:min(len(names), maxLearned)]
-	limits := p.topicLimits(ctx, names...)
-	for _, name := range names {
-		s := states[name]
-		s.Limit = limits[name]
-		p.keep(s)
-		p.sender.Learn(name, forSender(s))
-	}
+	p.learnAll(ctx, p.ofInstance(all))
 	return nil
 }
 
 // maxLearned is by far more topics than an instance has: something is kept of each.
 const maxLearned = 200
+
+// ofInstance returns those of the instance that messages can be sent to, up to maxLearned.
+func (p *Producer) ofInstance(all map[string]cluster.Topic) []cluster.Topic {
+	var topics []cluster.Topic
+	for name, s := range all {
+		if strings.HasPrefix(name, p.cluster.Instance+".") && s.IsUsable() {
+			topics = append(topics, s)
+		}
+	}
+	slices.SortFunc(topics, func(a, b cluster.Topic) int { return cmp.Compare(a.Name, b.Name) })
+	return topics[:min(len(topics), maxLearned)]
+}
+
+// learnAll takes these topics over, with how large their batches may be, which it asks for.
+func (p *Producer) learnAll(ctx context.Context, topics []cluster.Topic) {
+	names := make([]string, len(topics))
+	for i, s := range topics {
+		names[i] = s.Name
+	}
+	limits := p.topicLimits(ctx, names...)
+	for _, s := range topics {
+		limit, told := limits[s.Name]
+		if was := p.state(s.Name); !told && was.ID == s.ID {
+			limit = was.limit
+		}
+		p.learn(topic{s, limit})
+	}
+}
+
+// learn takes over what brokers say of a topic, for the sender, too.
+func (p *Producer) learn(s topic) {
+	p.keep(s)
+	if len(s.Partitions) > 0 {
+		p.sender.Learn(s.Name, forSender(s))
+	}
+}
 
 // refresh asks brokers about all topics in use.
 func (p *Producer) refresh(ctx context.Context) error {
@@ -74,9 +108,7 @@ func (p *Producer) refresh(ctx context.Context) error {
 	states, err := p.cluster.Topics(ctx, names...)
 	for _, s := range states {
 		if was := p.state(s.Name); was.ID == s.ID && s.IsUsable() {
-			s.Limit = was.Limit
-			p.keep(s)
-			p.sender.Learn(s.Name, forSender(s))
+			p.learn(topic{s, was.limit})
 		}
 	}
 	return err
@@ -84,27 +116,24 @@ func (p *Producer) refresh(ctx context.Context) error {
 
 // learnTopic finds out the state of a topic, and keeps it; the error is ErrTopic if
 // there is none, or none that may be used.
-func (p *Producer) learnTopic(ctx context.Context, topic string) error {
-	if p.knows(topic) {
+func (p *Producer) learnTopic(ctx context.Context, name string) error {
+	if p.knows(name) {
 		return nil
 	}
-	s, err := p.ask(ctx, topic, true)
+	s, err := p.ask(ctx, name, true)
 	if err == nil {
-		err = p.cluster.TopicTrouble(ctx, topic, s)
+		err = p.cluster.TopicTrouble(ctx, name, s.Topic)
 	}
 	if err != nil {
 		return err
 	}
-	p.keep(s)
-	if len(s.Partitions) > 0 {
-		p.sender.Learn(topic, forSender(s))
-	}
+	p.learn(s)
 	return nil
 }
 
 // describe is the sender's way to ask about a topic.
-func (p *Producer) describe(ctx context.Context, topic string) (sender.State, error) {
-	s, err := p.ask(ctx, topic, false)
+func (p *Producer) describe(ctx context.Context, name string) (sender.State, error) {
+	s, err := p.ask(ctx, name, false)
 	switch {
 	case err != nil:
 		return sender.State{}, err
@@ -119,34 +148,33 @@ func (p *Producer) describe(ctx context.Context, topic string) (sender.State, er
 
 // ask asks brokers about a topic, and, if that is not known of it, how large its batches
 // may be: at the same time if it is taken to be there.
-func (p *Producer) ask(ctx context.Context, topic string, isThere bool) (cluster.Topic, error) {
-	was, known := p.state(topic), p.knows(topic)
-	var limit int64
+func (p *Producer) ask(ctx context.Context, name string, isThere bool) (topic, error) {
+	was, known := p.state(name), p.knows(name)
+	var limit sizeLimit
 	var wg sync.WaitGroup
 	if !known && isThere {
-		wg.Go(func() { limit = p.topicLimits(ctx, topic)[topic] })
+		wg.Go(func() { limit = p.topicLimits(ctx, name)[name] })
 	}
-	states, err := p.cluster.Topics(ctx, topic)
+	states, err := p.cluster.Topics(ctx, name)
 	wg.Wait()
 	if err != nil {
-		return cluster.Topic{}, err
+		return topic{}, err
 	}
-	s, ok := states[topic]
+	s, ok := states[name]
 	switch {
 	case !ok:
-		s = cluster.Topic{Name: topic, Err: kerr.UnknownTopicOrPartition}
+		s = cluster.Topic{Name: name, Err: kerr.UnknownTopicOrPartition}
 	case known && s.ID == was.ID:
-		limit = was.Limit
+		limit = was.limit
 	case s.IsUsable() && (known || !isThere): // it is another, or was not taken to be there
-		limit = p.topicLimits(ctx, topic)[topic]
+		limit = p.topicLimits(ctx, name)[name]
 	}
-	s.Limit = limit
-	return s, nil
+	return topic{s, limit}, nil
 }
 
 // forSender returns what of s the sender wants to know.
-func forSender(s cluster.Topic) sender.State {
-	state := sender.State{ID: s.ID, Limit: s.Limit}
+func forSender(s topic) sender.State {
+	state := sender.State{ID: s.ID, Limit: s.limit.bytes}
 	for _, part := range s.Partitions {
 		state.Partitions = append(state.Partitions, sender.Leader{Broker: part.Leader, Epoch: part.Epoch})
 	}
@@ -155,61 +183,46 @@ func forSender(s cluster.Topic) sender.State {
 
 // keep remembers what brokers have said of a topic, and logs which leaders have gone and
 // come.
-func (p *Producer) keep(s cluster.Topic) {
+func (p *Producer) keep(s topic) {
 	p.knownMu.Lock()
 	was := p.known[s.Name]
 	p.known[s.Name] = s
 	p.knownMu.Unlock()
-	p.cluster.LogLeaders(was, s)
+	p.cluster.LogLeaders(was.Topic, s.Topic)
+}
+
+// fullName is topicname.Full, without a string of its own if the topic is known.
+func (p *Producer) fullName(name string) string {
+	if strings.Contains(name, ".") {
+		return name
+	}
+	var room [topicname.MaxLen]byte
+	full := append(append(append(room[:0], p.cluster.Instance...), '.'), name...)
+	p.knownMu.Lock()
+	defer p.knownMu.Unlock()
+	if s, ok := p.known[string(full)]; ok {
+		return s.Name
+	}
+	return string(full)
 }
 
 // state returns what brokers have said last of a topic.
-func (p *Producer) state(topic string) cluster.Topic {
+func (p *Producer) state(name string) topic {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	return p.known[topic]
+	return p.known[name]
 }
 
-func (p *Producer) knows(topic string) bool {
+func (p *Producer) knows(name string) bool {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	_, ok := p.known[topic]
+	_, ok := p.known[name]
 	return ok
 }
 
-// forget makes the next use of topic look whether it exists.
-func (p *Producer) forget(topic string) {
+// forget makes the next use of a topic look whether it exists.
+func (p *Producer) forget(name string) {
 	p.knownMu.Lock()
 	defer p.knownMu.Unlock()
-	delete(p.known, topic)
-}
-
-// topicLimits returns the largest batch that brokers take for each of these topics. Not
-// every principal may ask: then it is 0.
-func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string]int64 {
-	req := kmsg.NewPtrDescribeConfigsRequest()
-	for _, topic := range topics {
-		r := kmsg.NewDescribeConfigsRequestResource()
-		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic
-		r.ConfigNames = []string{"max.message.bytes"}
-		req.Resources = append(req.Resources, r)
-	}
-	limits := make(map[string]int64, len(topics))
-	if len(topics) == 0 {
-		return limits
-	}
-	resp, err := req.RequestWith(ctx, p.cluster.KGO)
-	if err != nil {
-		return limits
-	}
-	for _, r := range resp.Resources {
-		for _, c := range r.Configs {
-			if c.Name == "max.message.bytes" && c.Value != nil {
-				if n, err := strconv.ParseInt(*c.Value, 10, 64); err == nil && n > 0 {
-					limits[r.ResourceName] = n
-				}
-			}
-		}
-	}
-	return limits
+	delete(p.known, name)
 }

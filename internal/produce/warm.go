@@ -27,23 +27,28 @@ func (p *Producer) start(ctx context.Context) error {
 		return err
 	}
 	return p.cluster.Await(ctx, cluster.Starting, "connecting", func(ctx context.Context) error {
-		if err := p.find(ctx); err != nil {
+		all, err := p.find(ctx)
+		if err != nil {
 			return err
 		}
-		return p.warm(ctx)
+		return p.warm(ctx, all)
 	})
 }
 
-// warm takes off the first message what it would have to wait for: the producer id, and the
-// connection to each leader.
-func (p *Producer) warm(ctx context.Context) error {
+// warm takes off the first message what it would have to wait for: the producer id, what is
+// to be known of these topics, and the connection to each leader.
+func (p *Producer) warm(ctx context.Context, topics []cluster.Topic) error {
+	for _, s := range topics {
+		p.sender.Learn(s.Name, forSender(topic{Topic: s})) // who leads; how large batches may be follows
+	}
 	var id error
 	var wg sync.WaitGroup
 	wg.Go(func() { id = p.sender.ProducerID(ctx) })
+	wg.Go(func() { p.learnAll(ctx, topics) })
 	err := p.openLeaders(ctx)
 	wg.Wait()
 	if errors.Is(id, kerr.ClusterAuthorizationFailed) {
-		// A Producer id is for whoever may write to any topic (KIP-679).
+		// A producer id is for whoever may write to any topic (KIP-679).
 		id = errs.New([]error{errs.Topic, id}, "kafka: topic %q on %s: %s may not write to it, nor to any other topic",
 			p.topic, p.cluster.Brokers[0], p.cluster.Principal())
 	}
@@ -101,7 +106,7 @@ func (p *Producer) keepWarm() {
 		case <-tick.C:
 		}
 		if p.cluster.Auth.Failure() != nil {
-			continue // link.probe is at work
+			continue // cluster.Client looks for a good token
 		}
 		if p.cluster.Health.IsThrottled() {
 			continue // kgo holds up messages for a request that waits for another connection's throttle
@@ -116,6 +121,7 @@ func (p *Producer) keepWarm() {
 		if leaders := p.sender.Leaders(); len(leaders) > 0 {
 			_ = p.pingLeaders(ctx, leaders)
 		}
+		p.learnLimits(ctx)
 		cancel()
 	}
 }
@@ -153,7 +159,7 @@ func (p *Producer) Check(ctx context.Context) error {
 	}
 	return p.cluster.Await(ctx, cluster.Starting, "checking", func(ctx context.Context) error {
 		if p.topic != "" {
-			if err := p.find(ctx); err != nil {
+			if err := p.learnDefault(ctx); err != nil {
 				return err
 			}
 		}
@@ -169,7 +175,7 @@ func (p *Producer) Check(ctx context.Context) error {
 			_, err = p.cluster.KGO.Request(ctx, req)
 		}
 		if err == nil && p.topic != "" {
-			err = cluster.CheckLeaders(map[string]cluster.Topic{p.topic: p.state(p.topic)}, p.topic)
+			err = cluster.CheckLeaders(map[string]cluster.Topic{p.topic: p.state(p.topic).Topic}, p.topic)
 		}
 		return err
 	})

@@ -67,8 +67,8 @@ func Full(instance, name string) string {
 	return Join(instance, name)
 }
 
-// maxTopicName is the longest name that brokers allow a topic.
-const maxTopicName = 249
+// MaxLen is the longest name that brokers allow a topic.
+const MaxLen = 249
 
 // Check returns why no broker can have a topic of this name, or nil. The
 // caller adds the kind, and what the name was meant for.
@@ -78,8 +78,8 @@ func Check(name string) error {
 		return errors.New("empty topic name")
 	case name == "." || name == "..":
 		return fmt.Errorf("topic name %q is not allowed", name)
-	case len(name) > maxTopicName:
-		return fmt.Errorf("topic name of %d bytes: at most %d are allowed", len(name), maxTopicName)
+	case len(name) > MaxLen:
+		return fmt.Errorf("topic name of %d bytes: at most %d are allowed", len(name), MaxLen)
 	}
 	for _, r := range name {
 		switch {
