@@ -24,8 +24,9 @@ type ProducerConfig struct {
 	// zero, it is 10 MiB. The broker's own limit applies after compression, and a
 	// Consumer passes over batches of more than 15 MiB before it.
 	MaxMessageBytes int
-	// MaxBufferedBytes bounds the messages that are not settled yet; beyond it,
-	// Produce waits. If zero, it is 64 MiB.
+	// MaxBufferedBytes bounds the memory of the messages that are not settled yet; beyond
+	// it, Produce waits. Each takes 400 bytes, 40 more for each header, beside what it
+	// measures against MaxMessageBytes. If zero, it is 64 MiB.
 	MaxBufferedBytes int
 	// AuthGrace is how long a refused or missing token is waited out before
 	// calls report it; messages already queued are kept either way. If zero, it

@@ -335,7 +335,7 @@ func TestFlushTimeout(t *testing.T) {
 // Beyond MaxBufferedBytes Produce waits, as long as ctx allows.
 func TestProduceBufferBound(t *testing.T) {
 	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test", MaxBufferedBytes: 10_000})
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test", MaxBufferedBytes: 11_000})
 		c.Freeze()
 		big := func(i int) gracedb.Message {
 			return gracedb.Message{Value: append(fmt.Append(nil, i, " "), make([]byte, 3000)...)}
@@ -352,7 +352,7 @@ func TestProduceBufferBound(t *testing.T) {
 		if took := time.Since(start); took != time.Second {
 			t.Errorf("Produce took %v", took)
 		}
-		wantErr(t, err, kinds(gracedb.ErrDelivery, context.DeadlineExceeded), kinds(gracedb.ErrOutcomeUnknown), "10000")
+		wantErr(t, err, kinds(gracedb.ErrDelivery, context.DeadlineExceeded), kinds(gracedb.ErrOutcomeUnknown), "11000")
 		var wg sync.WaitGroup
 		for i := 3; i < 8; i++ {
 			wg.Go(func() {

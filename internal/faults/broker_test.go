@@ -59,8 +59,8 @@ func TestFault_B5_AllBrokersDown(t *testing.T) {
 
 func allBrokersDown(t *testing.T, lasting int) {
 	const (
-		limit    = 20_000
-		overhead = 128                                // what a message costs beside its key and value
+		limit    = 60_000
+		overhead = 400                                // what a message costs beside its key and value
 		most     = overhead + len("lasts"+"lasts/12") // what one costs here
 		outage   = time.Minute
 		patience = time.Second // of each caller

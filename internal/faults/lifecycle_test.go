@@ -198,7 +198,7 @@ func TestFault_F3_FlushTimeout(t *testing.T) {
 // A message whose ctx is done is not sent, whether or not there is room for it.
 func TestFault_F4_CtxDoneBefore(t *testing.T) {
 	virtually(t, kafkatest.Config{}, func(t *testing.T, r *rig) {
-		p := r.producer(t, func(c *gracedb.ProducerConfig) { c.MaxBufferedBytes = 1000 })
+		p := r.producer(t, func(c *gracedb.ProducerConfig) { c.MaxBufferedBytes = 1700 })
 		r.send(t, p, "k")
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()

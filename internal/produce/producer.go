@@ -26,8 +26,12 @@ const (
 	//  3. the connection to the seed is new, since kgo has closed the idle one.
 	ownMetadataEvery = time.Hour - 7*time.Second
 
-	// messageOverhead is what a message costs beside what it measures.
-	messageOverhead = 128
+	// messageOverhead is what a message that is not settled takes in memory beside what it
+	// measures, and headerOverhead what each of its headers does. TestMessageOverhead measures
+	// both. A ctx that ends, and is not shared with other messages, takes as much again, which
+	// is not counted.
+	messageOverhead = 400
+	headerOverhead  = 40
 )
 
 // A Producer is a Producer without its public face. It is safe for concurrent use.
@@ -299,7 +303,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery, r kgo.Record) error 
 	if err := p.refused(); err != nil {
 		return errs.New([]error{err, errs.Delivery}, "%s", errs.Reason(err))
 	}
-	d.cost = int64(size) + messageOverhead
+	d.cost = int64(size + messageOverhead + headerOverhead*len(r.Headers))
 	switch end, err := p.queue.enter(ctx, d, p.cluster.Auth); {
 	case err == nil:
 		return nil
@@ -313,7 +317,7 @@ func (p *Producer) accept(ctx context.Context, d *delivery, r kgo.Record) error 
 	}
 }
 
-// messageSize is what a message measures against MaxMessageBytes and MaxBufferedBytes.
+// messageSize is what a message measures against MaxMessageBytes.
 func messageSize(r *sender.Record) int {
 	size := len(r.Key) + len(r.Value)
 	for _, h := range r.Headers {
