@@ -286,7 +286,7 @@ func (t *topic) ask(since time.Time) <-chan struct{} {
 		}
 		t.asking = nil
 		close(told)
-		t.sender.unlock(t, out)
+		t.sender.unlockRefused(t, out)
 	}()
 	return told
 }

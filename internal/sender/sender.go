@@ -183,7 +183,7 @@ func (s *Sender) Close() {
 		for _, t := range s.all() {
 			t.mu.Lock()
 			out := t.refuse(ErrClosed)
-			s.unlock(t, out)
+			s.unlockRefused(t, out)
 		}
 	}()
 }
@@ -233,6 +233,19 @@ func (s *Sender) unlock(t *topic, out []settlement) {
 	}
 	for _, o := range out {
 		s.cfg.Settle(o.record, o.outcome)
+	}
+}
+
+// unlockRefused is unlock after refuse. It settles the rest of what was refused, some at a
+// time, so that others get the lock between these. No caller of Send or Withdraw does that.
+func (s *Sender) unlockRefused(t *topic, out []settlement) {
+	for more := true; more; {
+		more = t.refused != nil
+		s.unlock(t, out)
+		if more {
+			t.mu.Lock()
+			out = t.settleRefused()
+		}
 	}
 }
 

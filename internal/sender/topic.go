@@ -42,6 +42,7 @@ type topic struct {
 	passed  int   // how many of them are settled
 	idle    int64 // bytes of those
 	loading bool
+	refused []refusal // what refuse has not settled yet; nil if there is none
 
 	// A topic that was deleted and made anew has none of the old one's log, nor of its
 	// producers. The new one begins, with what was told of it, when the last of the old
@@ -69,6 +70,10 @@ const (
 	usualBatch = 1 << 20
 	// maxInFlight is how many batches of a partition are in flight at most.
 	maxInFlight = maxRemembered
+
+	// maxAtOnce is how many records are settled at once, where many are to be: others want
+	// topic.mu, too.
+	maxAtOnce = 500
 
 	// A topic is taken for missing when brokers have not known it for so long: one that was
 	// just made is not known everywhere, and one that was there may be about to be made anew.
@@ -138,6 +143,9 @@ func (t *topic) withdraw(r *Record, cause error) []settlement {
 	}
 	r.lost = cause
 	out := []settlement{t.settle(r, Outcome{Result: NotInLog, Err: cause})}
+	if t.refused != nil {
+		return out // where it waits is not known; recount follows
+	}
 	t.passed++
 	t.idle += r.size
 	if t.passed > 64 && t.passed > len(t.pending)/2 || t.idle > 1<<20 {
@@ -145,6 +153,17 @@ func (t *topic) withdraw(r *Record, cause error) []settlement {
 		t.passed, t.idle = 0, 0
 	}
 	return out
+}
+
+// recount counts which of pending are settled.
+func (t *topic) recount() {
+	t.passed, t.idle = 0, 0
+	for _, r := range t.pending {
+		if r.state == settled {
+			t.passed++
+			t.idle += r.size
+		}
+	}
 }
 
 // settle notes that r's outcome is known.
@@ -245,22 +264,47 @@ func (t *topic) begin(now State) {
 	}
 }
 
-// refuse settles all that waits: there is no such topic, or it is not for this client.
+// refuse settles all that waits: there is no such topic, or it is not for this client. It
+// returns the first of what became of records; of the rest, settleRefused does.
 func (t *topic) refuse(err error) (out []settlement) {
 	t.missing = time.Time{}
+	for _, s := range slices.Concat(t.old, t.parts) {
+		t.refused = append(t.refused, refusal{s.waiting, err})
+		s.waiting, s.bytes, s.passed, s.idle = nil, 0, 0, 0
+	}
 	if len(t.parts) > 0 {
 		out = t.leave()
 	}
-	all := slices.Concat(t.carried, t.pending)
-	for _, s := range t.old {
-		all = slices.Concat(s.waiting, all)
-		s.waiting, s.bytes, s.passed, s.idle = nil, 0, 0, 0
-	}
+	t.refused = append(t.refused, refusal{t.carried, err}, refusal{t.pending, err})
 	t.carried, t.pending, t.passed, t.idle, t.renewed = nil, nil, 0, 0, nil
-	for _, r := range all {
-		if r.state != settled {
-			out = append(out, t.settle(r, Outcome{Result: NotInLog, Err: err}))
+	return append(out, t.settleRefused()...)
+}
+
+// A refusal is records that have waited, are to fail because of err, and wait nowhere any
+// more.
+type refusal struct {
+	records []*Record
+	err     error
+}
+
+// settleRefused settles some of what refuse has left.
+func (t *topic) settleRefused() (out []settlement) {
+	for len(t.refused) > 0 && len(out) < maxAtOnce {
+		next := &t.refused[0]
+		some := next.records[:min(len(next.records), maxAtOnce-len(out))]
+		next.records = next.records[len(some):]
+		for _, r := range some {
+			if r.state != settled {
+				out = append(out, t.settle(r, Outcome{Result: NotInLog, Err: next.err}))
+			}
 		}
+		if len(next.records) == 0 {
+			t.refused = t.refused[1:]
+		}
+	}
+	if len(t.refused) == 0 && t.refused != nil {
+		t.refused = nil
+		t.recount()
 	}
 	return out
 }
@@ -363,8 +407,8 @@ func (t *topic) ended(w *watch, cause error) {
 		all = append(all, r)
 	}
 	t.mu.Unlock()
-	slices.Reverse(all)                        // the newest was first
-	for some := range slices.Chunk(all, 500) { // others want the lock, too
+	slices.Reverse(all) // the newest was first
+	for some := range slices.Chunk(all, maxAtOnce) {
 		t.mu.Lock()
 		var out []settlement
 		for _, r := range some {

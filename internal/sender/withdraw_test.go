@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
@@ -183,4 +184,47 @@ func sealHeld(p *partition) *batch {
 	b := p.seal()
 	p.recovering = true
 	return b
+}
+
+// Where a topic with many records is refused, or the Sender closed, they are settled some
+// hundreds at a time. What is withdrawn meanwhile is told at once, each is told once, and what
+// comes meanwhile is counted as waiting.
+func TestManyRefused(t *testing.T) {
+	const n = 3000
+	for _, known := range []bool{false, true} {
+		t.Run(fmt.Sprintf("topic known %v", known), func(t *testing.T) {
+			r := newRig(t, nil, false)
+			if known {
+				r.held()
+			}
+			topic := r.sender.lock(rigTopic)
+			topic.loading = true // nobody answers
+			topic.mu.Unlock()
+			all := make([]*Record, n)
+			for i := range all {
+				all[i] = r.send(fmt.Sprint(i))
+			}
+			topic.mu.Lock()
+			out := topic.refuse(kerr.TopicAuthorizationFailed)
+			if len(out) > maxAtOnce {
+				t.Errorf("%d are settled at once", len(out))
+			}
+			topic.mu.Unlock()
+			r.sender.Withdraw(all[n-1], context.Canceled)
+			r.want(all[n-1], NotInLog, context.Canceled)
+			kept, gone := r.send("kept"), r.send("gone")
+			r.sender.Withdraw(gone, context.Canceled)
+			topic.mu.Lock()
+			r.sender.unlockRefused(topic, out)
+			for _, one := range all[:n-1] {
+				r.want(one, NotInLog, kerr.TopicAuthorizationFailed)
+			}
+			r.want(gone, NotInLog, context.Canceled)
+			topic.mu.Lock()
+			defer topic.mu.Unlock()
+			if topic.refused != nil || topic.live != 1 || len(topic.pending)-topic.passed != 1 || r.told(kept) != nil {
+				t.Errorf("%d lists are left, %d records live, %d of %d that wait are settled", len(topic.refused), topic.live, topic.passed, len(topic.pending))
+			}
+		})
+	}
 }
