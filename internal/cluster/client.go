@@ -79,7 +79,7 @@ func (l *Client) probe() {
 	}
 }
 
-// shut ends all calls that wait, and releases the client. It is called once, by the first Close or
+// Shut ends all calls that wait, and releases the client. It is called once, by the first Close or
 // by a constructor that fails.
 func (l *Client) Shut() {
 	l.Life.stop()
@@ -87,7 +87,7 @@ func (l *Client) Shut() {
 	l.Life.Abort()
 }
 
-// errClosed is the error of a call after Close.
+// ErrClosed is the error of a call after Close.
 func (l *Client) ErrClosed() error {
 	is := []error{errs.Closed, l.kind}
 	if errors.Is(l.kind, errs.Producer) {
@@ -99,12 +99,13 @@ func (l *Client) ErrClosed() error {
 // A WaitMode says what ends a wait before its ctx.
 type WaitMode int
 
+// The two modes: a client that runs, and one that a constructor or a Check waits for.
 const (
 	Running  WaitMode = iota // authentication has failed for longer than the grace
 	Starting                 // anything that is wrong
 )
 
-// await runs f, which talks to a broker and may go on for long after its ctx, and
+// Await runs f, which talks to a broker and may go on for long after its ctx, and
 // returns when it does, or when there is no use in waiting: ctx is done, the
 // client closed, or authentication fails. When starting, f is run again as long as
 // what it needs is away.
@@ -190,7 +191,7 @@ func (l *Client) explain(err error, what string, began time.Time) error {
 	return errs.New(append(EngineKinds(err), err, l.kind), "kafka: %s: %s", what, errs.Reason(err))
 }
 
-// gaveUp is the error of a wait that its ctx ended: with what brokers last answered,
+// GaveUp is the error of a wait that its ctx ended: with what brokers last answered,
 // with what is known to be wrong, or that nobody has answered since the wait began.
 func (l *Client) GaveUp(ctxErr error, what string, began time.Time, last error) error {
 	is, text := l.Health.Trouble()
@@ -208,7 +209,7 @@ func (l *Client) GaveUp(ctxErr error, what string, began time.Time, last error) 
 	return errs.New(append(is, ctxErr, l.kind), "kafka: %s: %s: %s", what, ctxErr, text)
 }
 
-// checkToken asks for a token without connecting to anything, so that a missing or
+// CheckToken asks for a token without connecting to anything, so that a missing or
 // expired one costs the broker nothing and is reported as what it is.
 func (l *Client) CheckToken(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sasl.AskTimeout)

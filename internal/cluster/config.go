@@ -52,7 +52,7 @@ const (
 // times what they take on the wire.
 const MaxHeaders = 1000
 
-// options returns the options common to all clients. Those of the user come last, so that they
+// Options returns the options common to all clients. Those of the user come last, so that they
 // win.
 func (c Config) Options(ctx context.Context, mechanism *sasl.Mechanism, health *Health, fit func() func(batches []byte)) ([]kgo.Opt, error) {
 	dial, err := c.dialer(ctx)
@@ -95,6 +95,7 @@ func (c Config) Options(ctx context.Context, mechanism *sasl.Mechanism, health *
 	return append(opts, c.Opts...), nil
 }
 
+// Bounds of what brokers send.
 const (
 	fetchMaxBytes = 16 << 20
 	maxFrameBytes = 32 << 20
@@ -108,6 +109,7 @@ func retryBackoff(tries int) time.Duration {
 	return min(50*time.Millisecond<<min(tries, 5), 500*time.Millisecond)
 }
 
+// Log returns the logger of a client that is made of c; it is never nil.
 func (c Config) Log() *slog.Logger {
 	if c.Logger == nil {
 		return slog.New(slog.DiscardHandler)

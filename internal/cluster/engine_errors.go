@@ -35,6 +35,7 @@ func EngineKinds(err error) []error {
 	return is
 }
 
+// IsConnectionError reports whether err says that a connection failed, or could not be made.
 func IsConnectionError(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok && !errors.Is(err, context.DeadlineExceeded) {
 		return true

@@ -51,6 +51,7 @@ const (
 	maxAddresses = 1000
 )
 
+// NewHealth returns a Health that knows no address yet.
 func NewHealth(log *slog.Logger, auth *sasl.State) *Health {
 	return &Health{
 		log: log, auth: auth,
@@ -143,7 +144,7 @@ func (h *Health) answered(since time.Time) []string {
 	return who
 }
 
-// trouble returns what is known to be wrong between the client and the brokers, as kinds and
+// Trouble returns what is known to be wrong between the client and the brokers, as kinds and
 // text; nothing if nothing is.
 func (h *Health) Trouble() (is []error, text string) {
 	if cause := h.auth.Failure(); cause != nil {

@@ -22,17 +22,21 @@ type Lifecycle struct {
 	Done    chan struct{} // closed by finish
 }
 
+// NewLifecycle returns one that is open.
 func NewLifecycle() *Lifecycle {
 	ctx, abort := context.WithCancel(context.Background())
 	return &Lifecycle{ctx: ctx, Abort: abort, Closing: make(chan struct{}), Done: make(chan struct{})}
 }
 
-// begin reports whether this is the first Close. The others are to wait for done.
+// Begin reports whether this is the first Close. The others are to wait for done.
 func (l *Lifecycle) Begin() bool { return l.begun.CompareAndSwap(false, true) }
 
-func (l *Lifecycle) stop()   { close(l.Closing) }
+func (l *Lifecycle) stop() { close(l.Closing) }
+
+// Finish lets all who wait in Close return.
 func (l *Lifecycle) Finish() { close(l.Done) }
 
+// IsClosing reports whether stop was called.
 func (l *Lifecycle) IsClosing() bool {
 	select {
 	case <-l.Closing:

@@ -32,7 +32,7 @@ type Topic struct {
 	Partitions []Partition // 0, 1, 2 …
 }
 
-// topics asks for the state of the named topics, or of all if none is named.
+// Topics asks for the state of the named topics, or of all if none is named.
 func (l *Client) Topics(ctx context.Context, names ...string) (map[string]Topic, error) {
 	var list []kmsg.MetadataRequestTopic
 	for _, name := range names {
@@ -43,7 +43,7 @@ func (l *Client) Topics(ctx context.Context, names ...string) (map[string]Topic,
 	return l.Metadata(ctx, list)
 }
 
-// metadata asks for the state of topics: of none if the list is empty, of all if it is nil.
+// Metadata asks for the state of topics: of none if the list is empty, of all if it is nil.
 func (l *Client) Metadata(ctx context.Context, topics []kmsg.MetadataRequestTopic) (map[string]Topic, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = topics
@@ -87,7 +87,7 @@ func checkPartitions(parts []Partition) error {
 	return nil
 }
 
-// findTopics returns the state of the named topics; the error is ErrTopic if one
+// FindTopics returns the state of the named topics; the error is ErrTopic if one
 // is missing or not allowed. It is one request when all is well.
 func (l *Client) FindTopics(ctx context.Context, names ...string) (map[string]Topic, error) {
 	states, err := l.Topics(ctx, names...)
@@ -106,7 +106,7 @@ func (l *Client) FindTopics(ctx context.Context, names ...string) (map[string]To
 	return states, nil
 }
 
-// topicTrouble returns an error if a topic is missing or not allowed.
+// TopicTrouble returns an error if a topic is missing or not allowed.
 func (l *Client) TopicTrouble(ctx context.Context, name string, s Topic) error {
 	if s.Err == nil || kerr.IsRetriable(s.Err) && len(s.Partitions) > 0 {
 		return nil
@@ -117,7 +117,7 @@ func (l *Client) TopicTrouble(ctx context.Context, name string, s Topic) error {
 	return l.TopicError(ctx, name, s.Err)
 }
 
-// topicError says what is wrong with a topic and which others there are.
+// TopicError says what is wrong with a topic and which others there are.
 func (l *Client) TopicError(ctx context.Context, name string, cause error) error {
 	var b strings.Builder
 	at := strings.Join(l.Brokers, ", ")
@@ -140,7 +140,7 @@ func (l *Client) TopicError(ctx context.Context, name string, cause error) error
 	return errs.New(is, "kafka: %s", errs.Clean(b.String()))
 }
 
-// withTopicsAtHand adds to err, that a topic is missing, which others there are, if
+// WithTopicsAtHand adds to err, that a topic is missing, which others there are, if
 // brokers say so soon.
 func (l *Client) WithTopicsAtHand(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -155,7 +155,7 @@ func (l *Client) WithTopicsAtHand(ctx context.Context, err error) error {
 	return errs.New([]error{err}, "%s; %s", errs.Reason(err), TopicsAtHand(all, l.Instance))
 }
 
-// principal names who was denied something. A broker may take another claim than sub
+// Principal names who was denied something. A broker may take another claim than sub
 // for the principal, and does not say which.
 func (l *Client) Principal() string {
 	if sub := l.Auth.Identity().Subject; sub != "" {
@@ -189,6 +189,7 @@ func TopicsAtHand(all map[string]Topic, instance string) string {
 	return "no topics are visible there"
 }
 
+// ShortList joins names, of many only the first.
 func ShortList(names []string) string {
 	const most = 12
 	if len(names) > most {
@@ -197,7 +198,7 @@ func ShortList(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// isUsable reports whether messages can be sent to some partition, now or soon.
+// IsUsable reports whether messages can be sent to some partition, now or soon.
 func (s Topic) IsUsable() bool {
 	return len(s.Partitions) > 0 && (s.Err == nil || kerr.IsRetriable(s.Err))
 }
@@ -213,7 +214,7 @@ func (s Topic) withoutLeader() []int32 {
 	return ids
 }
 
-// logLeaders logs which partitions of a topic have no leader, and which have one again.
+// LogLeaders logs which partitions of a topic have no leader, and which have one again.
 func (l *Client) LogLeaders(was, now Topic) {
 	before, after := was.withoutLeader(), now.withoutLeader()
 	lost := slices.DeleteFunc(slices.Clone(after), func(id int32) bool { return slices.Contains(before, id) })

@@ -47,7 +47,7 @@ func (h *Health) OnBrokerThrottle(meta kgo.BrokerMetadata, pause time.Duration, 
 	}
 }
 
-// throttledUntil returns when the pause ends that a broker has asked for (a time in the past if
+// ThrottledUntil returns when the pause ends that a broker has asked for (a time in the past if
 // there is none), and a channel that is closed when any broker asks for one. The pause may be of
 // another connection than that of messages.
 func (h *Health) ThrottledUntil(node int32) (end time.Time, news <-chan struct{}) {
@@ -61,14 +61,14 @@ func (h *Health) ThrottledUntil(node int32) (end time.Time, news <-chan struct{}
 	return end, h.throttled
 }
 
-// outlasts reports whether the pause that a broker has asked for ends after ctx.
+// Outlasts reports whether the pause that a broker has asked for ends after ctx.
 func (h *Health) Outlasts(ctx context.Context, node int32) bool {
 	end, _ := h.ThrottledUntil(node)
 	deadline, ok := ctx.Deadline()
 	return ok && end.After(deadline)
 }
 
-// isThrottled reports whether a pause that a broker has asked for lasts.
+// IsThrottled reports whether a pause that a broker has asked for lasts.
 func (h *Health) IsThrottled() bool { return h.throttleText() != "" }
 
 // throttleText says which brokers have asked for a pause that lasts; "" if none has.
@@ -92,7 +92,7 @@ func (h *Health) throttleText() string {
 	return text
 }
 
-// throttleError says that what a broker has asked for is longer than a call can wait.
+// ThrottleError says that what a broker has asked for is longer than a call can wait.
 func (l *Client) ThrottleError(what string) error {
 	return errs.New([]error{errs.Connection, l.kind}, "kafka: %s: %s, which is longer than is waited for", what, l.Health.throttleText())
 }
