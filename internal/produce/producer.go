@@ -146,8 +146,7 @@ func (p *Producer) checkTopicName(topic string) error {
 // Produce queues r, waiting while the buffer is full. Unless it returns an error, Config.Tell
 // is called once with owner, if that is not nil, and with what became of r. r's ctx is not looked at.
 func (p *Producer) Produce(ctx context.Context, r kgo.Record, owner any) error {
-	d := &delivery{p: p, owner: owner}
-	d.record.Ctx = ctx
+	d := &delivery{p: p, owner: owner, record: sender.Record{Ctx: ctx}}
 	if err := p.accept(ctx, d, r); err != nil {
 		return err
 	}
