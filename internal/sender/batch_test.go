@@ -35,7 +35,11 @@ func batchesOf() map[string][]*Record {
 		"at 63 and 64":     {{Value: make([]byte, 63), Time: moment}, {Value: make([]byte, 64), Time: moment}},
 		"at 8191 and 8192": {{Value: make([]byte, 8191), Time: moment}, {Value: make([]byte, 8192), Time: moment}},
 		"headers": {{Time: moment, Headers: []kgo.RecordHeader{
-			{Key: "a", Value: []byte("1")}, {Key: "a", Value: []byte("2")}, {Value: []byte("no name")}, {Key: "nil", Value: nil}, {Key: "empty", Value: []byte{}},
+			{Key: "a", Value: []byte("1")},
+			{Key: "a", Value: []byte("2")},
+			{Value: []byte("no name")},
+			{Key: "nil", Value: nil},
+			{Key: "empty", Value: []byte{}},
 			{Key: strings.Repeat("n", 200), Value: make([]byte, 9000)},
 		}}, {Time: moment}},
 		"many": many,
@@ -116,10 +120,7 @@ func TestBatchRoundTrip(t *testing.T) {
 					if !r.Timestamp.Equal(want.Time) || r.Offset != int64(i) || r.ProducerID != 4000 || r.ProducerEpoch != 3 {
 						t.Fatalf("record %d: %+v", i, r)
 					}
-					var headers []kgo.RecordHeader
-					for _, h := range r.Headers {
-						headers = append(headers, kgo.RecordHeader(h))
-					}
+					headers := append([]kgo.RecordHeader(nil), r.Headers...) // nil if there are none
 					if diff := cmp.Diff(want.Headers, headers); diff != "" {
 						t.Fatalf("record %d: %s", i, diff)
 					}
