@@ -1,4 +1,4 @@
-package gracedb
+package gracedb_test
 
 import (
 	stdbase64 "encoding/base64"
@@ -7,15 +7,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/samples"
+	"github.com/gracedb-go/gracedb/internal/testrace"
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // benchUploads are uploads like those of aframe (0.2 kB) and gstlal.
-func benchUploads() []Upload {
-	uploads := []Upload{}
+func benchUploads() []gracedb.Upload {
+	uploads := []gracedb.Upload{}
 	for _, data := range [][]byte{samples.Aframe(1), samples.Coinc(50_000, 1), samples.Coinc(360_000, 1), samples.Coinc(800_000, 1)} {
-		uploads = append(uploads, Upload{
+		uploads = append(uploads, gracedb.Upload{
 			Server: "https://gracedb-test.ligo.org/api/", GraceID: "G123456", Submitter: "gstlal.online@ligo.org",
 			Pipeline: "gstlal", Labels: []string{"INJ"}, Filename: "coinc.xml", Data: data, ContentID: wire.ContentID(data),
 			Time: time.Unix(1732288000, 123456000), Group: "CBC", Search: "AllSky",
@@ -41,7 +43,7 @@ type stdUpload struct {
 	Search         string    `json:"search,omitempty"`
 }
 
-func encodeStd(u Upload) ([]byte, error) {
+func encodeStd(u gracedb.Upload) ([]byte, error) {
 	return json.Marshal(stdUpload{
 		Type: "upload", Server: u.Server, GraceID: &u.GraceID, Submitter: &u.Submitter, Pipeline: u.Pipeline,
 		GraceDBUpload: true, Labels: u.Labels, EventFile: [2]string{u.Filename, stdbase64.StdEncoding.EncodeToString(u.Data)},
@@ -86,7 +88,7 @@ func BenchmarkEncode(b *testing.B) {
 func BenchmarkDecode(b *testing.B) {
 	for _, u := range benchUploads() {
 		size := fmt.Sprintf("%dkB", (len(u.Data)+500)/1000)
-		m := Message{Value: wire.Encode(wire.Upload(u))}
+		m := gracedb.Message{Value: wire.Encode(wire.Upload(u))}
 		bench := func(name string, f func() error) {
 			b.Run(size+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()
@@ -101,5 +103,29 @@ func BenchmarkDecode(b *testing.B) {
 		bench("Upload", func() error { _, err := m.Upload(); return err })
 		bench("Decode", func() error { return m.Decode(new(stdUpload)) })
 		bench("encoding json and base64", func() error { _, _, err := decodeStd(m.Value); return err })
+	}
+}
+
+func TestUploadAllocations(t *testing.T) {
+	if testrace.Enabled {
+		t.Skip("the race detector allocates")
+	}
+	for _, u := range benchUploads() {
+		if got := testing.AllocsPerRun(20, func() { wire.Encode(wire.Upload(u)) }); got != 1 {
+			t.Errorf("encoding %d bytes: %v allocations, want 1", len(u.Data), got)
+		}
+		if got := testing.AllocsPerRun(20, func() { wire.Size(wire.Upload(u)) }); got != 0 {
+			t.Errorf("size of %d bytes: %v allocations, want 0", len(u.Data), got)
+		}
+		m := gracedb.Message{Value: wire.Encode(wire.Upload(u))}
+		// The data, 8 strings, the slice of labels and its one.
+		got := testing.AllocsPerRun(20, func() {
+			if _, err := m.Upload(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got != 11 {
+			t.Errorf("decoding %d bytes: %v allocations, want 11", len(u.Data), got)
+		}
 	}
 }

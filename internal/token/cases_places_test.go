@@ -10,8 +10,8 @@ import (
 )
 
 // The tests are named after the numbered cases of the project's token reference;
-// those about reloading are in the root package, those about parsing in
-// token_test.go. casesElsewhere, in the root package, lists the rest.
+// those about reloading are in reload_*_test.go, those about parsing in token_test.go.
+// tokenCasesElsewhere, in find_test.go, lists the rest.
 
 // inOrder has the places in the order of the search.
 var inOrder = []string{"SCITOKEN", "SCITOKEN_FILE", "_CONDOR_CREDS", "BEARER_TOKEN", "BEARER_TOKEN_FILE", "XDG_RUNTIME_DIR", "tmp"}

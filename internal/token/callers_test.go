@@ -1,4 +1,4 @@
-package gracedb
+package token_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
@@ -21,7 +22,7 @@ func TestCase57_ThousandCallers(t *testing.T) {
 	for name, held := range map[string]bool{"at the start": false, "at the expiry": true} {
 		bubble(t, name, func(t *testing.T) {
 			s := &issuer{raw: tokenIn(time.Hour)}
-			r := ReloadToken(s.token, 5*time.Minute)
+			r := gracedb.ReloadToken(s.token, 5*time.Minute)
 			if held {
 				wantToken(t.Context(), t, r, s.raw)
 				time.Sleep(time.Hour)
@@ -46,7 +47,7 @@ func TestCase57_ThousandCallers(t *testing.T) {
 func TestCase58_CallersWhoLeave(t *testing.T) {
 	bubble(t, "the first of two", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour), delay: time.Second}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		var wg sync.WaitGroup
@@ -66,7 +67,7 @@ func TestCase58_CallersWhoLeave(t *testing.T) {
 	})
 	bubble(t, "all", func(t *testing.T) {
 		ended := make(chan error, 1)
-		r := ReloadToken(func(ctx context.Context) (string, error) {
+		r := gracedb.ReloadToken(func(ctx context.Context) (string, error) {
 			<-ctx.Done()
 			ended <- ctx.Err()
 			return "", ctx.Err()
@@ -90,7 +91,7 @@ func TestCase58_CallersWhoLeave(t *testing.T) {
 	bubble(t, "one too late", func(t *testing.T) {
 		raw := tokenIn(time.Hour)
 		var n atomic.Int32
-		r := ReloadToken(func(ctx context.Context) (string, error) {
+		r := gracedb.ReloadToken(func(ctx context.Context) (string, error) {
 			if n.Add(1) > 1 {
 				return raw, nil
 			}
@@ -108,7 +109,7 @@ func TestCase58_CallersWhoLeave(t *testing.T) {
 }
 
 func TestCase59_BrokenSources(t *testing.T) {
-	for name, src := range map[string]TokenSource{
+	for name, src := range map[string]gracedb.TokenSource{
 		"panics":             func(context.Context) (string, error) { panic("oops") },
 		"ends its goroutine": func(context.Context) (string, error) { runtime.Goexit(); return "", nil },
 		"fails":              func(context.Context) (string, error) { return "", errors.New("oops") },
@@ -119,7 +120,7 @@ func TestCase59_BrokenSources(t *testing.T) {
 		bubble(t, name, func(t *testing.T) {
 			broken := false
 			raw := tokenIn(time.Hour)
-			r := ReloadToken(func(ctx context.Context) (string, error) {
+			r := gracedb.ReloadToken(func(ctx context.Context) (string, error) {
 				if broken {
 					return src(ctx)
 				}
@@ -156,7 +157,7 @@ func TestCase59_BrokenSources(t *testing.T) {
 func TestSlowRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		first := s.raw
 		wantToken(t.Context(), t, r, first)
 		time.Sleep(55 * time.Minute)
@@ -174,7 +175,7 @@ func TestSlowRenewal(t *testing.T) {
 func TestCase60_Refused(t *testing.T) {
 	bubble(t, "a better one is there", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		refused := s.raw
 		wantToken(t.Context(), t, r, refused)
 		s.set(tokenIn(30*time.Minute), nil)
@@ -187,7 +188,7 @@ func TestCase60_Refused(t *testing.T) {
 	})
 	bubble(t, "the same again", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		wantToken(t.Context(), t, r, s.raw)
 		hint := token.WithHints(t.Context(), s.raw, nil)
 		for i := range 5 {
@@ -197,7 +198,7 @@ func TestCase60_Refused(t *testing.T) {
 	})
 	bubble(t, "an error", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		raw := s.raw
 		wantToken(t.Context(), t, r, raw)
 		cause := errors.New("away")
@@ -209,7 +210,7 @@ func TestCase60_Refused(t *testing.T) {
 	})
 	bubble(t, "one long gone", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		wantToken(t.Context(), t, r, s.raw)
 		for range 10 {
 			wantToken(token.WithHints(t.Context(), tokenIn(time.Hour), nil), t, r, s.raw)
@@ -218,7 +219,7 @@ func TestCase60_Refused(t *testing.T) {
 	})
 	bubble(t, "the source goes back to it", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 2*time.Hour)
+		r := gracedb.ReloadToken(s.token, 2*time.Hour)
 		refused := s.raw
 		wantToken(t.Context(), t, r, refused)
 		hint := token.WithHints(t.Context(), refused, nil)
@@ -232,7 +233,7 @@ func TestCase60_Refused(t *testing.T) {
 	// A question under way may be answered with what was refused meanwhile.
 	bubble(t, "asked before the refusal", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 2*time.Hour)
+		r := gracedb.ReloadToken(s.token, 2*time.Hour)
 		refused := s.raw
 		wantToken(t.Context(), t, r, refused)
 		time.Sleep(5 * time.Second)
@@ -249,7 +250,7 @@ func TestCase60_Refused(t *testing.T) {
 func TestPanicTextIsRedacted(t *testing.T) {
 	raw := tokenIn(time.Hour)
 	first := true
-	r := ReloadToken(func(context.Context) (string, error) {
+	r := gracedb.ReloadToken(func(context.Context) (string, error) {
 		if first {
 			first = false
 			return raw, nil
@@ -274,7 +275,7 @@ func TestRefusedWhileTheSourceHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		asked := 0
-		m := OAuthBearer(func(ctx context.Context) (string, error) {
+		m := gracedb.OAuthBearer(func(ctx context.Context) (string, error) {
 			if asked++; asked == 1 {
 				return tokenIn(time.Hour), nil
 			}

@@ -1,4 +1,4 @@
-package gracedb
+package token_test
 
 import (
 	"bytes"
@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
@@ -53,7 +54,7 @@ func tokenIn(life time.Duration, more ...any) string { return tokenOf(time.Now()
 
 // noTokens makes an environment without a token, and returns a source that looks
 // there, and the directory that stands for /tmp.
-func noTokens(t testing.TB, q TokenQuery) (src TokenSource, tmp string) {
+func noTokens(t testing.TB, q gracedb.TokenQuery) (src gracedb.TokenSource, tmp string) {
 	for _, name := range []string{
 		"IGWN_AUTH_UTILS_FIND_SCITOKEN", "SCITOKEN", "SCITOKEN_FILE", "_CONDOR_CREDS", "BEARER_TOKEN", "BEARER_TOKEN_FILE", "XDG_RUNTIME_DIR",
 	} {
@@ -61,7 +62,7 @@ func noTokens(t testing.TB, q TokenQuery) (src TokenSource, tmp string) {
 		os.Unsetenv(name)
 	}
 	tmp = t.TempDir()
-	return TokenSource(token.FindSource(&token.Finder{Query: token.Query(q), Tmp: tmp})), tmp
+	return gracedb.TokenSource(token.FindSource(&token.Finder{Query: token.Query(q), Tmp: tmp})), tmp
 }
 
 func writeToken(t testing.TB, path, text string) {
@@ -76,7 +77,7 @@ func writeToken(t testing.TB, path, text string) {
 }
 
 // tokenCasesElsewhere lists the numbered cases of the project's token reference
-// that are not tested by their letter under internal/token and in auth_*_test.go.
+// that are not tested by their letter in this directory.
 var tokenCasesElsewhere = map[int]string{
 	8:  "Strict mode: no such option; every place is always looked at (FindToken)",
 	10: "An explicit path that cannot be read is an error: there is no such parameter; what SCITOKEN_FILE and BEARER_TOKEN_FILE name is skipped with its reason, like the rest",
@@ -106,25 +107,23 @@ func TestEveryTokenCaseIsCovered(t *testing.T) {
 	for number := range tokenCasesElsewhere {
 		covered[number] = true
 	}
-	for _, pattern := range []string{"*_test.go", "internal/token/*_test.go"} {
-		files, err := filepath.Glob(pattern)
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, file := range files {
-			source, err := os.ReadFile(file)
+		for _, m := range named.FindAllStringSubmatch(string(source), -1) {
+			first, _ := strconv.Atoi(m[1])
+			last, err := strconv.Atoi(m[2])
 			if err != nil {
-				t.Fatal(err)
+				last = first
 			}
-			for _, m := range named.FindAllStringSubmatch(string(source), -1) {
-				first, _ := strconv.Atoi(m[1])
-				last, err := strconv.Atoi(m[2])
-				if err != nil {
-					last = first
-				}
-				for n := first; n <= last; n++ {
-					covered[n] = true
-				}
+			for n := first; n <= last; n++ {
+				covered[n] = true
 			}
 		}
 	}
@@ -136,7 +135,7 @@ func TestEveryTokenCaseIsCovered(t *testing.T) {
 }
 
 func TestFindTokenError(t *testing.T) {
-	find, tmp := noTokens(t, TokenQuery{})
+	find, tmp := noTokens(t, gracedb.TokenQuery{})
 	t.Setenv("SCITOKEN", tokenIn(-3*time.Hour))
 	file := filepath.Join(t.TempDir(), "file")
 	writeToken(t, file, tokenIn(-26*time.Hour-10*time.Minute))
@@ -164,7 +163,7 @@ func TestFindTokenError(t *testing.T) {
 }
 
 func TestFindTokenEndedContext(t *testing.T) {
-	find, _ := noTokens(t, TokenQuery{})
+	find, _ := noTokens(t, gracedb.TokenQuery{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := find(ctx); !errors.Is(err, errs.Token) || !errors.Is(err, context.Canceled) {
@@ -179,7 +178,7 @@ func newTestLogger() (*slog.Logger, *bytes.Buffer) {
 }
 
 func TestFindTokenWarnsOnce(t *testing.T) {
-	find, _ := noTokens(t, TokenQuery{Audience: []string{"https://kafka.test"}, Scopes: []string{"kafka.consume"}})
+	find, _ := noTokens(t, gracedb.TokenQuery{Audience: []string{"https://kafka.test"}, Scopes: []string{"kafka.consume"}})
 	file := filepath.Join(t.TempDir(), "file")
 	log, out := newTestLogger()
 	ctx := token.WithHints(t.Context(), "", log)
@@ -215,9 +214,9 @@ func TestFindTokenWarnsOnce(t *testing.T) {
 
 // FindToken keeps its own copy of the query.
 func TestFindTokenCopiesQuery(t *testing.T) {
-	_, _ = noTokens(t, TokenQuery{})
-	q := TokenQuery{Audience: []string{"https://a"}}
-	find := FindToken(q)
+	_, _ = noTokens(t, gracedb.TokenQuery{})
+	q := gracedb.TokenQuery{Audience: []string{"https://a"}}
+	find := gracedb.FindToken(q)
 	q.Audience[0] = "https://b"
 	a := tokenIn(time.Hour, "aud", "https://a")
 	t.Setenv("SCITOKEN", tokenIn(time.Hour, "aud", "https://b"))
@@ -229,14 +228,14 @@ func TestFindTokenCopiesQuery(t *testing.T) {
 
 func TestStaticToken(t *testing.T) {
 	for _, text := range []string{"", "opaque", tokenIn(-time.Hour)} {
-		if got, err := StaticToken(text)(t.Context()); got != text || err != nil {
+		if got, err := gracedb.StaticToken(text)(t.Context()); got != text || err != nil {
 			t.Errorf("got another text, or %v", err)
 		}
 	}
 }
 
 func TestCase64_SameSizeAndTime(t *testing.T) {
-	find, _ := noTokens(t, TokenQuery{})
+	find, _ := noTokens(t, gracedb.TokenQuery{})
 	file := filepath.Join(t.TempDir(), "file")
 	t.Setenv("BEARER_TOKEN_FILE", file)
 	at, exp := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
@@ -257,12 +256,12 @@ func TestCase64_SameSizeAndTime(t *testing.T) {
 func TestCase78_Canary(t *testing.T) { synctest.Test(t, testCanary) } // its pauses are virtual
 
 func testCanary(t *testing.T) {
-	find, tmp := noTokens(t, TokenQuery{Audience: []string{"https://kafka.test"}})
+	find, tmp := noTokens(t, gracedb.TokenQuery{Audience: []string{"https://kafka.test"}})
 	file := filepath.Join(t.TempDir(), "file")
 	log, logged := newTestLogger()
 	canary := tokenIn(time.Hour)
 	var said []string
-	say := func(src TokenSource, refused string) {
+	say := func(src gracedb.TokenSource, refused string) {
 		_, err := src(token.WithHints(t.Context(), refused, log))
 		said = append(said, forms(err)...)
 		for e := err; e != nil; e = errors.Unwrap(e) {
@@ -289,18 +288,18 @@ func testCanary(t *testing.T) {
 		writeToken(t, file, text)
 		t.Setenv("BEARER_TOKEN_FILE", file)
 		say(find, "")
-		say(ReloadToken(find, time.Hour), canary)
+		say(gracedb.ReloadToken(find, time.Hour), canary)
 		os.Unsetenv("BEARER_TOKEN_FILE")
 	}
 	// Sources of the user's own that misbehave, with and without a token to fall back on.
-	for _, src := range []TokenSource{
+	for _, src := range []gracedb.TokenSource{
 		func(context.Context) (string, error) { return "", fmt.Errorf("bad token %s", canary) },
 		func(context.Context) (string, error) { return "", fmt.Errorf("Authorization: Bearer %s", canary) },
 		func(context.Context) (string, error) { panic("token " + canary) },
 		func(context.Context) (string, error) { return half, nil },
 	} {
 		first := true
-		r := ReloadToken(func(ctx context.Context) (string, error) {
+		r := gracedb.ReloadToken(func(ctx context.Context) (string, error) {
 			if first {
 				first = false
 				return canary, nil
@@ -310,7 +309,7 @@ func testCanary(t *testing.T) {
 		say(r, "")
 		_, err := r(token.WithHints(t.Context(), canary, log))
 		said = append(said, fmt.Sprint(err)) // what the user's own error prints is the user's
-		said = append(said, fmt.Sprintf("%v %+v %#v", r, r, r), fmt.Sprintf("%+v %#v", Cluster{Token: r}, Cluster{Token: StaticToken(canary)}))
+		said = append(said, fmt.Sprintf("%v %+v %#v", r, r, r), fmt.Sprintf("%+v %#v", gracedb.Cluster{Token: r}, gracedb.Cluster{Token: gracedb.StaticToken(canary)}))
 	}
 	said = append(said, logged.String(), tmp)
 	pieces := map[string]bool{}

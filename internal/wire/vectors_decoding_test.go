@@ -1,4 +1,4 @@
-package gracedb
+package wire_test
 
 import (
 	"bytes"
@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/vectors"
 )
 
 // decodingDiffers are the values that Decode treats otherwise than the peer's
@@ -73,8 +76,12 @@ func (v decodingVector) value(t *testing.T) []byte {
 
 func TestVectorsDecoding(t *testing.T) {
 	seen := make(map[string]bool)
-	for i, v := range vectorLines[decodingVector](t, "decoding.jsonl") {
-		m := Message{Topic: "gracedb-test.test", Partition: 2, Offset: int64(i), Value: v.value(t)}
+	lines, err := vectors.Lines[decodingVector]("decoding.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range lines {
+		m := gracedb.Message{Topic: "gracedb-test.test", Partition: 2, Offset: int64(i), Value: v.value(t)}
 		var got any
 		err := m.Decode(&got)
 		switch reason := decodingDiffers[string(m.Value)]; {

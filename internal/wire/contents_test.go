@@ -1,4 +1,4 @@
-package gracedb
+package wire_test
 
 import (
 	"bytes"
@@ -11,19 +11,20 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // uploadOf decodes a message with these contents of its file, as JSON, and this
 // content_id, unless it is empty.
-func uploadOf(contents, id string) (Upload, error) {
+func uploadOf(contents, id string) (gracedb.Upload, error) {
 	if id != "" {
 		id = fmt.Sprintf(`,"content_id":%q`, id)
 	}
-	return Message{Topic: "t", Value: []byte(`{` + required + id + `,"eventFile":["coinc.xml",` + contents + `]}`)}.Upload()
+	return gracedb.Message{Topic: "t", Value: []byte(`{` + required + id + `,"eventFile":["coinc.xml",` + contents + `]}`)}.Upload()
 }
 
-func wantNoUpload(t *testing.T, what string, u Upload, err error, want string) {
+func wantNoUpload(t *testing.T, what string, u gracedb.Upload, err error, want string) {
 	t.Helper()
 	want = `gracedb: message in topic t, partition 0, offset 0: member "eventFile" has contents that are wrong: ` + want
 	switch {
@@ -123,7 +124,7 @@ func TestUploadPublicForms(t *testing.T) {
 		few  = `{"type":"new","_producer_timestamp":1780000001.25,"graceid":"G1","pipeline":"mbta","submitter":"s",`
 		full = `{"type":"upload","gracedb_server":"s","gracedb_upload":true,"_producer_timestamp":1780000001.25,"graceid":"G1","pipeline":"mbta","submitter":"s",`
 	)
-	want := Upload{GraceID: "G1", Submitter: "s", Pipeline: "mbta", Filename: "coinc.xml", Data: []byte("<e>"), Time: time.Unix(1780000001, 250000000)}
+	want := gracedb.Upload{GraceID: "G1", Submitter: "s", Pipeline: "mbta", Filename: "coinc.xml", Data: []byte("<e>"), Time: time.Unix(1780000001, 250000000)}
 	for name, tt := range map[string]struct{ value, server string }{
 		"six members, array":   {few + `"eventFile":["coinc.xml","PGU+"]}`, ""},
 		"six members, object":  {few + `"eventFile":{"filename":"coinc.xml","payload":"PGU+"}}`, ""},
@@ -134,7 +135,7 @@ func TestUploadPublicForms(t *testing.T) {
 		"bytes, others null":   {full + `"eventFile":{"payload":null,"bytes":"PGU+","filename":"coinc.xml"}}`, "s"},
 	} {
 		want.Server = tt.server
-		u, err := Message{Value: []byte(tt.value)}.Upload()
+		u, err := gracedb.Message{Value: []byte(tt.value)}.Upload()
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if diff := cmp.Diff(want, u); diff != "" {
@@ -155,14 +156,14 @@ func TestUploadPeerReleases(t *testing.T) {
 		"2.15.2, 2.16.1": {`, "_producer_timestamp": 1732288000.5}`, ""},
 		"2.15.4, 2.15.7": {`, "content_id": "` + id + `", "_producer_timestamp": 1732288000.5}`, id},
 	} {
-		want := Upload{
+		want := gracedb.Upload{
 			Server: "https://gracedb-test.ligo.org/api/", GraceID: "T1001", Submitter: "alice", Pipeline: "MLy", Labels: []string{"INJ"},
 			Filename: "coinc.xml", Data: []byte("hello"), ContentID: tt.id,
 		}
 		if strings.Contains(tt.more, "timestamp") {
 			want.Time = time.Unix(1732288000, 500000000)
 		}
-		u, err := Message{Value: []byte(members + tt.more)}.Upload()
+		u, err := gracedb.Message{Value: []byte(members + tt.more)}.Upload()
 		if err != nil {
 			t.Errorf("%s: %v", releases, err)
 		} else if diff := cmp.Diff(want, u); diff != "" {
@@ -179,7 +180,7 @@ func TestUploadGraceID(t *testing.T) {
 		"G１": false, "é1": false, "G1\x00": false, "CON": false, "-1": false, "S230518h": false,
 	} {
 		value := fmt.Sprintf(`{%s,"graceid":%s,"eventFile":["f",""]}`, required, quoteJSON(id))
-		u, err := Message{Value: []byte(value)}.Upload()
+		u, err := gracedb.Message{Value: []byte(value)}.Upload()
 		if ok && (err != nil || u.GraceID != id) || !ok && err == nil {
 			t.Errorf("%q: %q, %v", id, u.GraceID, err)
 		}

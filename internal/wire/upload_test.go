@@ -1,4 +1,4 @@
-package gracedb
+package wire_test
 
 import (
 	"bytes"
@@ -15,16 +15,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/samples"
-	"github.com/gracedb-go/gracedb/internal/testrace"
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
 // fullUpload has every field set, and bytes that need escapes.
-func fullUpload() Upload {
+func fullUpload() gracedb.Upload {
 	data := []byte("<?xml version=\"1.0\"?>\n\xff\x00")
-	return Upload{
+	return gracedb.Upload{
 		Server: "https://gracedb-test.ligo.org/api/", GraceID: "G1001", Submitter: "alice@ligo.org",
 		Pipeline: "gstlal", SkipSupervisor: true, Labels: []string{"INJ", "EM_READY"},
 		Filename: `gräce "ü"\.xml`, Data: data, ContentID: wire.ContentID(data),
@@ -35,7 +35,7 @@ func fullUpload() Upload {
 
 func checkGolden(t *testing.T, name string, got []byte) {
 	t.Helper()
-	want, err := os.ReadFile(filepath.Join("testdata", name))
+	want, err := os.ReadFile(filepath.Join("..", "..", "testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,9 +51,9 @@ func TestEncodeUploadGolden(t *testing.T) {
 	full := fullUpload()
 	full.Filename = "/data/run 1/" + full.Filename
 	full.Extra = map[string]json.RawMessage{"left": []byte(`"out"`)}
-	empty := Upload{PublishOnly: true, Time: time.Unix(0, 0)}
+	empty := gracedb.Upload{PublishOnly: true, Time: time.Unix(0, 0)}
 	var got bytes.Buffer
-	for _, u := range []Upload{full, empty} {
+	for _, u := range []gracedb.Upload{full, empty} {
 		value := wire.Encode(wire.Upload(u))
 		if !json.Valid(value) {
 			t.Errorf("not JSON: %s", value)
@@ -71,7 +71,7 @@ func TestEncodePingGolden(t *testing.T) {
 	ping := wire.Ping(now, "alice", "gracedb.read kafka.produce")
 	checkGolden(t, "ping.golden.json", fmt.Appendf(nil, "%s\n%s\n", ping, wire.Ping(now, "", "")))
 
-	_, err := Message{Topic: "gracedb-test.test", Partition: 1, Offset: 7, Value: ping}.Upload()
+	_, err := gracedb.Message{Topic: "gracedb-test.test", Partition: 1, Offset: 7, Value: ping}.Upload()
 	const want = `gracedb: message in topic gracedb-test.test, partition 1, offset 7: not an upload message: its type is "ping"`
 	if !errors.Is(err, errs.NotUpload) || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
@@ -83,8 +83,8 @@ func TestUploadRoundTrip(t *testing.T) {
 	large := full
 	large.Labels = strings.Fields(strings.Repeat("LABEL ", 200)) // more than the scratch space holds
 	large.Data = bytes.Repeat([]byte{0, 1, 254, 255, 'x'}, 100_001)
-	bare := Upload{Data: []byte{}, Time: time.Unix(1, 0), PublishOnly: true}
-	for name, u := range map[string]Upload{"full": full, "large": large, "bare": bare} {
+	bare := gracedb.Upload{Data: []byte{}, Time: time.Unix(1, 0), PublishOnly: true}
+	for name, u := range map[string]gracedb.Upload{"full": full, "large": large, "bare": bare} {
 		t.Run(name, func(t *testing.T) {
 			u.Time = u.Time.Truncate(time.Microsecond)
 			u.ContentID = wire.ContentID(u.Data)
@@ -92,7 +92,7 @@ func TestUploadRoundTrip(t *testing.T) {
 			if len(value) != wire.Size(wire.Upload(u)) {
 				t.Errorf("%d bytes, uploadSize says %d", len(value), wire.Size(wire.Upload(u)))
 			}
-			got, err := Message{Value: value}.Upload()
+			got, err := gracedb.Message{Value: value}.Upload()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,12 +108,12 @@ func TestUploadRoundTrip(t *testing.T) {
 
 func TestEncodeUploadFillsIn(t *testing.T) {
 	before := time.Now().Truncate(time.Microsecond)
-	u := Upload{Data: []byte("hello")}
+	u := gracedb.Upload{Data: []byte("hello")}
 	value := wire.Encode(wire.Upload(u))
 	if len(value) != wire.Size(wire.Upload(u)) {
 		t.Errorf("%d bytes, uploadSize says %d", len(value), wire.Size(wire.Upload(u)))
 	}
-	got, err := Message{Value: value}.Upload()
+	got, err := gracedb.Message{Value: value}.Upload()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestEncodeUploadFillsIn(t *testing.T) {
 // A path of Windows is one on every system, to whoever saves the file.
 func TestUploadEventOfWindows(t *testing.T) {
 	for _, name := range []string{`C:\data\coinc.xml`, `..\coinc.xml`, `a/b\coinc.xml`, `a\b/coinc.xml`} {
-		if got := (Upload{Filename: name}).Event().Filename; got != "coinc.xml" {
+		if got := (gracedb.Upload{Filename: name}).Event().Filename; got != "coinc.xml" {
 			t.Errorf("%q becomes %q", name, got)
 		}
 	}
@@ -137,7 +137,7 @@ func TestUploadEventOfWindows(t *testing.T) {
 func TestUploadEvent(t *testing.T) {
 	u := fullUpload()
 	u.Filename = "../coinc.xml"
-	want := Event{
+	want := gracedb.Event{
 		Group: "CBC", Pipeline: "gstlal", Search: "AllSky", Labels: []string{"INJ", "EM_READY"},
 		Offline: true, ReplayID: "r_2", Filename: "coinc.xml", Data: u.Data,
 	}
@@ -150,40 +150,40 @@ func TestUploadEvent(t *testing.T) {
 const required = `"type":"upload","gracedb_server":"s","pipeline":"p","gracedb_upload":true`
 
 func TestUploadForms(t *testing.T) {
-	base := Upload{Server: "s", Pipeline: "p", Filename: "f", Data: []byte("data")}
-	with := func(change func(*Upload)) Upload {
+	base := gracedb.Upload{Server: "s", Pipeline: "p", Filename: "f", Data: []byte("data")}
+	with := func(change func(*gracedb.Upload)) gracedb.Upload {
 		u := base
 		change(&u)
 		return u
 	}
 	tests := []struct {
 		name, value string
-		want        Upload
+		want        gracedb.Upload
 	}{
 		{"only what is required", `{` + required + `,"eventFile":["f","ZGF0YQ=="]}`, base},
 		{"older producers", `{"type":"new","gracedb_server":"s","pipeline":"p","gracedb_upload":true,"eventFile":["f","ZGF0YQ=="]}`, base},
 		{"object", `{` + required + `,"eventFile":{"payload":"ZGF0YQ==","filename":"f","x":[1]}}`, base},
-		{"payload is text", `{` + required + `,"eventFile":["f","data: 1\nübrig\ud83d\ude00"]}`, with(func(u *Upload) { u.Data = []byte("data: 1\nübrig😀") })},
+		{"payload is text", `{` + required + `,"eventFile":["f","data: 1\nübrig\ud83d\ude00"]}`, with(func(u *gracedb.Upload) { u.Data = []byte("data: 1\nübrig😀") })},
 		{"payload has newlines", `{` + required + `,"eventFile":["f","ZGF0\nYQ==\n"]}`, base},
 		{"payload has escapes", `{` + required + `,"eventFile":["f","\u005aGF0YQ=="]}`, base},
-		{"slashes escaped", `{` + required + `,"eventFile":["f","\/\/\/\/"]}`, with(func(u *Upload) { u.Data = []byte{255, 255, 255} })},
-		{"empty payload", `{` + required + `,"eventFile":["f",""]}`, with(func(u *Upload) { u.Data = []byte{} })},
+		{"slashes escaped", `{` + required + `,"eventFile":["f","\/\/\/\/"]}`, with(func(u *gracedb.Upload) { u.Data = []byte{255, 255, 255} })},
+		{"empty payload", `{` + required + `,"eventFile":["f",""]}`, with(func(u *gracedb.Upload) { u.Data = []byte{} })},
 		{"space everywhere", " \r\n\t{ " + strings.ReplaceAll(required, `":`, "\" :\n") + ` , "eventFile" : [ "f" , "ZGF0YQ==" ] } ` + "\n", base},
 		{"escaped names", `{` + strings.Replace(required, "pipeline", `\u0070ipeline`, 1) + `,"eventFile":["f","ZGF0YQ=="]}`, base},
 		{"type last", `{"eventFile":["f","ZGF0YQ=="],"gracedb_server":"s","pipeline":"p","gracedb_upload":true,"type":"upload"}`, base},
-		{"publish only", `{` + strings.Replace(required, "true", "false", 1) + `,"graceid":null,"submitter":null,"labels":null,"eventFile":["f","ZGF0YQ=="]}`, with(func(u *Upload) { u.PublishOnly = true })},
-		{"no labels", `{` + required + `,"labels":[],"eventFile":["f","ZGF0YQ=="]}`, with(func(u *Upload) { u.Labels = []string{} })},
+		{"publish only", `{` + strings.Replace(required, "true", "false", 1) + `,"graceid":null,"submitter":null,"labels":null,"eventFile":["f","ZGF0YQ=="]}`, with(func(u *gracedb.Upload) { u.PublishOnly = true })},
+		{"no labels", `{` + required + `,"labels":[],"eventFile":["f","ZGF0YQ=="]}`, with(func(u *gracedb.Upload) { u.Labels = []string{} })},
 		{"null for all that may be", `{` + required + `,"skip_supervisor":null,"_producer_timestamp":null,"content_id":null,"group":null,"search":null,"offline":null,"replay_id":null,"eventFile":["f","ZGF0YQ=="]}`, base},
-		{"unknown members", `{` + required + `,"x":{"y":[1,"}"]},"n":null,"":0,"eventFile":["f","ZGF0YQ=="]}`, with(func(u *Upload) {
+		{"unknown members", `{` + required + `,"x":{"y":[1,"}"]},"n":null,"":0,"eventFile":["f","ZGF0YQ=="]}`, with(func(u *gracedb.Upload) {
 			u.Extra = map[string]json.RawMessage{"x": []byte(`{"y":[1,"}"]}`), "n": []byte("null"), "": []byte("0")}
 		})},
-		{"path as sent", `{` + required + `,"eventFile":["/a/../f","ZGF0YQ=="]}`, with(func(u *Upload) { u.Filename = "/a/../f" })},
-		{"backslashes before quotes", `{` + required + `,"eventFile":["\\","\\\"\\"]}`, with(func(u *Upload) { u.Filename, u.Data = `\`, []byte(`\"\`) })},
+		{"path as sent", `{` + required + `,"eventFile":["/a/../f","ZGF0YQ=="]}`, with(func(u *gracedb.Upload) { u.Filename = "/a/../f" })},
+		{"backslashes before quotes", `{` + required + `,"eventFile":["\\","\\\"\\"]}`, with(func(u *gracedb.Upload) { u.Filename, u.Data = `\`, []byte(`\"\`) })},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			value := []byte(tt.value)
-			got, err := Message{Value: value}.Upload()
+			got, err := gracedb.Message{Value: value}.Upload()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -207,7 +207,7 @@ func TestUploadTime(t *testing.T) {
 		"1e-400":                time.Unix(0, 0),
 	} {
 		value := `{` + required + `,"eventFile":["f",""],"_producer_timestamp":` + number + `}`
-		got, err := Message{Value: []byte(value)}.Upload()
+		got, err := gracedb.Message{Value: []byte(value)}.Upload()
 		if err != nil || !got.Time.Equal(want) {
 			t.Errorf("%s: %v, %v; want %v", number, got.Time, err, want)
 		}
@@ -221,7 +221,7 @@ func TestMessageDecode(t *testing.T) {
 		Missing []string
 		At      time.Time `json:"at"`
 	}
-	m := Message{Topic: "gracedb-test.test", Offset: 5, Value: []byte(` {"a":1,"Wait":1000,"missing":null,"at":"2026-01-02T03:04:05Z"} `)}
+	m := gracedb.Message{Topic: "gracedb-test.test", Offset: 5, Value: []byte(` {"a":1,"Wait":1000,"missing":null,"at":"2026-01-02T03:04:05Z"} `)}
 	if err := m.Decode(&v); err != nil || v.A != 1 || v.Wait != time.Microsecond || v.At.Year() != 2026 {
 		t.Errorf("%+v, %v", v, err)
 	}
@@ -251,17 +251,17 @@ func TestMessageDecode(t *testing.T) {
 }
 
 func TestJSONMessage(t *testing.T) {
-	m, err := JSONMessage("test", map[string]any{"a": []int{1}, "none": []int(nil)})
-	want := Message{Topic: "test", Value: []byte(`{"a":[1],"none":null}`)}
+	m, err := gracedb.JSONMessage("test", map[string]any{"a": []int{1}, "none": []int(nil)})
+	want := gracedb.Message{Topic: "test", Value: []byte(`{"a":[1],"none":null}`)}
 	if diff := cmp.Diff(want, m); err != nil || diff != "" {
 		t.Errorf("%v %s", err, diff)
 	}
 	for _, v := range []any{math.NaN(), func() {}, make(chan int)} {
-		m, err := JSONMessage("test", v)
+		m, err := gracedb.JSONMessage("test", v)
 		if err == nil || !strings.HasPrefix(err.Error(), `gracedb: message for topic "test": cannot encode `) {
 			t.Errorf("%T: %v", v, err)
 		}
-		if diff := cmp.Diff(Message{}, m); diff != "" {
+		if diff := cmp.Diff(gracedb.Message{}, m); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -280,30 +280,6 @@ func TestDraftHasSameBytes(t *testing.T) {
 			if got, want := d.Complete(wire.Upload(u)), wire.Encode(wire.Upload(u)); !bytes.Equal(got, want) {
 				t.Errorf("submitter %q, %d bytes:\n%s\nwant\n%s", submitter, size, got, want)
 			}
-		}
-	}
-}
-
-func TestUploadAllocations(t *testing.T) {
-	if testrace.Enabled {
-		t.Skip("the race detector allocates")
-	}
-	for _, u := range benchUploads() {
-		if got := testing.AllocsPerRun(20, func() { wire.Encode(wire.Upload(u)) }); got != 1 {
-			t.Errorf("encoding %d bytes: %v allocations, want 1", len(u.Data), got)
-		}
-		if got := testing.AllocsPerRun(20, func() { wire.Size(wire.Upload(u)) }); got != 0 {
-			t.Errorf("size of %d bytes: %v allocations, want 0", len(u.Data), got)
-		}
-		m := Message{Value: wire.Encode(wire.Upload(u))}
-		// The data, 8 strings, the slice of labels and its one.
-		got := testing.AllocsPerRun(20, func() {
-			if _, err := m.Upload(); err != nil {
-				t.Fatal(err)
-			}
-		})
-		if got != 11 {
-			t.Errorf("decoding %d bytes: %v allocations, want 11", len(u.Data), got)
 		}
 	}
 }

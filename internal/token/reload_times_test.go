@@ -1,4 +1,4 @@
-package gracedb
+package token_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
@@ -53,7 +54,7 @@ func (s *issuer) count() int {
 }
 
 // wantToken asks src and compares.
-func wantToken(ctx context.Context, t *testing.T, src TokenSource, want string) {
+func wantToken(ctx context.Context, t *testing.T, src gracedb.TokenSource, want string) {
 	t.Helper()
 	if got, err := src(ctx); err != nil || got != want {
 		t.Fatalf("got the token wanted: %v, error: %v", got == want, err)
@@ -75,7 +76,7 @@ func bubble(t *testing.T, name string, f func(t *testing.T)) {
 func TestCase42_BufferExact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		first := s.raw
 		wantToken(t.Context(), t, r, first)
 		time.Sleep(55*time.Minute - time.Second)
@@ -92,7 +93,7 @@ func TestCase44_NoExpiryEachMinute(t *testing.T) {
 	for name, raw := range map[string]string{"without exp": tokenOf(nil), "opaque": "opaque"} {
 		bubble(t, name, func(t *testing.T) {
 			s := &issuer{raw: raw}
-			r := ReloadToken(s.token, 5*time.Minute)
+			r := gracedb.ReloadToken(s.token, 5*time.Minute)
 			for range 10 {
 				wantToken(t.Context(), t, r, raw)
 				time.Sleep(6 * time.Second)
@@ -112,7 +113,7 @@ func TestCase47_OddBuffers(t *testing.T) {
 	for _, buffer := range []time.Duration{0, -time.Hour, 1<<63 - 1, -1 << 63, 24 * time.Hour} {
 		bubble(t, buffer.String(), func(t *testing.T) {
 			s := &issuer{raw: tokenIn(30 * time.Minute)}
-			r := ReloadToken(s.token, buffer)
+			r := gracedb.ReloadToken(s.token, buffer)
 			end := time.Now().Add(30 * time.Minute)
 			for time.Now().Before(end) {
 				wantToken(t.Context(), t, r, s.raw)
@@ -135,7 +136,7 @@ func TestCase47_OddBuffers(t *testing.T) {
 func TestCase48_Clocks(t *testing.T) {
 	bubble(t, "forward", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		wantToken(t.Context(), t, r, s.raw)
 		time.Sleep(24 * time.Hour)
 		s.set(tokenIn(time.Hour), nil)
@@ -145,7 +146,7 @@ func TestCase48_Clocks(t *testing.T) {
 	bubble(t, "far future", func(t *testing.T) {
 		for _, exp := range []time.Time{time.Unix(1<<31, 0), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)} {
 			s := &issuer{raw: tokenOf(exp)}
-			r := ReloadToken(s.token, 5*time.Minute)
+			r := gracedb.ReloadToken(s.token, 5*time.Minute)
 			wantToken(t.Context(), t, r, s.raw)
 			time.Sleep(24 * time.Hour)
 			wantToken(t.Context(), t, r, s.raw)
@@ -155,7 +156,7 @@ func TestCase48_Clocks(t *testing.T) {
 }
 
 func TestCase49_RotatedInTime(t *testing.T) {
-	find, tmp := noTokens(t, TokenQuery{})
+	find, tmp := noTokens(t, gracedb.TokenQuery{})
 	file := filepath.Join(tmp, "file")
 	t.Setenv("BEARER_TOKEN_FILE", file)
 	a, b := tokenIn(time.Hour), tokenIn(2*time.Hour)
@@ -166,7 +167,7 @@ func TestCase49_RotatedInTime(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		wantToken(t.Context(), t, r, s.raw)
 		s.set(tokenIn(2*time.Hour), nil)
 		time.Sleep(55 * time.Minute)
@@ -177,7 +178,7 @@ func TestCase49_RotatedInTime(t *testing.T) {
 func TestCase50_UnchangedInsideBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		wantToken(t.Context(), t, r, s.raw)
 		time.Sleep(55 * time.Minute)
 		var asked []time.Time
@@ -203,7 +204,7 @@ func TestCase50_UnchangedInsideBuffer(t *testing.T) {
 func TestCase55_OlderCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		current := s.raw
 		wantToken(t.Context(), t, r, current)
 		time.Sleep(55 * time.Minute)
@@ -220,7 +221,7 @@ func TestCase56_OtherUser(t *testing.T) {
 		log, logged := newTestLogger()
 		ctx := token.WithHints(t.Context(), "", log)
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		wantToken(ctx, t, r, s.raw)
 		time.Sleep(55 * time.Minute)
 		s.set(tokenIn(time.Minute, "sub", "marie.curie@ligo.org"), nil)
@@ -239,7 +240,7 @@ func TestCase56_OtherUser(t *testing.T) {
 func TestStaticTokenExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		raw := tokenIn(time.Hour)
-		r := ReloadToken(StaticToken(raw), 5*time.Minute)
+		r := gracedb.ReloadToken(gracedb.StaticToken(raw), 5*time.Minute)
 		wantToken(t.Context(), t, r, raw)
 		time.Sleep(time.Hour)
 		_, err := r(t.Context())
@@ -252,7 +253,7 @@ func TestStaticTokenExpires(t *testing.T) {
 }
 
 func TestReloadTokenFastPathAllocatesNothing(t *testing.T) {
-	r := ReloadToken(StaticToken(tokenIn(time.Hour)), 5*time.Minute)
+	r := gracedb.ReloadToken(gracedb.StaticToken(tokenIn(time.Hour)), 5*time.Minute)
 	ctx := token.WithHints(t.Context(), "another", nil)
 	if n := testing.AllocsPerRun(1000, func() {
 		if _, err := r(ctx); err != nil {
@@ -264,7 +265,7 @@ func TestReloadTokenFastPathAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkReloadToken(b *testing.B) {
-	r := ReloadToken(StaticToken(tokenIn(time.Hour)), 5*time.Minute)
+	r := gracedb.ReloadToken(gracedb.StaticToken(tokenIn(time.Hour)), 5*time.Minute)
 	ctx := b.Context()
 	b.ReportAllocs()
 	for b.Loop() {
@@ -275,7 +276,7 @@ func BenchmarkReloadToken(b *testing.B) {
 }
 
 func BenchmarkReloadTokenParallel(b *testing.B) {
-	r := ReloadToken(StaticToken(tokenIn(time.Hour)), 5*time.Minute)
+	r := gracedb.ReloadToken(gracedb.StaticToken(tokenIn(time.Hour)), 5*time.Minute)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			if _, err := r(b.Context()); err != nil {
@@ -286,7 +287,7 @@ func BenchmarkReloadTokenParallel(b *testing.B) {
 }
 
 func BenchmarkFindToken(b *testing.B) {
-	find, tmp := noTokens(b, TokenQuery{Audience: []string{"https://kafka.test"}, Scopes: []string{"gracedb.read"}})
+	find, tmp := noTokens(b, gracedb.TokenQuery{Audience: []string{"https://kafka.test"}, Scopes: []string{"gracedb.read"}})
 	file := filepath.Join(tmp, "file")
 	writeToken(b, file, tokenIn(time.Hour, "aud", "https://kafka.test"))
 	b.Setenv("BEARER_TOKEN_FILE", file)

@@ -1,4 +1,4 @@
-package gracedb
+package wire_test
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
@@ -87,7 +88,7 @@ func TestUploadError(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			u, err := Message{Topic: "gracedb-test.gstlal", Partition: 3, Offset: 42, Value: []byte(tt.value)}.Upload()
+			u, err := gracedb.Message{Topic: "gracedb-test.gstlal", Partition: 3, Offset: 42, Value: []byte(tt.value)}.Upload()
 			if err == nil {
 				t.Fatalf("decoded to %+v", u)
 			}
@@ -98,7 +99,7 @@ func TestUploadError(t *testing.T) {
 			if errors.Is(err, errs.NotUpload) || errors.Is(err, errs.Kafka) {
 				t.Errorf("%v is of a kind", err)
 			}
-			if diff := cmp.Diff(Upload{}, u); diff != "" {
+			if diff := cmp.Diff(gracedb.Upload{}, u); diff != "" {
 				t.Errorf("an error and %s", diff)
 			}
 		})
@@ -120,7 +121,7 @@ func TestUploadOtherType(t *testing.T) {
 		"empty type":                  `{"type":""}`,
 		"a token for a type":          `{"type":"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"}`,
 	} {
-		_, err := Message{Topic: "t", Value: []byte(value)}.Upload()
+		_, err := gracedb.Message{Topic: "t", Value: []byte(value)}.Upload()
 		if !errors.Is(err, errs.NotUpload) || strings.Contains(err.Error(), "eyJ") {
 			t.Errorf("%s: %v", name, err)
 		}

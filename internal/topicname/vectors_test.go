@@ -1,4 +1,4 @@
-package gracedb
+package topicname_test
 
 import (
 	"encoding/json"
@@ -7,20 +7,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/vectors"
 )
-
-// vectorLines returns the lines of testdata/vectors/name, which are recorded from
-// the Python package; see the README there.
-func vectorLines[T any](t *testing.T, name string) []T {
-	t.Helper()
-	lines, err := vectors.Lines[T](name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lines
-}
 
 // instanceDiffers are the service URLs for which DeriveInstanceName is an error
 // where the peer returns a name, each with the reason.
@@ -52,7 +42,11 @@ func TestVectorsTopics(t *testing.T) {
 		}
 	}
 	seen := 0
-	for _, v := range vectorLines[vector](t, "topics.jsonl") {
+	lines, err := vectors.Lines[vector]("topics.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range lines {
 		t.Run(v.Fn+string(v.Input), func(t *testing.T) {
 			switch v.Fn {
 			case "derive_instance_name":
@@ -65,7 +59,7 @@ func TestVectorsTopics(t *testing.T) {
 					want = ""
 					seen++
 				}
-				got, err := DeriveInstanceName(input)
+				got, err := gracedb.DeriveInstanceName(input)
 				if got != want || (err == nil) != (want != "") {
 					t.Errorf("DeriveInstanceName(%q) = %q, %v; want %q", input, got, err, want)
 				}
@@ -77,7 +71,7 @@ func TestVectorsTopics(t *testing.T) {
 				var want string
 				decode(v.Input, &input)
 				decode(v.Output, &want)
-				if got := MakeTopicName(input[0], input[1]); got != want {
+				if got := gracedb.MakeTopicName(input[0], input[1]); got != want {
 					t.Errorf("MakeTopicName(%q, %q) = %q, want %q", input[0], input[1], got, want)
 				}
 			case "parse_topic_name":
@@ -87,7 +81,7 @@ func TestVectorsTopics(t *testing.T) {
 				if v.Error == "" {
 					decode(v.Output, &want)
 				}
-				instance, pipeline, err := ParseTopicName(input)
+				instance, pipeline, err := gracedb.ParseTopicName(input)
 				if diff := cmp.Diff(want, [2]string{instance, pipeline}); diff != "" {
 					t.Errorf("ParseTopicName(%q): %s", input, diff)
 				}

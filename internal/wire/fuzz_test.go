@@ -1,4 +1,4 @@
-package gracedb
+package wire_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/graceid"
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
@@ -23,7 +24,7 @@ func FuzzUpload(f *testing.F) {
 	f.Add([]byte(`{"type":"ping"}`))
 	f.Add([]byte(` { "a" : [ 1 , { } , "\"\\" ] , "a" : null } x`))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		u, err := Message{Topic: "t", Value: value}.Upload()
+		u, err := gracedb.Message{Topic: "t", Value: value}.Upload()
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "gracedb: message in topic t, partition 0, offset 0: ") || strings.ContainsAny(err.Error(), "\n\r") {
 				t.Errorf("%q: %v", value, err)
@@ -42,7 +43,7 @@ func FuzzUpload(f *testing.F) {
 		// What was read is written and read again the same, but for what is left out.
 		u.Extra = nil
 		u.Filename = wire.FileName(u.Filename)
-		again, err := Message{Value: wire.Encode(wire.Upload(u))}.Upload()
+		again, err := gracedb.Message{Value: wire.Encode(wire.Upload(u))}.Upload()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +67,7 @@ func FuzzEncodeUpload(f *testing.F) {
 	f.Add("G1", "alice", "gstlal", "INJ", "coinc.xml", []byte("data"), int64(1732288000123456), true)
 	f.Add("", "\xff\u2028", "\x00\"\\", "<&>", "a/b", []byte{}, int64(0), false)
 	f.Fuzz(func(t *testing.T, graceID, submitter, pipeline, label, file string, data []byte, micros int64, flag bool) {
-		u := Upload{
+		u := gracedb.Upload{
 			Server: pipeline, GraceID: graceID, Submitter: submitter, Pipeline: pipeline, PublishOnly: flag, SkipSupervisor: !flag,
 			Labels: []string{label, label}, Filename: file, Data: data, Time: time.UnixMicro(micros & (1<<47 - 1)),
 			Group: label, Search: submitter, Offline: flag, ReplayID: graceID,
@@ -78,7 +79,7 @@ func FuzzEncodeUpload(f *testing.F) {
 		if !json.Valid(value) {
 			t.Fatalf("not JSON: %q", value)
 		}
-		got, err := Message{Value: value}.Upload()
+		got, err := gracedb.Message{Value: value}.Upload()
 		if graceID != "" && !graceid.Is(graceID) {
 			if err == nil {
 				t.Fatalf("graceid %q is one", graceID)
@@ -88,7 +89,7 @@ func FuzzEncodeUpload(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Upload{
+		want := gracedb.Upload{
 			Server: valid(pipeline), GraceID: valid(graceID), Submitter: valid(submitter), Pipeline: valid(pipeline),
 			PublishOnly: flag, SkipSupervisor: !flag, Labels: []string{valid(label), valid(label)}, Filename: valid(wire.FileName(file)),
 			Data: data, Time: u.Time, Group: valid(label), Search: valid(submitter), Offline: flag, ReplayID: valid(graceID),
@@ -132,7 +133,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"a":[1,null,"\u00e9"]}`))
 	f.Add([]byte("[[[[]]]] x"))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		m := Message{Topic: "t", Value: value}
+		m := gracedb.Message{Topic: "t", Value: value}
 		var got, want any
 		if err := m.Decode(&got); err != nil {
 			if !strings.HasPrefix(err.Error(), "gracedb: message in topic t, ") || strings.ContainsAny(err.Error(), "\n\r") {

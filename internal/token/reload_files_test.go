@@ -1,4 +1,4 @@
-package gracedb
+package token_test
 
 import (
 	"context"
@@ -16,18 +16,19 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 func TestCase51_VanishesInsideBuffer(t *testing.T) {
-	find, tmp := noTokens(t, TokenQuery{})
+	find, tmp := noTokens(t, gracedb.TokenQuery{})
 	file := filepath.Join(tmp, "file")
 	t.Setenv("BEARER_TOKEN_FILE", file)
 	synctest.Test(t, func(t *testing.T) {
 		raw := tokenIn(time.Hour)
 		writeToken(t, file, raw)
-		r := ReloadToken(find, 5*time.Minute)
+		r := gracedb.ReloadToken(find, 5*time.Minute)
 		log, logged := newTestLogger()
 		ctx := token.WithHints(t.Context(), "", log)
 		wantToken(ctx, t, r, raw)
@@ -51,7 +52,7 @@ func TestCase51_VanishesInsideBuffer(t *testing.T) {
 }
 
 func TestCase52_DamagedDuringRotation(t *testing.T) {
-	find, tmp := noTokens(t, TokenQuery{Audience: []string{"https://kafka.test"}})
+	find, tmp := noTokens(t, gracedb.TokenQuery{Audience: []string{"https://kafka.test"}})
 	dir := filepath.Join(tmp, "dir")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -67,7 +68,7 @@ func TestCase52_DamagedDuringRotation(t *testing.T) {
 			t.Setenv("BEARER_TOKEN_FILE", file)
 			raw := tokenIn(time.Hour)
 			writeToken(t, file, raw)
-			r := ReloadToken(find, 5*time.Minute)
+			r := gracedb.ReloadToken(find, 5*time.Minute)
 			wantToken(t.Context(), t, r, raw)
 			time.Sleep(55 * time.Minute)
 			if err := damage(file, raw); err != nil {
@@ -87,7 +88,7 @@ func TestCase52_DamagedDuringRotation(t *testing.T) {
 	// A source of the user's own may have read half a file.
 	bubble(t, "half a token from another source", func(t *testing.T) {
 		s := &issuer{raw: tokenIn(time.Hour)}
-		r := ReloadToken(s.token, 5*time.Minute)
+		r := gracedb.ReloadToken(s.token, 5*time.Minute)
 		raw := s.raw
 		wantToken(t.Context(), t, r, raw)
 		time.Sleep(55 * time.Minute)
@@ -102,7 +103,7 @@ func TestCase52_DamagedDuringRotation(t *testing.T) {
 // Case 53, fault rows T10, T12-T14: whatever the writer does to the file, no
 // reader gets an error or half a token, as long as the token in use is valid.
 func TestCase53_WriterAndReadersReload(t *testing.T) {
-	find, tmp := noTokens(t, TokenQuery{})
+	find, tmp := noTokens(t, gracedb.TokenQuery{})
 	for style, write := range map[string]func(file, raw string){
 		"rename": func(file, raw string) {
 			os.WriteFile(file+".tmp", []byte(raw), 0o600)
@@ -136,9 +137,9 @@ func TestCase53_WriterAndReadersReload(t *testing.T) {
 			}
 			renew()
 			// Always inside the buffer, so asked every 5 s, and one for each reader.
-			var sources [100]TokenSource
+			var sources [100]gracedb.TokenSource
 			for i := range sources {
-				sources[i] = ReloadToken(find, 2*time.Hour)
+				sources[i] = gracedb.ReloadToken(find, 2*time.Hour)
 				if _, err := sources[i](t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -170,12 +171,12 @@ func TestCase53_WriterAndReadersReload(t *testing.T) {
 
 func TestCase61_LastMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		find, tmp := noTokens(t, TokenQuery{})
+		find, tmp := noTokens(t, gracedb.TokenQuery{})
 		file := filepath.Join(tmp, "file")
 		t.Setenv("BEARER_TOKEN_FILE", file)
 		raw := tokenIn(time.Hour)
 		writeToken(t, file, raw)
-		r := ReloadToken(find, 5*time.Minute)
+		r := gracedb.ReloadToken(find, 5*time.Minute)
 		end := time.Now().Add(time.Hour)
 		wantToken(t.Context(), t, r, raw)
 		time.Sleep(59*time.Minute + 1*time.Second)
@@ -196,13 +197,13 @@ func TestCase61_LastMinute(t *testing.T) {
 
 func TestCase62_SourceMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		find, tmp := noTokens(t, TokenQuery{})
+		find, tmp := noTokens(t, gracedb.TokenQuery{})
 		file, creds := filepath.Join(tmp, "file"), filepath.Join(tmp, "creds")
 		t.Setenv("BEARER_TOKEN_FILE", file)
 		t.Setenv("_CONDOR_CREDS", creds)
 		a := tokenIn(time.Hour)
 		writeToken(t, file, a)
-		r := ReloadToken(find, 5*time.Minute)
+		r := gracedb.ReloadToken(find, 5*time.Minute)
 		wantToken(t.Context(), t, r, a)
 		time.Sleep(55 * time.Minute)
 		b := tokenIn(time.Hour)
@@ -216,10 +217,10 @@ func TestCase62_SourceMoves(t *testing.T) {
 
 func TestCase63_VariableExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		find, tmp := noTokens(t, TokenQuery{})
+		find, tmp := noTokens(t, gracedb.TokenQuery{})
 		a := tokenIn(time.Hour)
 		t.Setenv("BEARER_TOKEN", a)
-		r := ReloadToken(find, 5*time.Minute)
+		r := gracedb.ReloadToken(find, 5*time.Minute)
 		wantToken(t.Context(), t, r, a)
 		time.Sleep(time.Hour)
 		_, err := r(t.Context())
@@ -235,12 +236,12 @@ func TestCase63_VariableExpires(t *testing.T) {
 }
 
 func TestCase66_NothingLeft(t *testing.T) {
-	find, tmp := noTokens(t, TokenQuery{})
+	find, tmp := noTokens(t, gracedb.TokenQuery{})
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	writeToken(t, filepath.Join(tmp, "file"), tokenIn(time.Hour))
 	t.Setenv("BEARER_TOKEN_FILE", filepath.Join(tmp, "file"))
 	for range 200 {
-		r := ReloadToken(find, 2*time.Hour)
+		r := gracedb.ReloadToken(find, 2*time.Hour)
 		for range 3 {
 			if _, err := r(t.Context()); err != nil {
 				t.Fatal(err)
@@ -252,13 +253,13 @@ func TestCase66_NothingLeft(t *testing.T) {
 // Fault row C2: a month with tokens of three hours, renewed as htgettoken and
 // HTCondor do, with a call every twenty seconds.
 func TestThirtyDays(t *testing.T) {
-	find, tmp := noTokens(t, TokenQuery{})
+	find, tmp := noTokens(t, gracedb.TokenQuery{})
 	file := filepath.Join(tmp, "file")
 	t.Setenv("BEARER_TOKEN_FILE", file)
 	start := time.Now()
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
-		r := ReloadToken(func(ctx context.Context) (string, error) {
+		r := gracedb.ReloadToken(func(ctx context.Context) (string, error) {
 			asked.Add(1)
 			return find(ctx)
 		}, 5*time.Minute)
@@ -300,11 +301,11 @@ func TestThirtyDays(t *testing.T) {
 // Fault row C4: a process that was stopped past the expiry of its token.
 func TestStoppedPastExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		find, tmp := noTokens(t, TokenQuery{})
+		find, tmp := noTokens(t, gracedb.TokenQuery{})
 		file := filepath.Join(tmp, "file")
 		t.Setenv("BEARER_TOKEN_FILE", file)
 		writeToken(t, file, tokenIn(time.Hour))
-		r := ReloadToken(find, 5*time.Minute)
+		r := gracedb.ReloadToken(find, 5*time.Minute)
 		if _, err := r(t.Context()); err != nil {
 			t.Fatal(err)
 		}
