@@ -1,4 +1,4 @@
-package gracedb
+package gracedb_test
 
 import (
 	"context"
@@ -9,14 +9,15 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
 )
 
 // As users write them, where the compiler puts the functions of options into their callers.
 func TestOptsRefused(t *testing.T) {
-	with := func(opts ...kgo.Opt) Cluster {
-		return Cluster{Brokers: []string{"localhost:1"}, Instance: "x", Token: StaticToken("a.b.c"), Opts: opts}
+	with := func(opts ...kgo.Opt) gracedb.Cluster {
+		return gracedb.Cluster{Brokers: []string{"localhost:1"}, Instance: "x", Token: gracedb.StaticToken("a.b.c"), Opts: opts}
 	}
 	for name, opt := range map[string]kgo.Opt{
 		"Dialer":                  kgo.Dialer(nil),
@@ -36,8 +37,8 @@ func TestOptsRefused(t *testing.T) {
 		"OnPartitionsLost":        kgo.OnPartitionsLost(nil),
 	} {
 		c := with(opt)
-		_, err := NewConsumer(t.Context(), ConsumerConfig{Cluster: c, Topics: []string{"test"}, Lazy: true, GroupID: "g"})
-		_, err2 := NewProducer(t.Context(), ProducerConfig{Cluster: c, Lazy: true})
+		_, err := gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: c, Topics: []string{"test"}, Lazy: true, GroupID: "g"})
+		_, err2 := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: c, Lazy: true})
 		for _, err := range []error{err, err2} {
 			if !errors.Is(err, errs.Config) || !strings.Contains(err.Error(), "kgo."+name+": ") {
 				t.Errorf("%s: %v", name, err)
