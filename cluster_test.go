@@ -77,25 +77,6 @@ func TestClusterConfig(t *testing.T) {
 	}
 }
 
-// A constructor is one of the two that connect.
-type constructor struct {
-	name string
-	kind error
-	make func(context.Context, gracedb.Cluster, string) (interface{ Close() error }, error)
-}
-
-var constructors = []constructor{
-	{"producer", gracedb.ErrProducer, func(ctx context.Context, c gracedb.Cluster, topic string) (interface{ Close() error }, error) {
-		return gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: c, Topic: topic})
-	}},
-	{"consumer", gracedb.ErrConsumer, func(ctx context.Context, c gracedb.Cluster, topic string) (interface{ Close() error }, error) {
-		return gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: c, Topics: []string{topic}})
-	}},
-	{"group", gracedb.ErrConsumer, func(ctx context.Context, c gracedb.Cluster, topic string) (interface{ Close() error }, error) {
-		return gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: c, Topics: []string{topic}, GroupID: "g"})
-	}},
-}
-
 // What keeps a client from working is said by its constructor, at once, and as what
 // it is.
 func TestConstructorErrors(t *testing.T) {
@@ -173,16 +154,16 @@ func TestConstructorErrors(t *testing.T) {
 		},
 	} {
 		for _, make := range constructors {
-			t.Run(tt.name+"/"+make.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+make.Name, func(t *testing.T) {
 				t.Parallel()
 				cluster := clusterFor(t, c, "alice")
 				tt.change(&cluster)
 				start := time.Now()
-				made, err := make.make(t.Context(), cluster, tt.topic)
+				made, err := make.Make(t.Context(), cluster, tt.topic)
 				if err == nil {
 					_ = made.Close()
 				}
-				wantErr(t, err, append(kinds(make.kind, gracedb.ErrKafka), tt.is...), append(kinds(gracedb.ErrConfig), tt.isNot...), tt.names...)
+				wantErr(t, err, append(kinds(make.Kind, gracedb.ErrKafka), tt.is...), append(kinds(gracedb.ErrConfig), tt.isNot...), tt.names...)
 				if took := time.Since(start); took > 3*time.Second {
 					t.Errorf("after %v", took)
 				}
@@ -190,10 +171,6 @@ func TestConstructorErrors(t *testing.T) {
 			})
 		}
 	}
-}
-
-func allow(of kmsg.ACLResourceType, name string, op kmsg.ACLOperation) kfake.ACL {
-	return kfake.ACL{Resource: of, Name: name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: op, Allow: true}
 }
 
 // A constructor waits for a silent broker until ctx ends, at most 30 seconds, and
@@ -210,7 +187,7 @@ func TestConstructorSilence(t *testing.T) {
 		{"frozen, with ctx", func(c *kafkatest.Cluster) { c.Freeze() }, 2 * time.Second, 2 * time.Second},
 	} {
 		for _, make := range constructors {
-			t.Run(tt.name+"/"+make.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+make.Name, func(t *testing.T) {
 				virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 					cluster := clusterFor(t, c, "alice")
 					tt.silence(c)
@@ -221,8 +198,8 @@ func TestConstructorSilence(t *testing.T) {
 						defer cancel()
 					}
 					start := time.Now()
-					_, err := make.make(ctx, cluster, "test")
-					wantErr(t, err, kinds(gracedb.ErrConnection, make.kind, context.DeadlineExceeded), nil, c.Addrs()[0])
+					_, err := make.Make(ctx, cluster, "test")
+					wantErr(t, err, kinds(gracedb.ErrConnection, make.Kind, context.DeadlineExceeded), nil, c.Addrs()[0])
 					if took := time.Since(start); took < tt.want || took > tt.want+100*time.Millisecond {
 						t.Errorf("after %v, want %v", took, tt.want)
 					}

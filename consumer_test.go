@@ -10,20 +10,11 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
-
-// record is a record for produceRaw.
-func record(topic string, partition int32, value string) *kgo.Record {
-	return &kgo.Record{Topic: topic, Partition: partition, Value: []byte(value)}
-}
-
-// A group of tests runs without a group and with one.
-var groups = []string{"", "g"}
 
 func TestConsumerConfig(t *testing.T) {
 	cluster := gracedb.Cluster{Brokers: []string{"localhost:1"}, Instance: "gracedb-test"}
@@ -220,34 +211,6 @@ func TestConsumerStoresMarks(t *testing.T) {
 			t.Errorf("stored position %d, want 2", got)
 		}
 	})
-}
-
-// committed returns the position that a group has stored, or -1.
-func committed(t testing.TB, c *kafkatest.Cluster, group, topic string, partition int32) int64 {
-	t.Helper()
-	cl, err := c.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	req := kmsg.NewPtrOffsetFetchRequest()
-	g := kmsg.NewOffsetFetchRequestGroup()
-	g.Group = group
-	req.Groups = append(req.Groups, g)
-	resp, err := req.RequestWith(context.Background(), cl)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, g := range resp.Groups {
-		for _, tp := range g.Topics {
-			for _, p := range tp.Partitions {
-				if (tp.Topic == topic || tp.Topic == "") && p.Partition == partition {
-					return p.Offset
-				}
-			}
-		}
-	}
-	return -1
 }
 
 // Without a group Commit and Close leave nothing behind at the broker.

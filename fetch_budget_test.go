@@ -46,21 +46,6 @@ func (r *repeated) Compress(dst *bytes.Buffer, src []byte, flags ...kgo.Compress
 	return r.packed, r.as
 }
 
-// produceWith appends records, each a batch, with options of a client of its own.
-func produceWith(t testing.TB, cl *kafkatest.Cluster, opts []kgo.Opt, records ...*kgo.Record) {
-	t.Helper()
-	client, err := cl.Client(append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	for _, r := range records {
-		if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // largest is the figure of ConsumerConfig: 64 MiB beyond the largest message.
 const largest = 64<<20 + 15<<20
 

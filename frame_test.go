@@ -21,12 +21,12 @@ import (
 func TestConstructorFrameLength(t *testing.T) {
 	for _, length := range []int32{90 << 20, 3 << 20, -1} {
 		for _, make := range constructors {
-			t.Run(fmt.Sprint(length, "/", make.name), func(t *testing.T) {
+			t.Run(fmt.Sprint(length, "/", make.Name), func(t *testing.T) {
 				virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 					c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1})
 					start := time.Now()
-					_, err := make.make(t.Context(), clusterFor(t, c, "alice"), "test")
-					wantErr(t, err, kinds(make.kind), nil, c.Addrs()[0], fmt.Sprint(length))
+					_, err := make.Make(t.Context(), clusterFor(t, c, "alice"), "test")
+					wantErr(t, err, kinds(make.Kind), nil, c.Addrs()[0], fmt.Sprint(length))
 					if took := time.Since(start); took > time.Second {
 						t.Errorf("after %v", took)
 					}
@@ -73,7 +73,7 @@ func TestFetchFrameLength(t *testing.T) {
 // More brokers than are believed are told at once, by whoever asked.
 func TestConstructorTooManyBrokers(t *testing.T) {
 	for _, make := range constructors {
-		t.Run(make.name, func(t *testing.T) {
+		t.Run(make.Name, func(t *testing.T) {
 			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 				c.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
 					m := resp.(*kmsg.MetadataResponse)
@@ -84,8 +84,8 @@ func TestConstructorTooManyBrokers(t *testing.T) {
 					}
 				}})
 				start := time.Now()
-				_, err := make.make(t.Context(), clusterFor(t, c, "alice"), "test")
-				wantErr(t, err, kinds(make.kind), nil, "2001 brokers; at most 1000")
+				_, err := make.Make(t.Context(), clusterFor(t, c, "alice"), "test")
+				wantErr(t, err, kinds(make.Kind), nil, "2001 brokers; at most 1000")
 				if took := time.Since(start); took > time.Second {
 					t.Errorf("after %v", took)
 				}

@@ -30,8 +30,8 @@ func TestHostileTopicNames(t *testing.T) {
 			for _, instance := range []string{"gracedb-test", "elsewhere"} {
 				cluster := clusterFor(t, c, "alice")
 				cluster.Instance = instance
-				_, err := make.make(t.Context(), cluster, "missing")
-				wantErr(t, err, kinds(make.kind, gracedb.ErrTopic), nil)
+				_, err := make.Make(t.Context(), cluster, "missing")
+				wantErr(t, err, kinds(make.Kind, gracedb.ErrTopic), nil)
 				checkClean(t, err)
 			}
 		}

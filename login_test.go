@@ -136,9 +136,9 @@ func TestNoRawLogin(t *testing.T) {
 				})
 				for _, make := range constructors {
 					ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-					_, err := make.make(ctx, clusterFor(t, c, "alice"), "test")
+					_, err := make.Make(ctx, clusterFor(t, c, "alice"), "test")
 					cancel()
-					wantErr(t, err, kinds(make.kind, gracedb.ErrConnection), nil, c.Addrs()[0], "login of before Kafka 1.0")
+					wantErr(t, err, kinds(make.Kind, gracedb.ErrConnection), nil, c.Addrs()[0], "login of before Kafka 1.0")
 				}
 			})
 		})

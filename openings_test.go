@@ -19,7 +19,7 @@ import (
 func TestDialsAtOnce(t *testing.T) {
 	const strangers = 300
 	for _, make := range constructors {
-		t.Run(make.name, func(t *testing.T) {
+		t.Run(make.Name, func(t *testing.T) {
 			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 				c.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
 					m := resp.(*kmsg.MetadataResponse)
@@ -56,7 +56,7 @@ func TestDialsAtOnce(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
 				start := time.Now()
-				got, err := make.make(ctx, cluster, "test")
+				got, err := make.Make(ctx, cluster, "test")
 				if err == nil {
 					defer got.Close()
 				}

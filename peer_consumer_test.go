@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
@@ -83,13 +81,6 @@ func later(t *testing.T, d time.Duration, f func()) {
 	done := make(chan struct{})
 	time.AfterFunc(d, func() { defer close(done); f() })
 	t.Cleanup(func() { <-done })
-}
-
-// withoutAutoCommit keeps the engine from storing positions by itself. While a group
-// cannot be joined it would wait for a lock with that, and virtual time with it.
-func withoutAutoCommit(cluster gracedb.Cluster) gracedb.Cluster {
-	cluster.Opts = append(cluster.Opts, kgo.AutoCommitInterval(24*time.Hour))
-	return cluster
 }
 
 // 10b: a broker that is away for longer than the session, before the first commit:

@@ -36,13 +36,6 @@ func back(t testing.TB, c *kafkatest.Cluster) {
 	}
 }
 
-// within returns a context that ends after d.
-func within(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // 22: a wrong host name is reported as a wrong authority, and the advice for the one
 // is given for the other.
 func TestPeerFinding_22_WrongHostName(t *testing.T) {
@@ -71,10 +64,10 @@ func TestPeerFinding_22_WrongHostName(t *testing.T) {
 			{"wrong authority, skipped", home, stranger, true, wrongCA, wrongName},
 			{"both wrong, skipped", named, stranger, true, wrongCA, wrongName},
 		} {
-			t.Run(tt.name+"/"+make.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+make.Name, func(t *testing.T) {
 				cluster := clusterFor(t, tt.c, "alice")
 				cluster.CAFile, cluster.SkipHostnameVerification = tt.caFile, tt.skip
-				made, err := make.make(t.Context(), cluster, "test")
+				made, err := make.Make(t.Context(), cluster, "test")
 				if err == nil {
 					_ = made.Close()
 				}
@@ -84,7 +77,7 @@ func TestPeerFinding_22_WrongHostName(t *testing.T) {
 					}
 					return
 				}
-				wantErr(t, err, kinds(gracedb.ErrConnection, make.kind), kinds(gracedb.ErrAuthentication, gracedb.ErrConfig), append(tt.says[:2:2], tt.c.Addrs()[0])...)
+				wantErr(t, err, kinds(gracedb.ErrConnection, make.Kind), kinds(gracedb.ErrAuthentication, gracedb.ErrConfig), append(tt.says[:2:2], tt.c.Addrs()[0])...)
 				for _, text := range tt.not {
 					if err != nil && strings.Contains(err.Error(), text) {
 						t.Errorf("%q speaks of %q", err, text)
@@ -303,17 +296,17 @@ func TestPeerFinding_25_SlowConstructor(t *testing.T) {
 				g.Token = func(context.Context) (string, error) { return "", os.ErrNotExist }
 			}, gracedb.ErrToken, 50 * time.Millisecond},
 		} {
-			t.Run(tt.name+"/"+make.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+make.Name, func(t *testing.T) {
 				virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 					cluster := clusterFor(t, c, "alice")
 					tt.spoil(c, &cluster)
 					start := time.Now()
-					made, err := make.make(t.Context(), cluster, "test")
+					made, err := make.Make(t.Context(), cluster, "test")
 					if took := time.Since(start); took > tt.bound {
 						t.Errorf("after %v", took)
 					}
 					if tt.kind != nil {
-						wantErr(t, err, kinds(tt.kind, make.kind), nil)
+						wantErr(t, err, kinds(tt.kind, make.Kind), nil)
 						return
 					}
 					if err != nil {

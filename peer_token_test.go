@@ -253,7 +253,7 @@ func TestPeerFinding_14_OneSearch(t *testing.T) {
 		who(t)
 		// Whose token HTTP uses is what the server says of the reservation.
 		s := newService(t, gracetest.Config{Issuer: c.Issuer()}, func(cc *gracedb.ClientConfig) { cc.Token = nil })
-		if r, err := s.client.Reserve(t.Context(), event()); err != nil || r.Submitter != "worker" {
+		if r, err := s.Client.Reserve(t.Context(), event()); err != nil || r.Submitter != "worker" {
 			t.Errorf("HTTP: %+v, %v", r, err)
 		}
 	})
@@ -302,8 +302,8 @@ func TestPeerFinding_15_BestToken(t *testing.T) {
 			cluster := clusterFor(t, c, "nobody")
 			cluster.Token = nil
 			for _, make := range constructors {
-				_, err := make.make(t.Context(), cluster, "test")
-				wantErr(t, err, kinds(gracedb.ErrAuthentication, make.kind), kinds(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token", c.Addrs()[0])
+				_, err := make.Make(t.Context(), cluster, "test")
+				wantErr(t, err, kinds(gracedb.ErrAuthentication, make.Kind), kinds(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token", c.Addrs()[0])
 			}
 		})
 	}
@@ -322,23 +322,23 @@ func TestPeerFinding_26_ForeignErrors(t *testing.T) {
 			cluster := clusterFor(t, c, "alice")
 			cluster.Token = nil
 			start := time.Now()
-			_, err := make.make(t.Context(), cluster, "test")
-			wantErr(t, err, kinds(gracedb.ErrToken, make.kind), kinds(gracedb.ErrConnection), "SCITOKEN", "_CONDOR_CREDS", "BEARER_TOKEN", "htgettoken")
+			_, err := make.Make(t.Context(), cluster, "test")
+			wantErr(t, err, kinds(gracedb.ErrToken, make.Kind), kinds(gracedb.ErrConnection), "SCITOKEN", "_CONDOR_CREDS", "BEARER_TOKEN", "htgettoken")
 			if took := time.Since(start); took > 3*time.Second {
-				t.Errorf("%s: after %v", make.name, took)
+				t.Errorf("%s: after %v", make.Name, took)
 			}
 			for _, exp := range []any{1e18, int64(1) << 62, 1e300} {
 				cluster.Token = gracedb.StaticToken(mint(t, c, testauth.Claims{Extra: map[string]any{"exp": exp}}))
 				start := time.Now()
-				made, err := make.make(t.Context(), cluster, "test")
+				made, err := make.Make(t.Context(), cluster, "test")
 				if err == nil {
 					_ = made.Close()
 				} else {
-					wantErr(t, err, kinds(gracedb.ErrAuthentication, make.kind), kinds(gracedb.ErrConnection))
+					wantErr(t, err, kinds(gracedb.ErrAuthentication, make.Kind), kinds(gracedb.ErrConnection))
 				}
-				t.Logf("%s, exp %v: %v", make.name, exp, err)
+				t.Logf("%s, exp %v: %v", make.Name, exp, err)
 				if took := time.Since(start); took > 3*time.Second {
-					t.Errorf("%s: after %v", make.name, took)
+					t.Errorf("%s: after %v", make.Name, took)
 				}
 			}
 		}

@@ -75,7 +75,7 @@ func TestPublishCancelled(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			wire := &tripwire{path: tt.path, point: tt.point}
-			inRig(t, rigConfig{client: func(c *gracedb.ClientConfig) {
+			inRig(t, rigConfig{Client: func(c *gracedb.ClientConfig) {
 				wire.next = c.HTTP.Transport
 				c.HTTP.Transport = wire
 			}}, func(t *testing.T, r *rig) {
@@ -96,16 +96,16 @@ func TestPublishCancelled(t *testing.T) {
 				case "refuses":
 					opts.Topic = "nosuch"
 				case "lost":
-					r.kafka.LoseProduces(-1, kafkatest.DropRequest)
+					r.Kafka.LoseProduces(-1, kafkatest.DropRequest)
 					time.AfterFunc(pause, cancel)
 				case "produce":
-					r.kafka.Inject(kafkatest.Fault{Do: kafkatest.HoldResponse, Delay: pause, Keys: []kmsg.Key{kmsg.Produce}})
+					r.Kafka.Inject(kafkatest.Fault{Do: kafkatest.HoldResponse, Delay: pause, Keys: []kmsg.Key{kmsg.Produce}})
 					time.AfterFunc(pause/2, cancel)
 				}
 				start := time.Now()
 				e := event()
 				e.Data = append(e.Data, strings.Repeat("\n", 100_000)...) // large enough to be encoded beside the reservation
-				receipt, err := r.client.PublishEvent(ctx, r.p, e, opts)
+				receipt, err := r.Client.PublishEvent(ctx, r.Producer, e, opts)
 				if d := time.Since(start); d > 1100*time.Millisecond {
 					t.Errorf("returned after %v", d)
 				}
@@ -128,7 +128,7 @@ func TestPublishCancelled(t *testing.T) {
 				if !slices.Equal(requests, tt.requests) {
 					t.Errorf("requests %q, want %q", requests, tt.requests)
 				}
-				if m, e := len(r.messages(t, "gstlal")), len(r.Events()); m != tt.messages || e != tt.events {
+				if m, e := len(r.Messages(t, "gstlal")), len(r.Events()); m != tt.messages || e != tt.events {
 					t.Errorf("%d messages and %d events, want %d and %d", m, e, tt.messages, tt.events)
 				}
 			})
@@ -148,14 +148,14 @@ func TestPublishConcurrently(t *testing.T) {
 			e := event()
 			e.Data = fmt.Appendf(nil, "event %d", i)
 			var err error
-			if receipts[i], err = r.client.PublishEvent(t.Context(), r.p, e, gracedb.PublishOptions{}); err != nil {
+			if receipts[i], err = r.Client.PublishEvent(t.Context(), r.Producer, e, gracedb.PublishOptions{}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
 	got := map[string]string{}
-	for _, m := range r.messages(t, "gstlal") {
+	for _, m := range r.Messages(t, "gstlal") {
 		u, err := m.Upload()
 		if err != nil || got[u.GraceID] != "" || string(m.Key) != u.GraceID {
 			t.Errorf("message %+v: %v", m, err)
@@ -185,20 +185,20 @@ func TestThrottledBurst(t *testing.T) {
 		wait time.Duration // that the server takes for each
 	}{
 		{"publish", func(ctx context.Context, r *rig, e gracedb.Event) error {
-			_, err := r.client.PublishEvent(ctx, r.p, e, gracedb.PublishOptions{})
+			_, err := r.Client.PublishEvent(ctx, r.Producer, e, gracedb.PublishOptions{})
 			return err
 		}, 0},
 		{"create", func(ctx context.Context, r *rig, e gracedb.Event) error {
-			_, err := r.client.CreateEvent(ctx, e)
+			_, err := r.Client.CreateEvent(ctx, e)
 			return err
 		}, 0},
 		{"create, slowly", func(ctx context.Context, r *rig, e gracedb.Event) error {
-			_, err := r.client.CreateEvent(ctx, e)
+			_, err := r.Client.CreateEvent(ctx, e)
 			return err
 		}, 2 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inRig(t, rigConfig{service: gracetest.Config{Rate: rate, Work: tt.wait}}, func(t *testing.T, r *rig) {
+			inRig(t, rigConfig{Service: gracetest.Config{Rate: rate, Work: tt.wait}}, func(t *testing.T, r *rig) {
 				data := make([]byte, 100_000)
 				var wg sync.WaitGroup
 				start := time.Now()
@@ -223,7 +223,7 @@ func TestThrottledBurst(t *testing.T) {
 				}
 				// Reading the log would leave a decoder with a finalizer, which must not
 				// run outside this bubble.
-				messages := int(r.kafka.Kfake().PartitionInfo("localhost.gstlal", 0).HighWatermark)
+				messages := int(r.Kafka.Kfake().PartitionInfo("localhost.gstlal", 0).HighWatermark)
 				if got := messages + len(r.Events()); got != n {
 					t.Errorf("%d events, want %d", got, n)
 				}

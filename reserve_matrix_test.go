@@ -64,17 +64,17 @@ var publishSteps = []step{
 	{name: "no topic", setup: func(_ *testing.T, r *matrixRig) { r.opts.Topic = "nosuch" }},
 	{name: "too large", setup: func(_ *testing.T, r *matrixRig) { r.event.Data = make([]byte, 100_000) }},
 	{name: "token refused", setup: func(_ *testing.T, r *matrixRig) {
-		r.kafka.RefuseTokens(kafkatest.Refusal{})
-		r.kafka.Drop(kafkatest.RST)
+		r.Kafka.RefuseTokens(kafkatest.Refusal{})
+		r.Kafka.Drop(kafkatest.RST)
 		time.Sleep(time.Minute)
 	}},
 	{name: "refused by the broker", setup: func(_ *testing.T, r *matrixRig) {
-		r.kafka.Fail(produceRefused)
+		r.Kafka.Fail(produceRefused)
 	}},
-	{name: "lost", setup: func(_ *testing.T, r *matrixRig) { r.kafka.LoseProduces(-1, kafkatest.DropRequest) }},
-	{name: "acknowledgement lost", setup: func(_ *testing.T, r *matrixRig) { r.kafka.LoseAcks(-1, kafkatest.DropResponse) }},
+	{name: "lost", setup: func(_ *testing.T, r *matrixRig) { r.Kafka.LoseProduces(-1, kafkatest.DropRequest) }},
+	{name: "acknowledgement lost", setup: func(_ *testing.T, r *matrixRig) { r.Kafka.LoseAcks(-1, kafkatest.DropResponse) }},
 	{name: "acknowledgement lost, but uploaded", setup: func(t *testing.T, r *matrixRig) {
-		r.kafka.LoseAcks(-1, kafkatest.DropResponse)
+		r.Kafka.LoseAcks(-1, kafkatest.DropResponse)
 		time.AfterFunc(5*time.Second, func() { r.superviseLog(t) })
 	}},
 }
@@ -97,7 +97,7 @@ var produceRefused = kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.Topic
 // superviseLog uploads what is in the log, as the supervisor would have done by now.
 func (r *matrixRig) superviseLog(t *testing.T) {
 	err := r.Supervise(t.Context(), func(yield func(gracedb.Message, error) bool) {
-		for _, m := range r.messages(t, "gstlal") {
+		for _, m := range r.Messages(t, "gstlal") {
 			if !yield(m, nil) {
 				return
 			}
@@ -170,11 +170,11 @@ func cell(t *testing.T, opts gracedb.PublishOptions, reserve, publish, second st
 	name := fmt.Sprintf("%+v | %s | %s | %s", opts, reserve.name, publish.name, second.name)
 	sent = map[string]int{}
 	inRig(t, rigConfig{
-		producer: func(c *gracedb.ProducerConfig) { c.MaxMessageBytes, c.AuthGrace = 50_000, time.Second },
+		Producer: func(c *gracedb.ProducerConfig) { c.MaxMessageBytes, c.AuthGrace = 50_000, time.Second },
 	}, func(t *testing.T, rig *rig) {
-		r := &matrixRig{rig, rig.p, event(), opts}
+		r := &matrixRig{rig, rig.Producer, event(), opts}
 		if opts.Reservation != nil {
-			res, err := r.client.Reserve(t.Context(), r.event)
+			res, err := r.Client.Reserve(t.Context(), r.event)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,7 +192,7 @@ func cell(t *testing.T, opts gracedb.PublishOptions, reserve, publish, second st
 			publish.setup(t, r)
 		}
 		start := time.Now()
-		receipt, err := r.client.PublishEvent(t.Context(), r.p, r.event, r.opts)
+		receipt, err := r.Client.PublishEvent(t.Context(), r.p, r.event, r.opts)
 		took := time.Since(start)
 		r.Heal()
 
@@ -201,7 +201,7 @@ func cell(t *testing.T, opts gracedb.PublishOptions, reserve, publish, second st
 				sent[gracetest.KindOf(q)]++
 			}
 		}
-		messages := r.messages(t, "gstlal")
+		messages := r.Messages(t, "gstlal")
 		line = fmt.Sprintf("sent %d reserve, %d upload, %d create; %d messages; %d events of %d graceids; %s",
 			sent["reserve"], sent["upload"], sent["create"], len(messages), len(r.Events()), len(r.Reservations())+created(r),
 			told(receipt, err, took))

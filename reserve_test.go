@@ -8,101 +8,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/gracedb-go/gracedb"
-	"github.com/gracedb-go/gracedb/internal/gracetest"
-	"github.com/gracedb-go/gracedb/internal/kafkatest"
 )
-
-// A rig is a GraceDB and a broker that trust the same tokens, with a Client and a
-// Producer of them.
-type rig struct {
-	*service
-	kafka *kafkatest.Cluster
-	p     *gracedb.Producer
-}
-
-// A rigConfig configures a rig; what it leaves out is as usual.
-type rigConfig struct {
-	service  gracetest.Config
-	kafka    kafkatest.Config
-	client   func(*gracedb.ClientConfig)
-	producer func(*gracedb.ProducerConfig)
-}
-
-// newRig starts a rig on this machine's network, or, if cfg says that the service
-// is virtual, all of it in memory.
-func newRig(t testing.TB, cfg rigConfig) *rig {
-	t.Helper()
-	virtual := cfg.service.Virtual
-	s := newService(t, cfg.service, cfg.client)
-	instance, err := gracedb.DeriveInstanceName(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.kafka.Virtual, cfg.kafka.Issuer = virtual, s.Issuer()
-	cfg.kafka.Plaintext = cfg.kafka.Plaintext || virtual
-	if cfg.kafka.Topics == nil {
-		cfg.kafka.Topics = map[string]int{instance + ".gstlal": 1, instance + ".test": 1, instance + ".mly": 1}
-	}
-	k, err := kafkatest.Start(cfg.kafka)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
-	pc := gracedb.ProducerConfig{Cluster: gracedb.Cluster{Brokers: k.Addrs(), CAFile: k.CAFile(), Plaintext: cfg.kafka.Plaintext}}
-	if virtual {
-		pc.Cluster.Dial = k.Dial
-	}
-	if cfg.producer != nil {
-		cfg.producer(&pc)
-	}
-	p, err := s.client.NewProducer(t.Context(), pc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.Close() })
-	return &rig{s, k, p}
-}
-
-// inRig runs f with a rig in memory, where time is virtual.
-func inRig(t *testing.T, cfg rigConfig, f func(*testing.T, *rig)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		cfg.service.Virtual, cfg.service.Plain = true, true
-		f(t, newRig(t, cfg))
-	})
-}
-
-// messages returns what is in the log of a topic of the instance.
-func (r *rig) messages(t testing.TB, pipeline string) []gracedb.Message {
-	t.Helper()
-	instance, err := gracedb.DeriveInstanceName(r.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	records, err := r.kafka.Records(instance + "." + pipeline)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []gracedb.Message
-	for _, rec := range records {
-		out = append(out, gracedb.Message{
-			Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Key: rec.Key, Value: rec.Value,
-		})
-	}
-	return out
-}
 
 func TestPublishEvent(t *testing.T) {
 	r := newRig(t, rigConfig{})
 	e := event()
 	e.Offline, e.ReplayID, e.Filename = true, "r_1", "/a/b/coinc.xml"
-	got, err := r.client.PublishEvent(t.Context(), r.p, e, gracedb.PublishOptions{})
+	got, err := r.Client.PublishEvent(t.Context(), r.Producer, e, gracedb.PublishOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +33,7 @@ func TestPublishEvent(t *testing.T) {
 	if m.Topic != "127.gstlal" || string(m.Key) != "G1001" || m.Value != nil || m.Offset != 0 || m.Time.IsZero() {
 		t.Errorf("message of the receipt = %+v", m)
 	}
-	log := r.messages(t, "gstlal")
+	log := r.Messages(t, "gstlal")
 	if len(log) != 1 || string(log[0].Key) != "G1001" {
 		t.Fatalf("messages: %+v", log)
 	}
@@ -177,14 +94,14 @@ func TestPublishOptions(t *testing.T) {
 			if tt.edit != nil {
 				tt.edit(&e)
 			}
-			got, err := r.client.PublishEvent(t.Context(), r.p, e, tt.opts)
+			got, err := r.Client.PublishEvent(t.Context(), r.Producer, e, tt.opts)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if (got.GraceID == tt.key) == tt.opts.PublishOnly || got.Fallback != nil || got.Message.Topic != "127."+tt.topic {
 				t.Errorf("receipt = %+v", got)
 			}
-			log := r.messages(t, tt.topic)
+			log := r.Messages(t, tt.topic)
 			if len(log) != 1 || string(log[0].Key) != tt.key {
 				t.Fatalf("messages: %+v", log)
 			}
@@ -206,7 +123,7 @@ func TestPublishOptions(t *testing.T) {
 func TestPublishConfig(t *testing.T) {
 	r := newRig(t, rigConfig{})
 	other, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{
-		Cluster: gracedb.Cluster{Brokers: r.kafka.Addrs(), Instance: "gracedb-dev", Token: tokenIs(r.token)}, Lazy: true,
+		Cluster: gracedb.Cluster{Brokers: r.Kafka.Addrs(), Instance: "gracedb-dev", Token: tokenIs(r.Bearer)}, Lazy: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -218,14 +135,14 @@ func TestPublishConfig(t *testing.T) {
 		opts gracedb.PublishOptions
 		want string
 	}{
-		{"only and fallback", r.p, gracedb.PublishOptions{PublishOnly: true, HTTPFallback: true}, "PublishOnly excludes HTTPFallback"},
-		{"only and reservation", r.p, gracedb.PublishOptions{PublishOnly: true, Reservation: &gracedb.Reservation{GraceID: "G1"}}, "PublishOnly excludes Reservation"},
+		{"only and fallback", r.Producer, gracedb.PublishOptions{PublishOnly: true, HTTPFallback: true}, "PublishOnly excludes HTTPFallback"},
+		{"only and reservation", r.Producer, gracedb.PublishOptions{PublishOnly: true, Reservation: &gracedb.Reservation{GraceID: "G1"}}, "PublishOnly excludes Reservation"},
 		{"no producer", nil, gracedb.PublishOptions{}, "Producer is required"},
 		{"no producer, only", nil, gracedb.PublishOptions{PublishOnly: true}, "Producer is required"},
 		{"instance", other, gracedb.PublishOptions{}, `instance "gracedb-dev", the Client for "127"`},
 		{"instance and fallback", other, gracedb.PublishOptions{HTTPFallback: true}, `instance "gracedb-dev"`},
 	} {
-		_, err := r.client.PublishEvent(t.Context(), tt.p, event(), tt.opts)
+		_, err := r.Client.PublishEvent(t.Context(), tt.p, event(), tt.opts)
 		if !errors.Is(err, gracedb.ErrConfig) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want an ErrConfig that says %q", tt.name, err, tt.want)
 		}
@@ -239,7 +156,7 @@ func TestPublishConfig(t *testing.T) {
 func TestSupervisor(t *testing.T) {
 	r := newRig(t, rigConfig{})
 	ctx, cancel := context.WithCancel(t.Context())
-	cluster := gracedb.Cluster{Brokers: r.kafka.Addrs(), ServiceURL: r.URL(), CAFile: r.kafka.CAFile(), Token: tokenIs(r.token)}
+	cluster := gracedb.Cluster{Brokers: r.Kafka.Addrs(), ServiceURL: r.URL(), CAFile: r.Kafka.CAFile(), Token: tokenIs(r.Bearer)}
 	c, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"gstlal", "test"}})
 	if err != nil {
 		t.Fatal(err)
@@ -248,14 +165,14 @@ func TestSupervisor(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- r.Supervise(ctx, c.Stream(ctx)) }()
 
-	if _, err := r.p.Ping(ctx, "gstlal"); err != nil {
+	if _, err := r.Producer.Ping(ctx, "gstlal"); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string][]byte{}
 	for i, opts := range []gracedb.PublishOptions{{}, {SkipSupervisor: true}, {PublishOnly: true}, {}} {
 		e := event()
 		e.Data = fmt.Appendf(e.Data, "<!-- %d -->", i)
-		got, err := r.client.PublishEvent(ctx, r.p, e, opts)
+		got, err := r.Client.PublishEvent(ctx, r.Producer, e, opts)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -58,8 +58,8 @@ func TestLateToken(t *testing.T) {
 				t.Run(what+"/"+tt.name+"/"+kind, func(t *testing.T) {
 					late := &lateSource{}
 					inRig(t, rigConfig{
-						client: func(c *gracedb.ClientConfig) { late.good = c.Token; c.Token = late.token },
-						producer: func(c *gracedb.ProducerConfig) {
+						Client: func(c *gracedb.ClientConfig) { late.good = c.Token; c.Token = late.token },
+						Producer: func(c *gracedb.ProducerConfig) {
 							c.AuthGrace, c.Cluster.Token = tt.grace, late.good
 						},
 					}, func(t *testing.T, r *rig) {
@@ -72,7 +72,7 @@ func TestLateToken(t *testing.T) {
 }
 
 func testLateToken(t *testing.T, r *rig, late *lateSource, expired bool, kind string, by, limit, took time.Duration, ok bool) {
-	reservation, err := r.client.Reserve(t.Context(), event())
+	reservation, err := r.Client.Reserve(t.Context(), event())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,11 +92,11 @@ func testLateToken(t *testing.T, r *rig, late *lateSource, expired bool, kind st
 	call := func() (err error) {
 		switch kind {
 		case "publish":
-			_, err = r.client.PublishEvent(ctx, r.p, event(), gracedb.PublishOptions{})
+			_, err = r.Client.PublishEvent(ctx, r.Producer, event(), gracedb.PublishOptions{})
 		case "upload":
-			_, err = r.client.UploadReservedEvent(ctx, reservation.GraceID, event(), gracedb.Provenance{})
+			_, err = r.Client.UploadReservedEvent(ctx, reservation.GraceID, event(), gracedb.Provenance{})
 		default:
-			err = r.call(ctx, kind)
+			err = r.Call(ctx, kind)
 		}
 		return err
 	}
@@ -157,7 +157,7 @@ func TestAway(t *testing.T) {
 					}
 				}, func(t *testing.T, s *service) {
 					if kind != "root" {
-						if err := s.call(t.Context(), "root"); err != nil {
+						if err := s.Call(t.Context(), "root"); err != nil {
 							t.Fatal(err)
 						}
 						s.CloseIdle()
@@ -171,7 +171,7 @@ func TestAway(t *testing.T) {
 					}
 					start := time.Now()
 					back = start.Add(tt.away)
-					err := s.call(ctx, kind)
+					err := s.Call(ctx, kind)
 					if d := time.Since(start); (err == nil) != tt.ok || d != tt.took {
 						t.Errorf("%v after %v, want success %v after %v", err, d, tt.ok, tt.took)
 					}

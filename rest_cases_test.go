@@ -82,14 +82,6 @@ func wantStatus(t *testing.T, err error, status, attempts int) {
 	}
 }
 
-// wantPosts fails unless the server got that many of each.
-func (s *service) wantPosts(t *testing.T, reserve, upload, create int) {
-	t.Helper()
-	if r, u, c := s.Count("reserve"), s.Count("upload"), s.Count("create"); r != reserve || u != upload || c != create {
-		t.Errorf("%d reservations, %d uploads, %d creations; want %d, %d, %d", r, u, c, reserve, upload, create)
-	}
-}
-
 // creates returns a case in which an event, edited, is created, and then looked at
 // as it arrived.
 func creates(edit func(*gracedb.Event), check func(*testing.T, gracetest.Request, gracetest.Event)) func(*testing.T) {
@@ -97,7 +89,7 @@ func creates(edit func(*gracedb.Event), check func(*testing.T, gracetest.Request
 		s := newService(t, gracetest.Config{}, nil)
 		e := event()
 		edit(&e)
-		if _, err := s.client.CreateEvent(t.Context(), e); err != nil {
+		if _, err := s.Client.CreateEvent(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 		all := s.Requests()
@@ -112,11 +104,11 @@ func refusesEvent(edit func(*gracedb.Event), says string) func(*testing.T) {
 		s := newService(t, gracetest.Config{}, nil)
 		e := event()
 		edit(&e)
-		_, err := s.client.CreateEvent(t.Context(), e)
+		_, err := s.Client.CreateEvent(t.Context(), e)
 		wantHTTPErr(t, err, gracedb.ErrEvent, says)
-		_, err = s.client.PublishEvent(t.Context(), nil, e, gracedb.PublishOptions{HTTPFallback: true})
+		_, err = s.Client.PublishEvent(t.Context(), nil, e, gracedb.PublishOptions{HTTPFallback: true})
 		wantHTTPErr(t, err, gracedb.ErrEvent, says)
-		s.wantPosts(t, 0, 0, 0)
+		s.WantPosts(t, 0, 0, 0)
 	}
 }
 
@@ -127,7 +119,7 @@ func answers(kind string, f gracetest.Fault, check func(*testing.T, *service, er
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 			f.On, f.Times = kind, -1
 			s.Script(f)
-			check(t, s, s.call(t.Context(), kind))
+			check(t, s, s.Call(t.Context(), kind))
 		})
 	}
 }
@@ -146,7 +138,7 @@ var casesRoot = []restCase{
 	}},
 	{2, "port", func(t *testing.T) {
 		s := newService(t, gracetest.Config{Plain: true, Check: anyToken}, nil)
-		if _, err := s.client.CreateEvent(t.Context(), event()); err != nil {
+		if _, err := s.Client.CreateEvent(t.Context(), event()); err != nil {
 			t.Error(err)
 		}
 	}},
@@ -168,12 +160,12 @@ var casesRoot = []restCase{
 	}},
 	{5, "unknown version", func(t *testing.T) {
 		s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.APIVersion = "v9" })
-		wantHTTPErr(t, s.call(t.Context(), "root"), gracedb.ErrConfig, "default, v1, v2")
+		wantHTTPErr(t, s.Call(t.Context(), "root"), gracedb.ErrConfig, "default, v1, v2")
 	}},
 	{6, "no versions", func(t *testing.T) {
 		s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.APIVersion = "v9" })
 		s.Script(gracetest.Fault{Skip: 1, Status: 200, Body: "{}"})
-		wantHTTPErr(t, s.call(t.Context(), "root"), gracedb.ErrConfig, "no versions of its API")
+		wantHTTPErr(t, s.Call(t.Context(), "root"), gracedb.ErrConfig, "no versions of its API")
 	}},
 	{7, "versioned root 500", answers("root", gracetest.Fault{Status: 500}, func(t *testing.T, s *service, err error) {
 		wantStatus(t, err, 500, 1)
@@ -186,13 +178,13 @@ var casesRoot = []restCase{
 	})},
 	{9, "no events link", func(t *testing.T) {
 		s := newService(t, gracetest.Config{EditRoot: func(doc map[string]any) { delete(doc, "links") }}, nil)
-		wantHTTPErr(t, s.call(t.Context(), "create"), nil, `no link "events"`)
+		wantHTTPErr(t, s.Call(t.Context(), "create"), nil, `no link "events"`)
 	}},
 	{10, "root fetched once for 100 creates", func(t *testing.T) {
 		s := newService(t, gracetest.Config{Plain: true}, nil)
 		errs := make(chan error, 100)
 		for range 100 {
-			go func() { errs <- s.call(t.Context(), "create") }()
+			go func() { errs <- s.Call(t.Context(), "create") }()
 		}
 		for range 100 {
 			if err := <-errs; err != nil {
@@ -206,10 +198,10 @@ var casesRoot = []restCase{
 	{11, "root failure not cached", func(t *testing.T) {
 		s := newService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{Status: 500})
-		if err := s.call(t.Context(), "root"); err == nil {
+		if err := s.Call(t.Context(), "root"); err == nil {
 			t.Error("no error")
 		}
-		if err := s.call(t.Context(), "root"); err != nil {
+		if err := s.Call(t.Context(), "root"); err != nil {
 			t.Error(err)
 		}
 	}},
@@ -219,9 +211,9 @@ var casesRoot = []restCase{
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 			defer cancel()
 			first := make(chan error)
-			go func() { first <- s.call(ctx, "root") }()
+			go func() { first <- s.Call(ctx, "root") }()
 			time.Sleep(time.Second / 4)
-			if err := s.call(t.Context(), "root"); err != nil {
+			if err := s.Call(t.Context(), "root"); err != nil {
 				t.Error(err)
 			}
 			wantHTTPErr(t, <-first, context.DeadlineExceeded, "")
@@ -263,7 +255,7 @@ var casesEvent = []restCase{
 	})},
 	{20, "warning passed on", func(t *testing.T) {
 		s := newService(t, gracetest.Config{Warnings: func(gracetest.Event) []string { return []string{"protected label"} }}, nil)
-		r, err := s.client.CreateEvent(t.Context(), event())
+		r, err := s.Client.CreateEvent(t.Context(), event())
 		if err != nil || !slices.Equal(r.Warnings, []string{"protected label"}) {
 			t.Error(r, err)
 		}
@@ -369,7 +361,7 @@ var casesAnswer = []restCase{
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 			s.Script(gracetest.Fault{On: "create", Status: 429, Header: after("1")})
 			start := time.Now()
-			if err := s.call(t.Context(), "create"); err != nil || time.Since(start) != time.Second || len(s.Events()) != 1 {
+			if err := s.Call(t.Context(), "create"); err != nil || time.Since(start) != time.Second || len(s.Events()) != 1 {
 				t.Errorf("%v after %v, %d events", err, time.Since(start), len(s.Events()))
 			}
 		})
@@ -384,11 +376,11 @@ var casesAnswer = []restCase{
 		} {
 			inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 				s.Script(gracetest.Fault{On: "create", Status: 429, Header: after(value)})
-				if err := s.call(t.Context(), "root"); err != nil {
+				if err := s.Call(t.Context(), "root"); err != nil {
 					t.Fatal(err)
 				}
 				start := time.Now()
-				if err := s.call(t.Context(), "create"); err != nil || time.Since(start) != want {
+				if err := s.Call(t.Context(), "create"); err != nil || time.Since(start) != want {
 					t.Errorf("Retry-After %.40q: %v after %v, want %v", value, err, time.Since(start), want)
 				}
 			})
@@ -400,7 +392,7 @@ var casesAnswer = []restCase{
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			start := time.Now()
-			err := s.call(ctx, "create")
+			err := s.Call(ctx, "create")
 			wantStatus(t, err, 429, 1)
 			if status, ok := errors.AsType[*gracedb.StatusError](err); !ok || status.RetryAfter != 20*time.Second || time.Since(start) != 0 {
 				t.Errorf("%v after %v", err, time.Since(start))
@@ -411,7 +403,7 @@ var casesAnswer = []restCase{
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 			s.Script(gracetest.Fault{On: "create", Status: 429, Times: 3})
 			start := time.Now()
-			if err := s.call(t.Context(), "create"); err != nil || time.Since(start) != 600*time.Millisecond {
+			if err := s.Call(t.Context(), "create"); err != nil || time.Since(start) != 600*time.Millisecond {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
 		})
@@ -422,7 +414,7 @@ var casesAnswer = []restCase{
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 			s.Script(gracetest.Fault{Status: 502, Times: 2})
 			start := time.Now()
-			if err := s.call(t.Context(), "root"); err != nil || time.Since(start) != 200*time.Millisecond || s.Count("root") != 3 {
+			if err := s.Call(t.Context(), "root"); err != nil || time.Since(start) != 200*time.Millisecond || s.Count("root") != 3 {
 				t.Errorf("%v after %v and %d requests", err, time.Since(start), s.Count("root"))
 			}
 		})
@@ -440,7 +432,7 @@ var casesAnswer = []restCase{
 	{54, "answer lost after the reservation", func(t *testing.T) {
 		s := newService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "reserve", Drop: true})
-		r, err := s.client.Reserve(t.Context(), event())
+		r, err := s.Client.Reserve(t.Context(), event())
 		if err != nil || r.GraceID != "G1002" || len(s.Reservations()) != 2 {
 			t.Errorf("%+v, %v, %d reservations", r, err, len(s.Reservations()))
 		}
@@ -465,7 +457,7 @@ func statusOnce(status int) func(*testing.T, *service, error) {
 	return func(t *testing.T, s *service, err error) {
 		t.Helper()
 		wantStatus(t, err, status, 1)
-		s.wantPosts(t, 0, 0, 1)
+		s.WantPosts(t, 0, 0, 1)
 	}
 }
 
@@ -483,7 +475,7 @@ var casesTransport = []restCase{
 			c.Token = func(context.Context) (string, error) { n++; return fmt.Sprintf("token%d", n), nil }
 		})
 		for range 2 {
-			if err := s.call(t.Context(), "create"); err != nil {
+			if err := s.Call(t.Context(), "create"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -533,12 +525,12 @@ func testProxy(t *testing.T) {
 // publishes returns a case with a broker, in which an event is published.
 func publishes(opts gracedb.PublishOptions, setup func(*testing.T, *matrixRig), check func(*testing.T, *matrixRig, gracedb.Receipt, error)) func(*testing.T) {
 	return func(t *testing.T) {
-		inRig(t, rigConfig{producer: func(c *gracedb.ProducerConfig) { c.MaxMessageBytes = 50_000 }}, func(t *testing.T, rig *rig) {
-			r := &matrixRig{rig, rig.p, event(), opts}
+		inRig(t, rigConfig{Producer: func(c *gracedb.ProducerConfig) { c.MaxMessageBytes = 50_000 }}, func(t *testing.T, rig *rig) {
+			r := &matrixRig{rig, rig.Producer, event(), opts}
 			if setup != nil {
 				setup(t, r)
 			}
-			receipt, err := r.client.PublishEvent(t.Context(), r.p, r.event, r.opts)
+			receipt, err := r.Client.PublishEvent(t.Context(), r.p, r.event, r.opts)
 			check(t, r, receipt, err)
 		})
 	}
@@ -556,16 +548,16 @@ var kafkaFaults = []step{publishSteps[2], publishSteps[3], publishSteps[4], publ
 
 var casesPublish = []restCase{
 	{65, "Kafka works", publishes(gracedb.PublishOptions{}, nil, func(t *testing.T, r *matrixRig, got gracedb.Receipt, err error) {
-		log := r.messages(t, "gstlal")
+		log := r.Messages(t, "gstlal")
 		if err != nil || got.GraceID != "G1001" || len(log) != 1 || string(log[0].Key) != "G1001" {
 			t.Errorf("%+v, %v, %d messages", got, err, len(log))
 		}
-		r.wantPosts(t, 1, 0, 0)
+		r.WantPosts(t, 1, 0, 0)
 	})},
 	{66, "reservation fails, fallback", func(t *testing.T) {
 		for _, f := range []gracetest.Fault{{Status: 404}, {Status: 429}, {Status: 500}, {Think: time.Hour}} {
 			publishes(gracedb.PublishOptions{HTTPFallback: true}, failsWith("reserve", f), func(t *testing.T, r *matrixRig, got gracedb.Receipt, err error) {
-				if err != nil || got.Fallback == nil || got.Message.Topic != "" || len(r.messages(t, "gstlal")) != 0 {
+				if err != nil || got.Fallback == nil || got.Message.Topic != "" || len(r.Messages(t, "gstlal")) != 0 {
 					t.Errorf("%+v, %v", got, err)
 				}
 				if e := r.Events(); len(e) != 1 || e[0].GraceID != got.GraceID || e[0].Reserved || r.Count("create") != 1 {
@@ -575,12 +567,12 @@ var casesPublish = []restCase{
 		}
 		publishes(gracedb.PublishOptions{HTTPFallback: true}, failsWith("reserve", gracetest.Fault{Status: 403}), func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
 			wantStatus(t, err, 403, 1)
-			r.wantPosts(t, 1, 0, 0)
+			r.WantPosts(t, 1, 0, 0)
 		})(t)
 	}},
 	{67, "reservation fails, no fallback", publishes(gracedb.PublishOptions{}, failsWith("reserve", gracetest.Fault{Status: 404}), func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
 		wantStatus(t, err, 404, 1)
-		r.wantPosts(t, 1, 0, 0)
+		r.WantPosts(t, 1, 0, 0)
 	})},
 	{68, "Kafka fails, fallback", func(t *testing.T) {
 		for _, s := range kafkaFaults {
@@ -589,7 +581,7 @@ var casesPublish = []restCase{
 				if err != nil || got.Fallback == nil || len(e) != 1 || e[0].GraceID != got.GraceID || e[0].KafkaServer != "kafka delivery failed, reverted to http" {
 					t.Errorf("%s: %+v, %v, %+v", s.name, got, err, e)
 				}
-				r.wantPosts(t, 1, 1, 0)
+				r.WantPosts(t, 1, 1, 0)
 			})(t)
 		}
 	}},
@@ -597,7 +589,7 @@ var casesPublish = []restCase{
 		if res, ok := errors.AsType[*gracedb.ReservedError](err); !ok || res.Reservation.GraceID != "G1001" || !errors.Is(err, gracedb.ErrKafka) {
 			t.Error(err)
 		}
-		r.wantPosts(t, 1, 0, 0)
+		r.WantPosts(t, 1, 0, 0)
 	})},
 	{70, "the fallback fails too", publishes(gracedb.PublishOptions{HTTPFallback: true}, func(t *testing.T, r *matrixRig) {
 		r.opts.Topic = "nosuch"
@@ -616,26 +608,26 @@ var casesPublish = []restCase{
 		noID := failsWith("reserve", gracetest.Fault{Status: 201, Body: `{"submitter": "alice"}`})
 		publishes(gracedb.PublishOptions{}, noID, func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
 			wantHTTPErr(t, err, nil, "no graceid")
-			if len(r.messages(t, "gstlal")) != 0 {
+			if len(r.Messages(t, "gstlal")) != 0 {
 				t.Error("published")
 			}
 		})(t)
 		publishes(gracedb.PublishOptions{HTTPFallback: true}, noID, func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
-			if err != nil || len(r.messages(t, "gstlal")) != 0 {
+			if err != nil || len(r.Messages(t, "gstlal")) != 0 {
 				t.Error(err)
 			}
-			r.wantPosts(t, 1, 0, 1)
+			r.WantPosts(t, 1, 0, 1)
 		})(t)
 	}},
 	{73, "publish only", publishes(gracedb.PublishOptions{PublishOnly: true}, nil, func(t *testing.T, r *matrixRig, got gracedb.Receipt, err error) {
-		if err != nil || got.GraceID != "" || len(r.messages(t, "gstlal")) != 1 {
+		if err != nil || got.GraceID != "" || len(r.Messages(t, "gstlal")) != 1 {
 			t.Errorf("%+v, %v", got, err)
 		}
-		r.wantPosts(t, 0, 0, 0)
+		r.WantPosts(t, 0, 0, 0)
 	})},
 	{74, "skip supervisor", publishes(gracedb.PublishOptions{SkipSupervisor: true}, nil, func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
 		r.superviseLog(t)
-		u, err2 := r.messages(t, "gstlal")[0].Upload()
+		u, err2 := r.Messages(t, "gstlal")[0].Upload()
 		if err != nil || err2 != nil || !u.SkipSupervisor || len(r.Events()) != 0 || len(r.Reservations()) != 1 {
 			t.Errorf("%+v, %v, %v", u, err, err2)
 		}
@@ -645,8 +637,8 @@ var casesPublish = []restCase{
 	{77, "base64 in the message", publishes(gracedb.PublishOptions{}, func(_ *testing.T, r *matrixRig) {
 		r.event.Data = []byte("\x00\xff\xfe>?~\r\n")
 	}, func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
-		if err != nil || !bytes.Contains(r.messages(t, "gstlal")[0].Value, []byte(`"AP/+Pj9+DQo="`)) {
-			t.Errorf("%v, %s", err, r.messages(t, "gstlal")[0].Value)
+		if err != nil || !bytes.Contains(r.Messages(t, "gstlal")[0].Value, []byte(`"AP/+Pj9+DQo="`)) {
+			t.Errorf("%v, %s", err, r.Messages(t, "gstlal")[0].Value)
 		}
 	})},
 	{78, "cancelled between reservation and publication", TestPublishCancelled},
@@ -654,7 +646,7 @@ var casesPublish = []restCase{
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := r.HTTPClient().Do(newGET(t, r.URL()+"v2/events/"+got.GraceID, r.token))
+		resp, err := r.HTTPClient().Do(newGET(t, r.URL()+"v2/events/"+got.GraceID, r.Bearer))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -67,14 +67,14 @@ func TestEventRefused(t *testing.T) {
 			e := event()
 			tt.edit(&e)
 			calls := map[string]func() error{
-				"create":  func() error { _, err := s.client.CreateEvent(t.Context(), e); return err },
-				"reserve": func() error { _, err := s.client.Reserve(t.Context(), e); return err },
+				"create":  func() error { _, err := s.Client.CreateEvent(t.Context(), e); return err },
+				"reserve": func() error { _, err := s.Client.Reserve(t.Context(), e); return err },
 				"upload": func() error {
-					_, err := s.client.UploadReservedEvent(t.Context(), "G1001", e, gracedb.Provenance{})
+					_, err := s.Client.UploadReservedEvent(t.Context(), "G1001", e, gracedb.Provenance{})
 					return err
 				},
 				"publish": func() error {
-					_, err := s.client.PublishEvent(t.Context(), nil, e, gracedb.PublishOptions{HTTPFallback: true})
+					_, err := s.Client.PublishEvent(t.Context(), nil, e, gracedb.PublishOptions{HTTPFallback: true})
 					return err
 				},
 			}
@@ -94,7 +94,7 @@ func TestEventRefused(t *testing.T) {
 func TestLongListsAreNotRepeated(t *testing.T) {
 	labels := strings.Fields(strings.Repeat("SOME_LONG_LABEL ", 1000))
 	s := newService(t, gracetest.Config{Labels: labels}, nil)
-	_, err := s.client.CreateEvent(t.Context(), event())
+	_, err := s.Client.CreateEvent(t.Context(), event())
 	if !errors.Is(err, gracedb.ErrEvent) || !strings.Contains(err.Error(), `unknown label "INJ": the server knows 1000 others`) {
 		t.Error(err)
 	}
@@ -122,7 +122,7 @@ func TestFileNames(t *testing.T) {
 		s := newService(t, gracetest.Config{}, nil)
 		e := event()
 		e.Filename = name
-		if _, err := s.client.CreateEvent(t.Context(), e); err != nil {
+		if _, err := s.Client.CreateEvent(t.Context(), e); err != nil {
 			t.Errorf("%q: %v", name, err)
 			continue
 		}
@@ -149,7 +149,7 @@ func TestUnreadFileIsLogged(t *testing.T) {
 		s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
 		e := event()
 		e.Pipeline, e.Filename = tt.pipeline, tt.name
-		if _, err := s.client.CreateEvent(t.Context(), e); err != nil {
+		if _, err := s.Client.CreateEvent(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 		if logged := strings.Contains(said.String(), "without reading it"); logged != tt.logged {
@@ -169,7 +169,7 @@ func TestDataRoundTrip(t *testing.T) {
 		s := newService(t, gracetest.Config{}, nil)
 		e := event()
 		e.Data, e.Filename = data, "x.xml.gz"
-		if _, err := s.client.CreateEvent(t.Context(), e); err != nil {
+		if _, err := s.Client.CreateEvent(t.Context(), e); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
@@ -308,12 +308,12 @@ func (v *vector) replay(t *testing.T) {
 	var err error
 	switch {
 	case v.Kafka == nil:
-		_, err = s.client.CreateEvent(t.Context(), e)
+		_, err = s.Client.CreateEvent(t.Context(), e)
 	default:
 		if v.ReserveAnswers != "" {
 			s.Script(gracetest.Fault{On: "reserve", Status: 400, Times: -1})
 		}
-		_, err = s.client.PublishEvent(t.Context(), nil, e, gracedb.PublishOptions{HTTPFallback: true})
+		_, err = s.Client.PublishEvent(t.Context(), nil, e, gracedb.PublishOptions{HTTPFallback: true})
 	}
 	why := ours[v.Name]
 	if strings.HasSuffix(why, "ErrEvent") {
@@ -396,11 +396,6 @@ func (v *vector) replay(t *testing.T) {
 func sum(b []byte) string {
 	s := sha256.Sum256(b)
 	return hex.EncodeToString(s[:])
-}
-
-func contentIDOf(b []byte) string {
-	s := sum(b)
-	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:32]
 }
 
 // newSink starts the least of a GraceDB, which reads events and keeps nothing.

@@ -57,7 +57,7 @@ func TestFault_H1_OneServerError(t *testing.T) {
 				f.On = kind
 				s.Script(f)
 				start := time.Now()
-				err := s.call(t.Context(), kind)
+				err := s.Call(t.Context(), kind)
 				want := tt.repeated && kind != "create" || tt.create
 				if (err == nil) != want || time.Since(start) > 2*time.Second || len(s.Events()) > 1 {
 					t.Errorf("%d (%v) on %s: %v after %v, %d events; want success: %v",
@@ -76,7 +76,7 @@ func TestFault_H2_MaintenanceForEver(t *testing.T) {
 	inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 		s.Script(gracetest.Fault{Status: 503, Times: -1})
 		start := time.Now()
-		wantStatus(t, s.call(t.Context(), "create"), 503, 1)
+		wantStatus(t, s.Call(t.Context(), "create"), 503, 1)
 		if d := time.Since(start); d != 0 {
 			t.Errorf("after %v", d)
 		}
@@ -86,7 +86,7 @@ func TestFault_H2_MaintenanceForEver(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 		defer cancel()
 		start := time.Now()
-		err := s.call(ctx, "create")
+		err := s.Call(ctx, "create")
 		wantStatus(t, err, 503, 3)
 		wantHTTPErr(t, err, nil, "(3 attempts)")
 		if d := time.Since(start); d > 25*time.Second {
@@ -103,7 +103,7 @@ func TestFault_H3_RetryAfter(t *testing.T) {
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 			s.Script(gracetest.Fault{On: "create", Status: 429, Header: after(value), Times: 1})
 			start := time.Now()
-			if err := s.call(t.Context(), "create"); err != nil || time.Since(start) != want || len(s.Events()) != 1 {
+			if err := s.Call(t.Context(), "create"); err != nil || time.Since(start) != want || len(s.Events()) != 1 {
 				t.Errorf("Retry-After %s: %v after %v, %d events", value, err, time.Since(start), len(s.Events()))
 			}
 		})
@@ -122,7 +122,7 @@ func TestFault_H4_SlowAnswers(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				start := time.Now()
-				err := s.call(ctx, kind)
+				err := s.Call(ctx, kind)
 				if d := time.Since(start); err == nil || d != 10*time.Second {
 					t.Errorf("%s, %s: %v after %v, want the end of ctx after 10s", name, kind, err, d)
 				}
@@ -148,7 +148,7 @@ func TestFault_H5_TruncatedAnswers(t *testing.T) {
 				s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = -1 })
 				f.On = kind
 				s.Script(f)
-				err := s.call(t.Context(), kind)
+				err := s.Call(t.Context(), kind)
 				wantHTTPErr(t, err, gracedb.ErrConnection, "")
 				if kind == "create" {
 					wantHTTPErr(t, err, gracedb.ErrOutcomeUnknown, "the event may exist")
@@ -162,13 +162,13 @@ func TestFault_H5_TruncatedAnswers(t *testing.T) {
 // never used.
 func TestFault_H7_ResetAfterReserve(t *testing.T) {
 	var log bytes.Buffer
-	r := newRig(t, rigConfig{client: func(c *gracedb.ClientConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }})
+	r := newRig(t, rigConfig{Client: func(c *gracedb.ClientConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }})
 	r.Script(gracetest.Fault{On: "reserve", Drop: true, Reset: true})
-	got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{})
+	got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{})
 	if err != nil || got.GraceID != "G1002" {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if m := r.messages(t, "gstlal"); len(m) != 1 || string(m[0].Key) != "G1002" || len(r.Reservations()) != 2 {
+	if m := r.Messages(t, "gstlal"); len(m) != 1 || string(m[0].Key) != "G1002" || len(r.Reservations()) != 2 {
 		t.Errorf("%d messages, %d reservations", len(m), len(r.Reservations()))
 	}
 	if !strings.Contains(log.String(), "a graceid may stay reserved that nobody uses") {
@@ -179,12 +179,12 @@ func TestFault_H7_ResetAfterReserve(t *testing.T) {
 // H8: a reset after the upload is settled by repeating; a 409 is success then.
 func TestFault_H8_ResetAfterUpload(t *testing.T) {
 	s := newService(t, gracetest.Config{}, nil)
-	r, err := s.client.Reserve(t.Context(), event())
+	r, err := s.Client.Reserve(t.Context(), event())
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Script(gracetest.Fault{On: "upload", Drop: true, Reset: true})
-	got, err := s.client.UploadReservedEvent(t.Context(), r.GraceID, event(), gracedb.Provenance{})
+	got, err := s.Client.UploadReservedEvent(t.Context(), r.GraceID, event(), gracedb.Provenance{})
 	if err != nil || got.GraceID != r.GraceID {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -193,7 +193,7 @@ func TestFault_H8_ResetAfterUpload(t *testing.T) {
 	}
 	// Where the server never acted, nothing is there, and a 409 is what it says.
 	s.Script(gracetest.Fault{On: "upload", Status: 503, Header: after("0")})
-	_, err = s.client.UploadReservedEvent(t.Context(), r.GraceID, event(), gracedb.Provenance{})
+	_, err = s.Client.UploadReservedEvent(t.Context(), r.GraceID, event(), gracedb.Provenance{})
 	wantStatus(t, err, 409, 2)
 }
 
@@ -204,7 +204,7 @@ func TestFault_H9_KafkaRefuses(t *testing.T) {
 		if err != nil || len(e) != 1 || e[0].GraceID != got.GraceID || !e[0].Reserved || !errors.Is(got.Fallback, gracedb.ErrDelivery) {
 			t.Errorf("%+v, %v, %+v", got, err, e)
 		}
-		r.wantPosts(t, 1, 1, 0)
+		r.WantPosts(t, 1, 1, 0)
 	})(t)
 }
 
@@ -228,35 +228,35 @@ func TestFault_H10_OutcomeUnknown(t *testing.T) {
 	}
 	// Settled while it waits: the acknowledgement came after all.
 	publishes(gracedb.PublishOptions{HTTPFallback: true}, func(_ *testing.T, r *matrixRig) {
-		r.kafka.LoseAcks(1, kafkatest.CutResponse)
+		r.Kafka.LoseAcks(1, kafkatest.CutResponse)
 	}, func(t *testing.T, r *matrixRig, got gracedb.Receipt, err error) {
-		if err != nil || got.Fallback != nil || len(r.messages(t, "gstlal")) != 1 {
+		if err != nil || got.Fallback != nil || len(r.Messages(t, "gstlal")) != 1 {
 			t.Errorf("%+v, %v", got, err)
 		}
-		r.wantPosts(t, 1, 0, 0)
+		r.WantPosts(t, 1, 0, 0)
 	})(t)
 }
 
 // H10 with a token that is refused meanwhile: the record's outcome is waited for
 // all the same, so that nothing goes to the server twice.
 func TestFault_H10_RefusedMeanwhile(t *testing.T) {
-	cfg := rigConfig{producer: func(c *gracedb.ProducerConfig) { c.AuthGrace = time.Second }}
+	cfg := rigConfig{Producer: func(c *gracedb.ProducerConfig) { c.AuthGrace = time.Second }}
 	inRig(t, cfg, func(t *testing.T, r *rig) {
-		if _, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{}); err != nil {
+		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		r.kafka.LoseAcks(1, kafkatest.CutResponse)
-		r.kafka.RefuseTokens(kafkatest.Refusal{})
-		time.AfterFunc(5*time.Second, func() { r.kafka.AcceptTokens() })
+		r.Kafka.LoseAcks(1, kafkatest.CutResponse)
+		r.Kafka.RefuseTokens(kafkatest.Refusal{})
+		time.AfterFunc(5*time.Second, func() { r.Kafka.AcceptTokens() })
 		start := time.Now()
-		got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true})
+		got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true})
 		if d := time.Since(start); err != nil || got.Fallback != nil || d < 5*time.Second || d > 7*time.Second {
 			t.Errorf("%+v, %v after %v", got, err, d)
 		}
-		if m := r.messages(t, "gstlal"); len(m) != 2 {
+		if m := r.Messages(t, "gstlal"); len(m) != 2 {
 			t.Errorf("%d messages, want 2", len(m))
 		}
-		r.wantPosts(t, 2, 0, 0)
+		r.WantPosts(t, 2, 0, 0)
 	})
 }
 
@@ -268,18 +268,18 @@ func TestFault_H11_ReserveFails(t *testing.T) {
 			t.Errorf("%+v, %v, %+v", got, err, e)
 		}
 		wantStatus(t, got.Fallback, 500, 1)
-		r.wantPosts(t, 1, 0, 1)
+		r.WantPosts(t, 1, 0, 1)
 	})(t)
 	publishes(gracedb.PublishOptions{}, fails, func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
 		wantStatus(t, err, 500, 1)
-		r.wantPosts(t, 1, 0, 0)
+		r.WantPosts(t, 1, 0, 0)
 	})(t)
 	// A server without reservations, too.
-	none := rigConfig{service: gracetest.Config{NoReservations: true}}
+	none := rigConfig{Service: gracetest.Config{NoReservations: true}}
 	inRig(t, none, func(t *testing.T, r *rig) {
-		_, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{})
+		_, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{})
 		wantHTTPErr(t, err, errors.ErrUnsupported, "does not reserve graceids")
-		got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true})
+		got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true})
 		if err != nil || !errors.Is(got.Fallback, errors.ErrUnsupported) || len(r.Events()) != 1 {
 			t.Errorf("%+v, %v", got, err)
 		}
@@ -312,16 +312,16 @@ func TestFault_H13_HTTP2(t *testing.T) {
 		for _, kind := range []string{"root", "reserve", "upload", "create"} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				s := newService(t, gracetest.Config{HTTP2: true}, nil)
-				if err := s.call(t.Context(), "root"); err != nil {
+				if err := s.Call(t.Context(), "root"); err != nil {
 					t.Fatal(err)
 				}
 				if kind == "root" { // once more
-					s.client = newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: s.HTTPClient(), Token: tokenIs(s.token)})
+					s.Client = newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: s.HTTPClient(), Token: tokenIs(s.Bearer)})
 				}
 				f.On = kind
 				s.Script(f)
 				start := time.Now()
-				err := s.call(t.Context(), kind)
+				err := s.Call(t.Context(), kind)
 				lost := kind == "create" && !strings.HasPrefix(name, "GOAWAY")
 				if (err != nil) != lost || time.Since(start) > 2*time.Second {
 					t.Errorf("%v after %v", err, time.Since(start))
@@ -329,7 +329,7 @@ func TestFault_H13_HTTP2(t *testing.T) {
 				if lost {
 					wantHTTPErr(t, err, gracedb.ErrOutcomeUnknown, "the event may exist")
 				}
-				if err := s.call(t.Context(), "reserve"); err != nil {
+				if err := s.Call(t.Context(), "reserve"); err != nil {
 					t.Errorf("the next call: %v", err)
 				}
 				if n := len(s.Events()); n > 1 {
@@ -350,7 +350,7 @@ func TestFault_H14_DeadKeepAlive(t *testing.T) {
 				c.HTTP.Transport.(*http.Transport).DialContext = d.dial
 			})
 			for i := range 3 {
-				if err := s.call(t.Context(), kind); err != nil {
+				if err := s.Call(t.Context(), kind); err != nil {
 					t.Error(err)
 				}
 				s.CloseIdle()
@@ -365,7 +365,7 @@ func TestFault_H14_DeadKeepAlive(t *testing.T) {
 			s := newService(t, gracetest.Config{Plain: true}, func(c *gracedb.ClientConfig) {
 				c.HTTP.Transport.(*http.Transport).DialContext = d.dial
 			})
-			if err := s.call(t.Context(), "root"); err != nil {
+			if err := s.Call(t.Context(), "root"); err != nil {
 				t.Fatal(err)
 			}
 			// A small request goes out whole, and a reset comes back; a large one
@@ -376,11 +376,11 @@ func TestFault_H14_DeadKeepAlive(t *testing.T) {
 			e.Data = make([]byte, 100_000)
 			var err error
 			if kind == "create" {
-				_, err = s.client.CreateEvent(t.Context(), e)
+				_, err = s.Client.CreateEvent(t.Context(), e)
 			} else {
 				var r gracedb.Reservation
-				if r, err = s.client.Reserve(t.Context(), e); err == nil {
-					_, err = s.client.UploadReservedEvent(t.Context(), r.GraceID, e, gracedb.Provenance{})
+				if r, err = s.Client.Reserve(t.Context(), e); err == nil {
+					_, err = s.Client.UploadReservedEvent(t.Context(), r.GraceID, e, gracedb.Provenance{})
 				}
 			}
 			if err != nil || len(s.Events()) != 1 || s.Count(kind) != 1 {
@@ -456,18 +456,18 @@ func TestFault_S4_CanaryHTTP(t *testing.T) {
 				c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}))
 			})
 			f.On, f.Times = kind, 2
-			f.Body = strings.ReplaceAll(f.Body, "echo", s.token)
+			f.Body = strings.ReplaceAll(f.Body, "echo", s.Bearer)
 			s.Script(f)
-			err := s.call(t.Context(), kind)
+			err := s.Call(t.Context(), kind)
 			asJSON, _ := json.Marshal(err)
-			receipt, _ := s.client.CreateEvent(t.Context(), event())
-			seen := fmt.Sprintf("%v %+v %#v %s %v %+v %#v %+v %s", err, err, err, asJSON, s.client, s.client, s.client, receipt, log.String())
+			receipt, _ := s.Client.CreateEvent(t.Context(), event())
+			seen := fmt.Sprintf("%v %+v %#v %s %v %+v %#v %+v %s", err, err, err, asJSON, s.Client, s.Client, s.Client, receipt, log.String())
 			for e := err; e != nil; e = errors.Unwrap(e) {
 				seen += fmt.Sprintf("%v %+v %#v", e, e, e)
 			}
-			for i := 0; i+12 <= len(s.token); i++ {
-				if strings.Contains(seen, s.token[i:i+12]) {
-					t.Fatalf("%d on %s shows %q of the token", f.Status, kind, s.token[i:i+12])
+			for i := 0; i+12 <= len(s.Bearer); i++ {
+				if strings.Contains(seen, s.Bearer[i:i+12]) {
+					t.Fatalf("%d on %s shows %q of the token", f.Status, kind, s.Bearer[i:i+12])
 				}
 			}
 		}
@@ -496,14 +496,14 @@ func TestFault_P2_Killed(t *testing.T) {
 			return func() bool { return len(r.Reservations()) > 0 }
 		}, 0},
 		{"published, not acknowledged", func(r *rig) func() bool {
-			held := r.kafka.Inject(kafkatest.Fault{
+			held := r.Kafka.Inject(kafkatest.Fault{
 				Do: kafkatest.HoldResponse, Delay: time.Minute, Keys: []kmsg.Key{kmsg.Produce},
 				Match: func(req kmsg.Request) bool { return len(req.(*kmsg.ProduceRequest).Topics) > 0 },
 			})
 			return func() bool { return held.Hits() > 0 }
 		}, 1},
 		{"uploading", func(r *rig) func() bool {
-			r.kafka.Fail(produceRefused)
+			r.Kafka.Fail(produceRefused)
 			r.Script(gracetest.Fault{On: "upload", Think: time.Minute})
 			return func() bool { return len(r.Events()) > 0 }
 		}, 0},
@@ -517,7 +517,7 @@ func TestFault_P2_Killed(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFault_P2_Killed$")
 			cmd.Env = append(os.Environ(), "GRACEDB_TEST_KILLED_CHILD="+strings.Join([]string{
-				r.URL(), ca, r.kafka.Addrs()[0], r.kafka.CAFile(), r.token,
+				r.URL(), ca, r.Kafka.Addrs()[0], r.Kafka.CAFile(), r.Bearer,
 			}, " "))
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
@@ -531,7 +531,7 @@ func TestFault_P2_Killed(t *testing.T) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 			time.Sleep(50 * time.Millisecond) // for what may be on its way
-			m, e := r.messages(t, "gstlal"), r.Events()
+			m, e := r.Messages(t, "gstlal"), r.Events()
 			if len(m) != tt.messages || len(m)+len(e) > 1 || len(r.Reservations()) > 1 {
 				t.Errorf("%d messages, %d events, %d reservations", len(m), len(e), len(r.Reservations()))
 			}

@@ -30,12 +30,12 @@ func TestIdleConnections(t *testing.T) {
 		t.Run(tt.kind+"/"+tt.idle.String(), func(t *testing.T) {
 			var dialed atomic.Int64
 			inBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { countDials(c.HTTP, &dialed) }, func(t *testing.T, s *service) {
-				if err := s.call(t.Context(), "root"); err != nil {
+				if err := s.Call(t.Context(), "root"); err != nil {
 					t.Fatal(err)
 				}
 				for i := range int64(3) {
 					time.Sleep(tt.idle)
-					if err := s.call(t.Context(), tt.kind); err != nil {
+					if err := s.Call(t.Context(), tt.kind); err != nil {
 						t.Fatal(err)
 					}
 					if want := 1 + (tt.conns-1)*(i+1); dialed.Load() != want {
@@ -57,7 +57,7 @@ func TestIdleConnectionsOfABurst(t *testing.T) {
 		burst := func(n int) {
 			done := make(chan error, n)
 			for range n {
-				go func() { done <- s.call(t.Context(), "create") }()
+				go func() { done <- s.Call(t.Context(), "create") }()
 			}
 			for range n {
 				if err := <-done; err != nil {
@@ -103,7 +103,7 @@ func TestIdleConnectionsOverTLS(t *testing.T) {
 				{"create", 4 * time.Second, 2},
 			} {
 				time.Sleep(step.idle)
-				if err := s.call(t.Context(), step.kind); err != nil || dialed.Load() != step.conns {
+				if err := s.Call(t.Context(), step.kind); err != nil || dialed.Load() != step.conns {
 					t.Errorf("HTTP/2 %v, step %d: %v, %d connections, want %d", http2, i, err, dialed.Load(), step.conns)
 				}
 			}

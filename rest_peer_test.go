@@ -69,11 +69,11 @@ func TestPeerAnswers(t *testing.T) {
 						f.Times = -1
 					}
 					r.Script(f)
-					if err := r.call(t.Context(), "root"); err != nil {
+					if err := r.Call(t.Context(), "root"); err != nil {
 						t.Fatal(err)
 					}
 					start := time.Now()
-					got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: fallback})
+					got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: fallback})
 					if d := time.Since(start); r.Count("reserve") != tt.sends || d != tt.took {
 						t.Errorf("%d sends in %v, want %d in %v", r.Count("reserve"), d, tt.sends, tt.took)
 					}
@@ -81,7 +81,7 @@ func TestPeerAnswers(t *testing.T) {
 					if (err == nil) != (tt.ok || posted) {
 						t.Fatalf("%+v, %v", got, err)
 					}
-					if tt.ok && (len(r.messages(t, "gstlal")) != 1 || got.Fallback != nil) {
+					if tt.ok && (len(r.Messages(t, "gstlal")) != 1 || got.Fallback != nil) {
 						t.Errorf("not published: %+v", got)
 					}
 					if posted {
@@ -108,19 +108,19 @@ func TestPeerAnswers(t *testing.T) {
 // 4, 5: an exception, yet delivered later; delivered by Kafka and by HTTP.
 func TestPeerFinding_04_05_DeliveredTwice(t *testing.T) {
 	inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
-		if _, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{}); err != nil {
+		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		r.kafka.Freeze()
-		time.AfterFunc(20*time.Second, func() { r.kafka.Thaw() })
-		_, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{})
+		r.Kafka.Freeze()
+		time.AfterFunc(20*time.Second, func() { r.Kafka.Thaw() })
+		_, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{})
 		res, ok := errors.AsType[*gracedb.ReservedError](err)
 		if !ok || !errors.Is(err, gracedb.ErrOutcomeUnknown) {
 			t.Fatalf("%v, want a ReservedError that says that the outcome is unknown", err)
 		}
 		time.Sleep(time.Minute)
 		// It may have come after all. Taken up again, it is the same graceid.
-		got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{Reservation: &res.Reservation})
+		got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{Reservation: &res.Reservation})
 		if err != nil || got.GraceID != res.Reservation.GraceID || len(r.Reservations()) != 2 {
 			t.Errorf("%+v, %v, %d reservations", got, err, len(r.Reservations()))
 		}
@@ -131,11 +131,11 @@ func TestPeerFinding_04_05_DeliveredTwice(t *testing.T) {
 func TestPeerFinding_07_08_ForeignQueue(t *testing.T) {
 	inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
 		failed := make(chan error, 1)
-		if err := r.p.Produce(t.Context(), gracedb.Message{Topic: "nosuch", Value: []byte("{}")}, func(_ gracedb.Message, err error) { failed <- err }); err != nil {
+		if err := r.Producer.Produce(t.Context(), gracedb.Message{Topic: "nosuch", Value: []byte("{}")}, func(_ gracedb.Message, err error) { failed <- err }); err != nil {
 			failed <- err
 		}
 		start := time.Now()
-		if _, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true}); err != nil {
+		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true}); err != nil {
 			t.Error(err)
 		}
 		if d := time.Since(start); d > time.Second {
@@ -144,7 +144,7 @@ func TestPeerFinding_07_08_ForeignQueue(t *testing.T) {
 		if err := <-failed; !errors.Is(err, gracedb.ErrTopic) {
 			t.Errorf("the other message: %v", err)
 		}
-		r.wantPosts(t, 1, 0, 0)
+		r.WantPosts(t, 1, 0, 0)
 	})
 }
 
@@ -152,7 +152,7 @@ func TestPeerFinding_07_08_ForeignQueue(t *testing.T) {
 func TestPeerFinding_16_Anonymous(t *testing.T) {
 	s := newService(t, gracetest.Config{}, nil)
 	for _, kind := range []string{"root", "reserve", "upload", "create"} {
-		if err := s.call(t.Context(), kind); err != nil {
+		if err := s.Call(t.Context(), kind); err != nil {
 			t.Error(err)
 		}
 	}
@@ -170,7 +170,7 @@ func TestPeerFinding_17_RepeatedPOST(t *testing.T) {
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 			f.On = "create"
 			s.Script(f)
-			if err := s.call(t.Context(), "create"); err == nil || s.Count("create") != 1 || len(s.Events()) > 1 {
+			if err := s.Call(t.Context(), "create"); err == nil || s.Count("create") != 1 || len(s.Events()) > 1 {
 				t.Errorf("%+v: %v, %d requests, %d events", f, err, s.Count("create"), len(s.Events()))
 			}
 		})
@@ -185,7 +185,7 @@ func TestPeerFinding_19_LoginPage(t *testing.T) {
 	for _, body := range []string{"<html><title>Log in</title></html>", "{", ""} {
 		s := newService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "upload", Status: 200, Header: http.Header{"Content-Type": {"text/html"}}, Body: body})
-		err := s.call(t.Context(), "upload")
+		err := s.Call(t.Context(), "upload")
 		wantHTTPErr(t, err, gracedb.ErrOutcomeUnknown, "not a JSON object")
 	}
 }
@@ -198,7 +198,7 @@ func TestPeerFinding_20_DroppedFields(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u, err := r.messages(t, "test")[0].Upload()
+		u, err := r.Messages(t, "test")[0].Upload()
 		if got := u.Event(); err != nil || got.Group != "Test" || got.Search != e.Search || !got.Offline || got.ReplayID != "r_1" || len(got.Labels) != 2 {
 			t.Errorf("%+v, %v", got, err)
 		}
@@ -224,7 +224,7 @@ func TestPeerFinding_21_29_Contents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u, err := r.messages(t, "gstlal")[0].Upload()
+		u, err := r.Messages(t, "gstlal")[0].Upload()
 		if err != nil || !bytes.Equal(u.Data, e.Data) || u.ContentID != contentIDOf(e.Data) || r.Reservations()[0].ContentID != u.ContentID {
 			t.Errorf("%+v, %v, %+v", u, err, r.Reservations())
 		}

@@ -46,7 +46,7 @@ func TestWhichRefusalsAreTheTokens(t *testing.T) {
 				inBubble(t, gracetest.Config{Check: anybody}, func(c *gracedb.ClientConfig) { c.Token = another }, func(t *testing.T, s *service) {
 					tt.answer.On, tt.answer.Times = kind, -1
 					s.Script(tt.answer)
-					_ = s.call(t.Context(), kind)
+					_ = s.Call(t.Context(), kind)
 					want := 1
 					if tt.tokens {
 						want = 2

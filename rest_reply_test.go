@@ -74,7 +74,7 @@ func TestErrorShapes(t *testing.T) {
 			f := recorded(t, name)
 			f.On = "reserve"
 			s.Script(f)
-			err := s.call(t.Context(), "reserve")
+			err := s.Call(t.Context(), "reserve")
 			status, ok := errors.AsType[*gracedb.StatusError](err)
 			if !ok {
 				t.Fatalf("%v is not a StatusError", err)
@@ -124,7 +124,7 @@ func TestFault_H6_GoodStatusBadAnswer(t *testing.T) {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
 				s := newService(t, gracetest.Config{}, nil)
 				s.Script(gracetest.Fault{On: kind, Status: 201, Body: tt.body})
-				err := s.call(t.Context(), kind)
+				err := s.Call(t.Context(), kind)
 				status, ok := errors.AsType[*gracedb.StatusError](err)
 				if !ok || status.StatusCode != 201 || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 512 {
 					t.Fatalf("%v, want a StatusError of 201 that says %q", err, tt.want)
@@ -141,7 +141,7 @@ func TestFault_H6_GoodStatusBadAnswer(t *testing.T) {
 	t.Run("upload about another event", func(t *testing.T) {
 		s := newService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "upload", Status: 201, Body: `{"graceid": "G7777"}`})
-		err := s.call(t.Context(), "upload")
+		err := s.Call(t.Context(), "upload")
 		if !errors.Is(err, gracedb.ErrOutcomeUnknown) || !strings.Contains(err.Error(), "is about G7777 instead of G1001") {
 			t.Error(err)
 		}
@@ -168,7 +168,7 @@ func TestAnswerTolerance(t *testing.T) {
 	} {
 		s := newService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "create", Status: 201, Body: tt.body})
-		r, err := s.client.CreateEvent(t.Context(), event())
+		r, err := s.Client.CreateEvent(t.Context(), event())
 		if err != nil || r.Submitter != tt.submitter || !cmp.Equal(r.Warnings, tt.warnings) {
 			t.Errorf("%.200s: %+v, %v", tt.body, r, err)
 		}
@@ -203,7 +203,7 @@ func TestGraceIDAtTheHead(t *testing.T) {
 				f := tt.fault
 				f.On, f.Status, f.Times = kind, 201, -1
 				s.Script(f)
-				if err := s.call(t.Context(), kind); (err == nil) != tt.known {
+				if err := s.Call(t.Context(), kind); (err == nil) != tt.known {
 					t.Errorf("%v, want success %v", err, tt.known)
 				}
 				if n := s.Count(kind); n != 1 {
@@ -224,7 +224,7 @@ func TestWarningsAreLogged(t *testing.T) {
 		s := newService(t, gracetest.Config{
 			Warnings: func(gracetest.Event) []string { return []string{"Problem scanning data. No alert issued (x)"} },
 		}, func(c *gracedb.ClientConfig) { c.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
-		if err := s.call(t.Context(), kind); err != nil {
+		if err := s.Call(t.Context(), kind); err != nil {
 			t.Fatal(err)
 		}
 		if got := said.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "graceid=G1001") || !strings.Contains(got, "No alert issued") {
@@ -255,7 +255,7 @@ func TestFault_S8_HugeAnswers(t *testing.T) {
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				start := time.Now()
-				err := s.call(t.Context(), kind)
+				err := s.Call(t.Context(), kind)
 				took := time.Since(start)
 				runtime.ReadMemStats(&after)
 				if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -292,17 +292,17 @@ func TestFault_S11_HostileErrorText(t *testing.T) {
 		for _, status := range []int{200, 400, 401} {
 			t.Run(fmt.Sprintf("%s/%d", name, status), func(t *testing.T) {
 				s := newService(t, gracetest.Config{}, nil)
-				s.Script(gracetest.Fault{On: "create", Status: status, Body: make(s.token)})
-				err := s.call(t.Context(), "create")
+				s.Script(gracetest.Fault{On: "create", Status: status, Body: make(s.Bearer)})
+				err := s.Call(t.Context(), "create")
 				se, ok := errors.AsType[*gracedb.StatusError](err)
 				if !ok {
 					t.Fatal(err)
 				}
 				shown, _ := json.Marshal(se)
 				all := fmt.Sprintf("%v %+v %#v %s", err, se, se, shown)
-				for i := 0; i+12 <= len(s.token); i++ {
-					if strings.Contains(all, s.token[i:i+12]) {
-						t.Fatalf("shows %q of the token: %s", s.token[i:i+12], all)
+				for i := 0; i+12 <= len(s.Bearer); i++ {
+					if strings.Contains(all, s.Bearer[i:i+12]) {
+						t.Fatalf("shows %q of the token: %s", s.Bearer[i:i+12], all)
 					}
 				}
 				if strings.ContainsAny(err.Error(), "\x1b\n\r") || len(err.Error()) > 1<<10 {
@@ -338,7 +338,7 @@ func TestFault_S5_Redirects(t *testing.T) {
 						c.HTTP.CheckRedirect = func(*http.Request, []*http.Request) error { followed = true; return nil }
 					})
 					s.Script(gracetest.Fault{On: kind, Status: status, Header: http.Header{"Location": {location}}})
-					err := s.call(t.Context(), kind)
+					err := s.Call(t.Context(), kind)
 					se, ok := errors.AsType[*gracedb.StatusError](err)
 					if !ok || se.StatusCode != status || !strings.Contains(err.Error(), "redirects are refused") || followed {
 						t.Fatalf("%v, want a StatusError that refuses the redirect", err)
@@ -357,7 +357,7 @@ func TestFault_S5_Redirects(t *testing.T) {
 		// The HTTP client gives up on such an answer by itself, as if it had not come.
 		s := newService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "create", Status: 307, Header: http.Header{"Location": {"https://[::1"}}})
-		if err := s.call(t.Context(), "create"); !errors.Is(err, gracedb.ErrConnection) || s.Count("create") != 1 {
+		if err := s.Call(t.Context(), "create"); !errors.Is(err, gracedb.ErrConnection) || s.Count("create") != 1 {
 			t.Errorf("%v after %d requests", err, s.Count("create"))
 		}
 	})
@@ -413,7 +413,7 @@ func TestFault_S6_LinksLeadElsewhere(t *testing.T) {
 						return new(net.Dialer).DialContext(ctx, network, address)
 					}
 				})
-				err := s.call(t.Context(), kind)
+				err := s.Call(t.Context(), kind)
 				others := s.Count("root")
 				if kind == "upload" {
 					others += s.Count("reserve")
@@ -436,11 +436,11 @@ func TestFault_S7_GraceIDs(t *testing.T) {
 		"", "G", "1234", "G1/../../x", "../G1", "G1?x=1", "G1#x", "G1\r\nX: y", "G1%2f", "G 1", "Ｇ1234", "G１２３", "{graceid}", "G1\x00",
 		strings.Repeat("G", 9) + "1", "G" + strings.Repeat("1", 20),
 	} {
-		_, err := s.client.UploadReservedEvent(t.Context(), id, event(), gracedb.Provenance{})
+		_, err := s.Client.UploadReservedEvent(t.Context(), id, event(), gracedb.Provenance{})
 		if !errors.Is(err, gracedb.ErrEvent) {
 			t.Errorf("UploadReservedEvent(%q): %v, want ErrEvent", id, err)
 		}
-		_, err = s.client.PublishEvent(t.Context(), nil, event(), gracedb.PublishOptions{
+		_, err = s.Client.PublishEvent(t.Context(), nil, event(), gracedb.PublishOptions{
 			Reservation: &gracedb.Reservation{GraceID: id}, HTTPFallback: true,
 		})
 		if !errors.Is(err, gracedb.ErrEvent) {
@@ -459,7 +459,7 @@ func TestRootSingleFlight(t *testing.T) {
 		results := make(chan string, n)
 		for range n {
 			go func() {
-				err := s.call(ctx, "root")
+				err := s.Call(ctx, "root")
 				if err != nil {
 					results <- err.Error()
 					return
@@ -487,7 +487,7 @@ func TestRootSingleFlight(t *testing.T) {
 			if got := many(t.Context(), s, 100); len(got) != 1 || got[""] != 0 || s.Count("root") != 1 {
 				t.Errorf("%v after %d requests", got, s.Count("root"))
 			}
-			if err := s.call(t.Context(), "root"); err != nil {
+			if err := s.Call(t.Context(), "root"); err != nil {
 				t.Errorf("the next call: %v", err)
 			}
 		})
@@ -498,12 +498,12 @@ func TestRootSingleFlight(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			first := make(chan error, 1)
-			go func() { first <- s.call(ctx, "root") }()
+			go func() { first <- s.Call(ctx, "root") }()
 			synctest.Wait()
 			short, cancel2 := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel2()
 			second := make(chan error, 1)
-			go func() { second <- s.call(short, "root") }()
+			go func() { second <- s.Call(short, "root") }()
 			start := time.Now()
 			got := many(t.Context(), s, 10)
 			if got[""] != 10 {
@@ -538,7 +538,7 @@ func TestRootDocuments(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newService(t, gracetest.Config{}, nil)
 			s.Script(gracetest.Fault{On: "root", Status: 200, Body: tt.body})
-			err := s.call(t.Context(), tt.kind)
+			err := s.Call(t.Context(), tt.kind)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
@@ -568,7 +568,7 @@ func TestAPIVersion(t *testing.T) {
 		if tt.root != "" {
 			s.Script(gracetest.Fault{On: "root", Skip: 1, Status: 200, Body: tt.root})
 		}
-		err := s.call(t.Context(), "root")
+		err := s.Call(t.Context(), "root")
 		switch {
 		case tt.want == "" && err != nil, tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 			t.Errorf("%s: %v, want %q", tt.version, err, tt.want)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -16,38 +15,6 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 )
-
-// inBubble runs f with a service on a network in memory, where time is virtual.
-func inBubble(t *testing.T, cfg gracetest.Config, edit func(*gracedb.ClientConfig), f func(*testing.T, *service)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		cfg.Virtual, cfg.Plain = true, true
-		f(t, newService(t, cfg, edit))
-	})
-}
-
-// call makes one request of a kind, with all that it needs made before.
-func (s *service) call(ctx context.Context, kind string) error {
-	switch kind {
-	case "root":
-		_, err := s.client.ServiceInfo(ctx)
-		return err
-	case "reserve":
-		_, err := s.client.Reserve(ctx, event())
-		return err
-	case "create":
-		_, err := s.client.CreateEvent(ctx, event())
-		return err
-	case "upload":
-		r, err := s.client.Reserve(ctx, event())
-		if err != nil {
-			return fmt.Errorf("not the upload, the reservation before it: %w", err)
-		}
-		_, err = s.client.UploadReservedEvent(ctx, r.GraceID, event(), gracedb.Provenance{})
-		return err
-	}
-	panic(kind)
-}
 
 func after(s string) http.Header { return http.Header{"Retry-After": {s}} }
 
@@ -113,7 +80,7 @@ func TestRetryTable(t *testing.T) {
 					f.On, f.Times = kind, -1
 					s.Script(f)
 					start := time.Now()
-					err := s.call(t.Context(), kind)
+					err := s.Call(t.Context(), kind)
 					if err == nil {
 						t.Fatal("no error")
 					}
@@ -134,7 +101,7 @@ func TestRetryTable(t *testing.T) {
 					f := tt.fault
 					f.On = kind
 					s.Script(f)
-					err := s.call(t.Context(), kind)
+					err := s.Call(t.Context(), kind)
 					if again := want.pause > 0; (err == nil) != again {
 						t.Errorf("after one such answer: %v, want success: %v", err, again)
 					}
@@ -177,7 +144,7 @@ func TestRetriesConfigured(t *testing.T) {
 	for retries, want := range map[int]int{-1: 1, 0: 6, 1: 2, 8: 9} {
 		inBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = retries }, func(t *testing.T, s *service) {
 			s.Script(gracetest.Fault{Status: 502, Times: -1})
-			err := s.call(t.Context(), "root")
+			err := s.Call(t.Context(), "root")
 			if n := s.Count("root"); err == nil || n != want {
 				t.Errorf("Retries %d: %d requests, %v; want %d", retries, n, err, want)
 			}
@@ -211,7 +178,7 @@ func TestRetryContext(t *testing.T) {
 			}
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
 				inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
-					if err := s.call(t.Context(), "root"); err != nil {
+					if err := s.Call(t.Context(), "root"); err != nil {
 						t.Fatal(err)
 					}
 					tt.fault.On, tt.fault.Times = kind, -1
@@ -222,7 +189,7 @@ func TestRetryContext(t *testing.T) {
 						time.AfterFunc(tt.cancel, cancel)
 					}
 					start := time.Now()
-					err := s.call(ctx, kind)
+					err := s.Call(ctx, kind)
 					if d := time.Since(start); err == nil || d != tt.want {
 						t.Errorf("%v after %v, want an error after %v", err, d, tt.want)
 					}
@@ -249,7 +216,7 @@ func TestTimeoutIsNotRepeated(t *testing.T) {
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 			s.Script(gracetest.Fault{On: kind, Think: time.Hour, Times: -1})
 			start := time.Now()
-			err := s.call(t.Context(), kind)
+			err := s.Call(t.Context(), kind)
 			if d := time.Since(start); d != time.Minute || !errors.Is(err, gracedb.ErrConnection) || s.Count(kind) != 1 {
 				t.Errorf("%s: %v after %v and %d requests, want ErrConnection after 1m0s and 1", kind, err, d, s.Count(kind))
 			}
@@ -264,13 +231,13 @@ func TestTimeoutIsNotRepeated(t *testing.T) {
 func TestConnectionRefused(t *testing.T) {
 	for _, kind := range []string{"reserve", "create"} {
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
-			if err := s.call(t.Context(), "root"); err != nil {
+			if err := s.Call(t.Context(), "root"); err != nil {
 				t.Fatal(err)
 			}
 			s.Close()
 			synctest.Wait() // until the client has seen that its connection is closed
 			start := time.Now()
-			err := s.call(t.Context(), kind)
+			err := s.Call(t.Context(), kind)
 			if d := time.Since(start); d != 3*time.Second || !errors.Is(err, gracedb.ErrConnection) {
 				t.Errorf("%s: %v after %v, want ErrConnection after 3s", kind, err, d)
 			}
@@ -286,7 +253,7 @@ func TestConnectionRefused(t *testing.T) {
 func TestCutWhileSending(t *testing.T) {
 	for _, idle := range []bool{false, true} {
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
-			if err := s.call(t.Context(), "root"); err != nil {
+			if err := s.Call(t.Context(), "root"); err != nil {
 				t.Fatal(err)
 			}
 			if !idle {
@@ -294,7 +261,7 @@ func TestCutWhileSending(t *testing.T) {
 				synctest.Wait()
 			}
 			s.Script(gracetest.Fault{On: "create", Refuse: true})
-			err := s.call(t.Context(), "create")
+			err := s.Call(t.Context(), "create")
 			if idle && (err != nil || len(s.Events()) != 1) {
 				t.Errorf("idle connection: %v, %d events", err, len(s.Events()))
 			}
@@ -309,13 +276,13 @@ func TestCutWhileSending(t *testing.T) {
 func TestRepeatedBody(t *testing.T) {
 	inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
 		s.Script(gracetest.Fault{On: "upload", Status: 502, Times: 3}, gracetest.Fault{On: "upload", Refuse: true})
-		r, err := s.client.Reserve(t.Context(), event())
+		r, err := s.Client.Reserve(t.Context(), event())
 		if err != nil {
 			t.Fatal(err)
 		}
 		e := event()
 		e.Data = []byte(strings.Repeat("0123456789", 200_000))
-		if _, err := s.client.UploadReservedEvent(t.Context(), r.GraceID, e, gracedb.Provenance{}); err != nil {
+		if _, err := s.Client.UploadReservedEvent(t.Context(), r.GraceID, e, gracedb.Provenance{}); err != nil {
 			t.Fatal(err)
 		}
 		n := 0
@@ -374,11 +341,11 @@ func testTokenLookedUpAfresh(t *testing.T, status int) {
 					return token, nil
 				}
 				inBubble(t, gracetest.Config{Check: check, Refusal: status}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *service) {
-					if err := s.call(t.Context(), "root"); err != nil {
+					if err := s.Call(t.Context(), "root"); err != nil {
 						t.Fatal(err)
 					}
 					tokens, asked = tt.tokens, 0
-					err := s.call(t.Context(), kind)
+					err := s.Call(t.Context(), kind)
 					if (err == nil) != tt.ok || s.Count(kind) != tt.want || asked > 2 {
 						t.Errorf("%v after %d requests and %d look-ups, want %d requests", err, s.Count(kind), asked, tt.want)
 					}
@@ -406,7 +373,7 @@ func TestNoToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *service) {
 				for _, kind := range []string{"root", "reserve", "create"} {
-					err := s.call(t.Context(), kind)
+					err := s.Call(t.Context(), kind)
 					if !errors.Is(err, gracedb.ErrToken) || !errors.Is(err, gracedb.ErrAuthentication) || errors.Is(err, gracedb.ErrKafka) {
 						t.Errorf("%s: %v, want ErrToken", kind, err)
 					}
@@ -429,7 +396,7 @@ func TestTokenSourceWaits(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start := time.Now()
-		err := s.call(ctx, "root")
+		err := s.Call(ctx, "root")
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, gracedb.ErrToken) || time.Since(start) != time.Second {
 			t.Errorf("%v after %v, want the end of ctx after 1s", err, time.Since(start))
 		}

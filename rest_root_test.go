@@ -12,10 +12,10 @@ import (
 func TestRootDocumentOfSomethingElse(t *testing.T) {
 	s := newService(t, gracetest.Config{}, nil)
 	s.Script(gracetest.Fault{On: "root", Status: http.StatusOK, Body: `{"error": "upgrading"}`})
-	if _, err := s.client.Reserve(t.Context(), event()); err == nil || !strings.Contains(err.Error(), "no root document of GraceDB") {
+	if _, err := s.Client.Reserve(t.Context(), event()); err == nil || !strings.Contains(err.Error(), "no root document of GraceDB") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := s.client.Reserve(t.Context(), event()); err != nil {
+	if _, err := s.Client.Reserve(t.Context(), event()); err != nil {
 		t.Errorf("after the server is back: %v", err)
 	}
 }
@@ -29,7 +29,7 @@ func TestRootDocumentWithoutLists(t *testing.T) {
 	}}, nil)
 	e := event()
 	e.Search, e.Labels = "AllSky", []string{"INJ"}
-	if _, err := s.client.Reserve(t.Context(), e); err != nil {
+	if _, err := s.Client.Reserve(t.Context(), e); err != nil {
 		t.Error(err)
 	}
 }

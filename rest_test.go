@@ -2,7 +2,6 @@ package gracedb_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"net/http"
 	"os"
@@ -15,58 +14,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
-	"github.com/gracedb-go/gracedb/internal/testauth"
 )
-
-// A service is a GraceDB and a Client of it.
-type service struct {
-	*gracetest.Server
-	client *gracedb.Client
-	token  string
-}
-
-// newService starts a server and makes a client of it; edit, if not nil, changes
-// how the client is configured.
-func newService(t testing.TB, cfg gracetest.Config, edit func(*gracedb.ClientConfig)) *service {
-	t.Helper()
-	s, err := gracetest.Start(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	token, err := s.Token(testauth.Claims{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := s.HTTPClient()
-	t.Cleanup(h.CloseIdleConnections)
-	cc := gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: h, Token: tokenIs(token)}
-	if edit != nil {
-		edit(&cc)
-	}
-	return &service{Server: s, client: newClient(t, cc), token: token}
-}
-
-func newClient(t testing.TB, cc gracedb.ClientConfig) *gracedb.Client {
-	t.Helper()
-	c, err := gracedb.NewClient(cc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func tokenIs(token string) gracedb.TokenSource {
-	return func(context.Context) (string, error) { return token, nil }
-}
-
-// event returns an event that the server knows all names of.
-func event() gracedb.Event {
-	return gracedb.Event{
-		Group: "CBC", Pipeline: "gstlal", Search: "AllSky", Labels: []string{"INJ", "DQV"},
-		Filename: "coinc.xml", Data: []byte(gracetest.Readable),
-	}
-}
 
 func TestCreateEvent(t *testing.T) {
 	s := newService(t, gracetest.Config{
@@ -74,7 +22,7 @@ func TestCreateEvent(t *testing.T) {
 	}, nil)
 	e := event()
 	e.Offline, e.ReplayID, e.Filename = true, "r_2", "/data/run 1/coinc.xml"
-	r, err := s.client.CreateEvent(t.Context(), e)
+	r, err := s.Client.CreateEvent(t.Context(), e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,14 +52,14 @@ func TestReserveAndUpload(t *testing.T) {
 	s := newService(t, gracetest.Config{}, nil)
 	e := event()
 	e.Group = "Test"
-	res, err := s.client.Reserve(t.Context(), e)
+	res, err := s.Client.Reserve(t.Context(), e)
 	if want := (gracedb.Reservation{GraceID: "T1001", Submitter: "alice"}); err != nil || res != want {
 		t.Fatalf("Reserve = %+v, %v, want %+v", res, err, want)
 	}
 	if len(s.Events()) != 0 {
 		t.Fatal("the reservation made an event")
 	}
-	r, err := s.client.UploadReservedEvent(t.Context(), res.GraceID, e, gracedb.Provenance{KafkaServer: "k", KafkaTopic: "x.test"})
+	r, err := s.Client.UploadReservedEvent(t.Context(), res.GraceID, e, gracedb.Provenance{KafkaServer: "k", KafkaTopic: "x.test"})
 	if err != nil || r.GraceID != "T1001" || r.Submitter != "alice" {
 		t.Fatalf("UploadReservedEvent = %+v, %v", r, err)
 	}
@@ -120,7 +68,7 @@ func TestReserveAndUpload(t *testing.T) {
 		t.Errorf("events on the server: %+v", got)
 	}
 	// A second upload to the same graceid is no success: nothing went unanswered.
-	_, err = s.client.UploadReservedEvent(t.Context(), res.GraceID, e, gracedb.Provenance{})
+	_, err = s.Client.UploadReservedEvent(t.Context(), res.GraceID, e, gracedb.Provenance{})
 	if status, ok := errors.AsType[*gracedb.StatusError](err); !ok || status.StatusCode != 409 || status.Attempts != 1 {
 		t.Errorf("second upload: %v, want a StatusError of 409 after one attempt", err)
 	}
@@ -131,7 +79,7 @@ func TestReserveAndUpload(t *testing.T) {
 
 func TestServiceInfo(t *testing.T) {
 	s := newService(t, gracetest.Config{Groups: []string{"CBC", "Test"}}, nil)
-	info, err := s.client.ServiceInfo(t.Context())
+	info, err := s.Client.ServiceInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +92,7 @@ func TestServiceInfo(t *testing.T) {
 	}
 	info.Groups[0] = "changed by the caller"
 	info.Links["events"] = "changed by the caller"
-	if _, err := s.client.CreateEvent(t.Context(), event()); err != nil {
+	if _, err := s.Client.CreateEvent(t.Context(), event()); err != nil {
 		t.Errorf("after the caller changed its copy: %v", err)
 	}
 	if n := s.Count("root"); n != 1 {
@@ -214,11 +162,11 @@ func TestClientCAFile(t *testing.T) {
 	if err := os.WriteFile(file, s.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), CAFile: file, Token: tokenIs(s.token)})
+	c := newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), CAFile: file, Token: tokenIs(s.Bearer)})
 	if _, err := c.ServiceInfo(t.Context()); err != nil {
 		t.Errorf("with the right authority: %v", err)
 	}
-	c = newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), Token: tokenIs(s.token)})
+	c = newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), Token: tokenIs(s.Bearer)})
 	if _, err := c.ServiceInfo(t.Context()); !errors.Is(err, gracedb.ErrConnection) || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("with the system's authorities: %v", err)
 	}
@@ -226,7 +174,7 @@ func TestClientCAFile(t *testing.T) {
 
 func TestUserAgent(t *testing.T) {
 	s := newService(t, gracetest.Config{}, nil)
-	if _, err := s.client.CreateEvent(t.Context(), event()); err != nil {
+	if _, err := s.Client.CreateEvent(t.Context(), event()); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range s.Requests() {

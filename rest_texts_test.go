@@ -25,7 +25,7 @@ func TestTextsOfHTTP(t *testing.T) {
 		return func(t *testing.T) error {
 			s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = -1 })
 			s.Script(gracetest.Fault{On: "root", Status: status, Header: http.Header{"Content-Type": {contentType}}, Body: body, Times: -1})
-			return s.call(t.Context(), "root")
+			return s.Call(t.Context(), "root")
 		}
 	}
 	serviceURL := func(s string) func(*testing.T) error {
@@ -197,7 +197,7 @@ func dialFails(t *testing.T, err error) error {
 	s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
 		c.HTTP.Transport.(*http.Transport).DialContext = dialError{err}.dial
 	})
-	return s.call(t.Context(), "root")
+	return s.Call(t.Context(), "root")
 }
 
 // closedPort returns an address of this machine where nobody listens.

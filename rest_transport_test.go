@@ -163,7 +163,7 @@ func TestReservationIsOneWrite(t *testing.T) {
 		return countedWrites{conn, &writes}, err
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
-	c := newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: &http.Client{Transport: transport}, Token: tokenIs(s.token)})
+	c := newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: &http.Client{Transport: transport}, Token: tokenIs(s.Bearer)})
 	for range 2 { // the first fetches the root document, too
 		writes.Store(0)
 		if _, err := c.Reserve(t.Context(), event()); err != nil {

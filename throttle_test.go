@@ -161,12 +161,12 @@ func TestThrottledFallback(t *testing.T) {
 	}{{"long", 49 * time.Second, true}, {"short", 4 * time.Second, false}} {
 		t.Run(tt.name, func(t *testing.T) {
 			inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
-				throttle(r.kafka, tt.pause, kmsg.Produce)
-				if _, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{}); err != nil {
+				throttle(r.Kafka, tt.pause, kmsg.Produce)
+				if _, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{}); err != nil {
 					t.Fatal(err)
 				}
 				start := time.Now()
-				got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true})
+				got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true})
 				took := time.Since(start)
 				if err != nil {
 					t.Fatal(err)
@@ -181,9 +181,9 @@ func TestThrottledFallback(t *testing.T) {
 					t.Errorf("after %v", took)
 				}
 				wantErr(t, got.Fallback, kinds(gracedb.ErrDelivery, gracedb.ErrConnection), kinds(gracedb.ErrOutcomeUnknown),
-					"throttled by "+r.kafka.Addrs()[0]+" for another 4", "(a quota of alice or of its client.id)", "was not written")
+					"throttled by "+r.Kafka.Addrs()[0]+" for another 4", "(a quota of alice or of its client.id)", "was not written")
 				time.Sleep(time.Minute)
-				if n := len(r.messages(t, "gstlal")); n != 1 || r.Count("upload") != 1 {
+				if n := len(r.Messages(t, "gstlal")); n != 1 || r.Count("upload") != 1 {
 					t.Errorf("%d messages, %d uploads", n, r.Count("upload"))
 				}
 			})
@@ -194,17 +194,17 @@ func TestThrottledFallback(t *testing.T) {
 func TestThrottledFallback_ToldMeanwhile(t *testing.T) {
 	inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
 		const late = 2 * time.Second
-		r.kafka.Inject(kafkatest.Fault{Do: kafkatest.HoldResponse, Keys: []kmsg.Key{kmsg.Produce}, Delay: late})
-		throttle(r.kafka, time.Minute, kmsg.Produce)
-		r.kafka.SetProduceQuota(1)
+		r.Kafka.Inject(kafkatest.Fault{Do: kafkatest.HoldResponse, Keys: []kmsg.Key{kmsg.Produce}, Delay: late})
+		throttle(r.Kafka, time.Minute, kmsg.Produce)
+		r.Kafka.SetProduceQuota(1)
 		first := make(chan error, 1)
 		go func() {
-			_, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{})
+			_, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{})
 			first <- err
 		}()
 		time.Sleep(late / 2)
 		start := time.Now()
-		got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true})
+		got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,15 +220,15 @@ func TestThrottledFallback_ToldMeanwhile(t *testing.T) {
 
 func TestThrottledFallback_OtherConnection(t *testing.T) {
 	inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
-		if _, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{}); err != nil {
+		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		throttle(r.kafka, time.Minute, kmsg.Metadata)
+		throttle(r.Kafka, time.Minute, kmsg.Metadata)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		wantErr(t, r.p.Check(ctx), kinds(gracedb.ErrProducer), nil, "throttled by") // its second request
-		time.Sleep(20 * time.Second)                                                // until connections are kept warm
-		got, err := r.client.PublishEvent(t.Context(), r.p, event(), gracedb.PublishOptions{HTTPFallback: true})
+		wantErr(t, r.Producer.Check(ctx), kinds(gracedb.ErrProducer), nil, "throttled by") // its second request
+		time.Sleep(20 * time.Second)                                                       // until connections are kept warm
+		got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true})
 		if err != nil || got.Fallback != nil {
 			t.Errorf("%v, %v", got.Fallback, err)
 		}

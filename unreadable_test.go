@@ -2,9 +2,7 @@ package gracedb_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -13,7 +11,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
@@ -25,34 +22,6 @@ type garbage kgo.CompressionCodecType
 // Compress is kgo's Compressor.
 func (g garbage) Compress(_ *bytes.Buffer, src []byte, _ ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
 	return bytes.Repeat([]byte{0xa5}, len(src)/2), kgo.CompressionCodecType(g)
-}
-
-// withGroups runs f on a virtual clock without a group and with one.
-func withGroups(t *testing.T, partitions int, f func(*testing.T, *kafkatest.Cluster, string)) {
-	for _, group := range []string{"", "g"} {
-		t.Run("group="+group, func(t *testing.T) {
-			cfg := kafkatest.Config{Topics: map[string]int{testTopic: partitions}}
-			virtually(t, cfg, func(t *testing.T, cl *kafkatest.Cluster) { f(t, cl, group) })
-		})
-	}
-}
-
-// pollAll polls for a time, and returns what came.
-func pollAll(t testing.TB, c *gracedb.Consumer, lasting time.Duration) (got []string, errs []error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), lasting)
-	defer cancel()
-	for {
-		m, err := c.Poll(ctx)
-		switch {
-		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
-			return got, errs
-		case err != nil:
-			errs = append(errs, err)
-		default:
-			got = append(got, string(m.Value))
-		}
-	}
 }
 
 // A batch whose checksum is right and which does not decode is told as lost, once, and
@@ -102,32 +71,6 @@ func TestConsumerTellsOfGarbageAgain(t *testing.T) {
 			}
 		}
 	})
-}
-
-// rewrite changes what is fetched of the batches at these offsets of partitions.
-func rewrite(cl *kafkatest.Cluster, offsets map[int32]int64, edit func(batch []byte)) *kafkatest.Injection {
-	return cl.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Fetch}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
-		for _, t := range resp.(*kmsg.FetchResponse).Topics {
-			for i := range t.Partitions {
-				p := &t.Partitions[i]
-				offset, ok := offsets[p.Partition]
-				if !ok {
-					continue
-				}
-				p.RecordBatches = bytes.Clone(p.RecordBatches)
-				for rest := p.RecordBatches; len(rest) > 61; {
-					size := 12 + int(binary.BigEndian.Uint32(rest[8:]))
-					if size > len(rest) {
-						break
-					}
-					if int64(binary.BigEndian.Uint64(rest)) == offset {
-						edit(rest[:size])
-					}
-					rest = rest[size:]
-				}
-			}
-		}
-	}})
 }
 
 // A batch that is not compressed and holds no messages, with a checksum that is right,

@@ -29,7 +29,7 @@ func TestWaitUploaded(t *testing.T) {
 				tt.before.On, tt.before.Times = "event", 4
 				s.Script(tt.before, gracetest.Fault{On: "event", Status: 200, Body: tt.after})
 				start := time.Now()
-				if err := s.client.WaitUploaded(t.Context(), "G1001"); err != nil {
+				if err := s.Client.WaitUploaded(t.Context(), "G1001"); err != nil {
 					t.Fatal(err)
 				}
 				d := time.Since(start)
@@ -41,29 +41,29 @@ func TestWaitUploaded(t *testing.T) {
 	}
 	t.Run("at once", func(t *testing.T) {
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
-			r, err := s.client.CreateEvent(t.Context(), event())
+			r, err := s.Client.CreateEvent(t.Context(), event())
 			if err != nil {
 				t.Fatal(err)
 			}
 			start := time.Now()
-			if err := s.client.WaitUploaded(t.Context(), r.GraceID); err != nil || time.Since(start) != 0 {
+			if err := s.Client.WaitUploaded(t.Context(), r.GraceID); err != nil || time.Since(start) != 0 {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
 		})
 	})
 	t.Run("by the supervisor", func(t *testing.T) {
 		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
-			r, err := s.client.Reserve(t.Context(), event())
+			r, err := s.Client.Reserve(t.Context(), event())
 			if err != nil {
 				t.Fatal(err)
 			}
 			uploaded := make(chan error, 1)
 			time.AfterFunc(10*time.Second, func() {
-				_, err := s.client.UploadReservedEvent(t.Context(), r.GraceID, event(), gracedb.Provenance{})
+				_, err := s.Client.UploadReservedEvent(t.Context(), r.GraceID, event(), gracedb.Provenance{})
 				uploaded <- err
 			})
 			start := time.Now()
-			if err := s.client.WaitUploaded(t.Context(), r.GraceID); err != nil {
+			if err := s.Client.WaitUploaded(t.Context(), r.GraceID); err != nil {
 				t.Fatal(err)
 			}
 			if d := time.Since(start); d < 10*time.Second || d > 12*time.Second {
@@ -101,7 +101,7 @@ func TestWaitUploadedFails(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), tt.limit)
 				defer cancel()
 				start := time.Now()
-				err := s.client.WaitUploaded(ctx, tt.id)
+				err := s.Client.WaitUploaded(ctx, tt.id)
 				if err == nil || !strings.Contains(err.Error(), tt.says) || tt.kind != nil && !errors.Is(err, tt.kind) {
 					t.Errorf("%v, want %v that says %q", err, tt.kind, tt.says)
 				}
@@ -117,11 +117,11 @@ func TestWaitUploadedFails(t *testing.T) {
 func TestWaitUploadedWithoutTemplate(t *testing.T) {
 	edit := func(doc map[string]any) { delete(doc["templates"].(map[string]string), "event-detail-template") }
 	inBubble(t, gracetest.Config{EditRoot: edit}, nil, func(t *testing.T, s *service) {
-		r, err := s.client.CreateEvent(t.Context(), event())
+		r, err := s.Client.CreateEvent(t.Context(), event())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.client.WaitUploaded(t.Context(), r.GraceID); err != nil || s.Count("event") != 1 {
+		if err := s.Client.WaitUploaded(t.Context(), r.GraceID); err != nil || s.Count("event") != 1 {
 			t.Errorf("%v, %d requests", err, s.Count("event"))
 		}
 	})

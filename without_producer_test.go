@@ -15,7 +15,7 @@ func TestPublishWithoutProducer(t *testing.T) {
 	s := newService(t, gracetest.Config{}, nil)
 	publish := func(want ...string) error {
 		t.Helper()
-		got, err := s.client.PublishEvent(t.Context(), nil, event(), gracedb.PublishOptions{HTTPFallback: true})
+		got, err := s.Client.PublishEvent(t.Context(), nil, event(), gracedb.PublishOptions{HTTPFallback: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,7 +28,7 @@ func TestPublishWithoutProducer(t *testing.T) {
 	publish("no Producer was given")
 
 	away := gracedb.Cluster{Brokers: []string{"localhost:1"}}
-	_, err := s.client.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: away})
+	_, err := s.Client.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: away})
 	wantErr(t, err, kinds(gracedb.ErrConnection), nil, "localhost:1", "refused")
 	fallback := publish("no Producer was given", "localhost:1", "refused")
 	if !errors.Is(fallback, gracedb.ErrConnection) || !errors.Is(fallback, err) {
@@ -36,12 +36,12 @@ func TestPublishWithoutProducer(t *testing.T) {
 	}
 
 	// A mistake in the configuration loses no event either.
-	_, err = s.client.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: gracedb.Cluster{Brokers: []string{"localhost"}}})
+	_, err = s.Client.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: gracedb.Cluster{Brokers: []string{"localhost"}}})
 	wantErr(t, err, kinds(gracedb.ErrConfig), nil)
 	publish("no Producer was given", "host:port")
 
 	// It is forgotten when there is a Producer.
-	lazy, err := s.client.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: away, Lazy: true})
+	lazy, err := s.Client.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: away, Lazy: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestPublishWithoutProducer(t *testing.T) {
 	}
 
 	// A Producer that is lazy tells as much.
-	got, err := s.client.PublishEvent(t.Context(), lazy, event(), gracedb.PublishOptions{HTTPFallback: true})
+	got, err := s.Client.PublishEvent(t.Context(), lazy, event(), gracedb.PublishOptions{HTTPFallback: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package gracedb_test
+package testrig
 
 import (
 	"context"
@@ -15,15 +15,15 @@ import (
 	"github.com/gracedb-go/gracedb/internal/testauth"
 )
 
-// The topic of most tests.
-const testTopic = "gracedb-test.test"
+// Topic is the topic of most tests.
+const Topic = "gracedb-test.test"
 
-// startCluster starts an embedded broker that ends with the test. It has the topic
+// StartCluster starts an embedded broker that ends with the test. It has the topic
 // "test" if cfg names none.
-func startCluster(t testing.TB, cfg kafkatest.Config) *kafkatest.Cluster {
+func StartCluster(t testing.TB, cfg kafkatest.Config) *kafkatest.Cluster {
 	t.Helper()
 	if cfg.Topics == nil {
-		cfg.Topics = map[string]int{testTopic: 1}
+		cfg.Topics = map[string]int{Topic: 1}
 	}
 	c, err := kafkatest.Start(cfg)
 	if err != nil {
@@ -33,26 +33,27 @@ func startCluster(t testing.TB, cfg kafkatest.Config) *kafkatest.Cluster {
 	return c
 }
 
-// virtually runs f with a cluster in virtual time. Waits cost nothing there, and
+// Virtually runs f with a cluster in virtual time. Waits cost nothing there, and
 // bounds are exact.
-func virtually(t *testing.T, cfg kafkatest.Config, f func(*testing.T, *kafkatest.Cluster)) {
+func Virtually(t *testing.T, cfg kafkatest.Config, f func(*testing.T, *kafkatest.Cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cfg.Virtual = true
-		f(t, startCluster(t, cfg))
+		f(t, StartCluster(t, cfg))
 	})
 }
 
-// clusterFor returns the configuration of a client of c, with a token of subject.
-func clusterFor(t testing.TB, c *kafkatest.Cluster, subject string) gracedb.Cluster {
+// ClusterFor returns the configuration of a client of c, with a token of subject.
+func ClusterFor(t testing.TB, c *kafkatest.Cluster, subject string) gracedb.Cluster {
 	t.Helper()
 	return gracedb.Cluster{
 		Brokers: c.Addrs(), Instance: "gracedb-test", CAFile: c.CAFile(), Dial: c.Dial,
-		Token: gracedb.StaticToken(mint(t, c, testauth.Claims{Subject: subject})),
+		Token: gracedb.StaticToken(Mint(t, c, testauth.Claims{Subject: subject})),
 	}
 }
 
-func mint(t testing.TB, c *kafkatest.Cluster, claims testauth.Claims) string {
+// Mint returns a token that c believes.
+func Mint(t testing.TB, c *kafkatest.Cluster, claims testauth.Claims) string {
 	t.Helper()
 	tok, err := c.Issuer().Token(claims)
 	if err != nil {
@@ -61,7 +62,8 @@ func mint(t testing.TB, c *kafkatest.Cluster, claims testauth.Claims) string {
 	return tok
 }
 
-func newProducer(t testing.TB, cfg gracedb.ProducerConfig) *gracedb.Producer {
+// NewProducer makes a Producer that ends with the test, and in good order.
+func NewProducer(t testing.TB, cfg gracedb.ProducerConfig) *gracedb.Producer {
 	t.Helper()
 	p, err := gracedb.NewProducer(t.Context(), cfg)
 	if err != nil {
@@ -75,7 +77,8 @@ func newProducer(t testing.TB, cfg gracedb.ProducerConfig) *gracedb.Producer {
 	return p
 }
 
-func newConsumer(t testing.TB, cfg gracedb.ConsumerConfig) *gracedb.Consumer {
+// NewConsumer makes a Consumer that ends with the test, and in good order.
+func NewConsumer(t testing.TB, cfg gracedb.ConsumerConfig) *gracedb.Consumer {
 	t.Helper()
 	c, err := gracedb.NewConsumer(t.Context(), cfg)
 	if err != nil {
@@ -89,8 +92,8 @@ func newConsumer(t testing.TB, cfg gracedb.ConsumerConfig) *gracedb.Consumer {
 	return c
 }
 
-// send publishes text under the key text and waits for the acknowledgement.
-func send(t testing.TB, p *gracedb.Producer, text string) gracedb.Message {
+// Send publishes text under the key text and waits for the acknowledgement.
+func Send(t testing.TB, p *gracedb.Producer, text string) gracedb.Message {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -101,7 +104,8 @@ func send(t testing.TB, p *gracedb.Producer, text string) gracedb.Message {
 	return m
 }
 
-func poll(t testing.TB, c *gracedb.Consumer) gracedb.Message {
+// Poll returns the next message, which comes soon.
+func Poll(t testing.TB, c *gracedb.Consumer) gracedb.Message {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -112,8 +116,8 @@ func poll(t testing.TB, c *gracedb.Consumer) gracedb.Message {
 	return m
 }
 
-// values returns what is in a topic's log.
-func values(t testing.TB, c *kafkatest.Cluster, topic string) []string {
+// Values returns what is in a topic's log.
+func Values(t testing.TB, c *kafkatest.Cluster, topic string) []string {
 	t.Helper()
 	records, err := c.Records(topic)
 	if err != nil {
@@ -126,8 +130,8 @@ func values(t testing.TB, c *kafkatest.Cluster, topic string) []string {
 	return out
 }
 
-// produceRaw appends records past all faults and without this package.
-func produceRaw(t testing.TB, c *kafkatest.Cluster, records ...*kgo.Record) {
+// ProduceRaw appends records past all faults and without this package.
+func ProduceRaw(t testing.TB, c *kafkatest.Cluster, records ...*kgo.Record) {
 	t.Helper()
 	cl, err := c.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
@@ -139,9 +143,9 @@ func produceRaw(t testing.TB, c *kafkatest.Cluster, records ...*kgo.Record) {
 	}
 }
 
-// wantErr checks that err is of all kinds, of none of the others, one line, and
+// WantErr checks that err is of all kinds, of none of the others, one line, and
 // names what it should.
-func wantErr(t testing.TB, err error, is, isNot []error, names ...string) {
+func WantErr(t testing.TB, err error, is, isNot []error, names ...string) {
 	t.Helper()
 	if err == nil {
 		t.Error("no error")
@@ -171,4 +175,5 @@ func wantErr(t testing.TB, err error, is, isNot []error, names ...string) {
 	}
 }
 
-func kinds(errs ...error) []error { return errs }
+// Kinds is a list of errors for WantErr.
+func Kinds(errs ...error) []error { return errs }
