@@ -59,6 +59,27 @@ func TestCases(t *testing.T) {
 	}
 }
 
+// provedBy returns a case that a test of the root proves, which must be there.
+func provedBy(test string) func(*testing.T) {
+	return func(t *testing.T) {
+		files, err := filepath.Glob("*_test.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(source), "\nfunc "+test+"(t *testing.T)") {
+				t.Logf("%s is in %s", test, file)
+				return
+			}
+		}
+		t.Errorf("there is no %s", test)
+	}
+}
+
 type restCase struct {
 	n     int
 	title string
@@ -462,7 +483,7 @@ func statusOnce(status int) func(*testing.T, *service, error) {
 }
 
 var casesTransport = []restCase{
-	{58, "TLS authorities", TestClientCAFile},
+	{58, "TLS authorities", provedBy("TestClientCAFile")},
 	{59, "redirect to another host", TestFault_S5_Redirects},
 	{60, "token never shown", TestFault_S11_HostileErrorText},
 	{61, "token rotated on disk", func(t *testing.T) {
@@ -485,7 +506,7 @@ var casesTransport = []restCase{
 		}
 	}},
 	{62, "no token", TestNoToken},
-	{63, "User-Agent", TestUserAgent},
+	{63, "User-Agent", provedBy("TestUserAgent")},
 	{64, "proxies of the environment", testProxy},
 }
 
@@ -632,8 +653,8 @@ var casesPublish = []restCase{
 			t.Errorf("%+v, %v, %v", u, err, err2)
 		}
 	})},
-	{75, "topics", TestPublishOptions},
-	{76, "producer of another instance", TestPublishConfig},
+	{75, "topics", provedBy("TestPublishOptions")},
+	{76, "producer of another instance", provedBy("TestPublishConfig")},
 	{77, "base64 in the message", publishes(gracedb.PublishOptions{}, func(_ *testing.T, r *matrixRig) {
 		r.event.Data = []byte("\x00\xff\xfe>?~\r\n")
 	}, func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
