@@ -85,21 +85,3 @@ func TestTokenHostsAndBrokersAreChecked(t *testing.T) {
 		}
 	}
 }
-
-// What OAuthBearer's mechanism returns is formatted by whoever debugs an engine.
-func TestSessionShowsNoToken(t *testing.T) {
-	_, token := aliceToken(t)
-	mechanism := gracedb.OAuthBearer(gracedb.StaticToken(token))
-	session, first, err := mechanism.Authenticate(t.Context(), "localhost:1")
-	if err != nil || !strings.Contains(string(first), token) {
-		t.Fatalf("%v, and the first message has no token", err)
-	}
-	l := newLeak(t, token)
-	l.show("session", session)
-	l.show("mechanism", mechanism)
-	fmt.Fprintf(l, "%x %d %T", session, session, session)
-	l.check()
-	if text := fmt.Sprintf("%#v", session); strings.Contains(text, "alice") {
-		t.Error(text)
-	}
-}

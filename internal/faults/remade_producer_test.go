@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A topic that is deleted and made anew, at once or after a while, fails no message of a
@@ -26,17 +27,17 @@ func TestProducerTopicMadeAnew(t *testing.T) {
 	}{{"ids", nil}, {"names", kversion.V3_9_0()}} {
 		for _, away := range []time.Duration{0, 2 * time.Second} {
 			t.Run(fmt.Sprintf("%s,away=%v,idle", brokers.name, away), func(t *testing.T) {
-				virtually(t, kafkatest.Config{Versions: brokers.versions}, func(t *testing.T, c *kafkatest.Cluster) {
-					p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+				testrig.Virtually(t, kafkatest.Config{Versions: brokers.versions}, func(t *testing.T, c *kafkatest.Cluster) {
+					p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 					for range 3 { // before the Producer has looked at the topic, and after
-						send(t, p, "old")
-						makeAnewLater(t, c, testTopic, 1, away, func() {})
+						testrig.Send(t, p, "old")
+						makeAnewLater(t, c, testrig.Topic, 1, away, func() {})
 						var want []string
 						for i := range 5 {
-							send(t, p, fmt.Sprint(i))
+							testrig.Send(t, p, fmt.Sprint(i))
 							want = append(want, fmt.Sprint(i))
 						}
-						if got := values(t, c, testTopic); !slices.Equal(got, want) {
+						if got := testrig.Values(t, c, testrig.Topic); !slices.Equal(got, want) {
 							t.Errorf("in the log are %q", got)
 						}
 						time.Sleep(30 * time.Second)
@@ -45,7 +46,7 @@ func TestProducerTopicMadeAnew(t *testing.T) {
 			})
 			for _, partitions := range []int{1, 3, 5} {
 				t.Run(fmt.Sprintf("%s,away=%v,busy,partitions=%d", brokers.name, away, partitions), func(t *testing.T) {
-					virtually(t, kafkatest.Config{Versions: brokers.versions, Topics: map[string]int{testTopic: 3}}, func(t *testing.T, c *kafkatest.Cluster) {
+					testrig.Virtually(t, kafkatest.Config{Versions: brokers.versions, Topics: map[string]int{testrig.Topic: 3}}, func(t *testing.T, c *kafkatest.Cluster) {
 						busyWhileMadeAnew(t, c, partitions, away)
 					})
 				})
@@ -75,7 +76,7 @@ func makeAnewLater(t *testing.T, c *kafkatest.Cluster, topic string, partitions 
 
 func busyWhileMadeAnew(t *testing.T, c *kafkatest.Cluster, partitions int, away time.Duration) {
 	const keys = 4
-	p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+	p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 	end := make(chan struct{})
 	var sent [keys]int
 	var wg sync.WaitGroup
@@ -102,7 +103,7 @@ func busyWhileMadeAnew(t *testing.T, c *kafkatest.Cluster, partitions int, away 
 		})
 	}
 	time.Sleep(time.Second)
-	makeAnewLater(t, c, testTopic, partitions, away, func() { time.Sleep(5 * time.Second) })
+	makeAnewLater(t, c, testrig.Topic, partitions, away, func() { time.Sleep(5 * time.Second) })
 	close(end)
 	wg.Wait()
 	if err := p.Flush(t.Context()); err != nil {
@@ -112,7 +113,7 @@ func busyWhileMadeAnew(t *testing.T, c *kafkatest.Cluster, partitions int, away 
 	for key := range next {
 		next[key] = -1
 	}
-	for _, v := range values(t, c, testTopic) {
+	for _, v := range testrig.Values(t, c, testrig.Topic) {
 		var key, i int
 		if _, err := fmt.Sscanf(v, "%d %d", &key, &i); err != nil {
 			t.Fatal(err)
@@ -132,15 +133,15 @@ func busyWhileMadeAnew(t *testing.T, c *kafkatest.Cluster, partitions int, away 
 // with its ctx, certainly not written, and arrives in its order when there is a leader.
 func TestProducerBesideAPartitionWithoutLeader(t *testing.T) {
 	const partitions = 3
-	virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testTopic: partitions}}, func(t *testing.T, c *kafkatest.Cluster) {
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+	testrig.Virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testrig.Topic: partitions}}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 		keys := make(map[int32]string) // of each partition
 		for i := 0; len(keys) < partitions; i++ {
-			m := send(t, p, fmt.Sprint("k", i))
+			m := testrig.Send(t, p, fmt.Sprint("k", i))
 			keys[m.Partition] = string(m.Key)
 		}
 		const dead = 1
-		loseLeader(t, c, testTopic, dead)
+		loseLeader(t, c, testrig.Topic, dead)
 		var waiting []string
 		var mu sync.Mutex
 		told := make(map[string]error)
@@ -162,7 +163,7 @@ func TestProducerBesideAPartitionWithoutLeader(t *testing.T) {
 					m.Key = nil
 				}
 				start := time.Now()
-				got, err := p.ProduceSync(within(t, time.Second), m)
+				got, err := p.ProduceSync(testrig.Within(t, time.Second), m)
 				if took := time.Since(start); err != nil || got.Partition == dead || took > 300*time.Millisecond {
 					t.Errorf("%d: key %q in partition %d after %v: %v", i, key, got.Partition, took, err)
 				}
@@ -172,12 +173,12 @@ func TestProducerBesideAPartitionWithoutLeader(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		_, err := p.ProduceSync(ctx, gracedb.Message{Key: []byte(keys[dead]), Value: []byte("leaves")})
-		wantErr(t, err, kinds(gracedb.ErrDelivery, context.DeadlineExceeded), kinds(gracedb.ErrOutcomeUnknown), "was not written")
+		testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrDelivery, context.DeadlineExceeded), testrig.Kinds(gracedb.ErrOutcomeUnknown), "was not written")
 		if len(told) > 0 {
 			t.Errorf("told: %v", slices.Collect(maps.Values(told)))
 		}
-		electLeader(t, c, testTopic, dead, 2)
-		if err := p.Flush(within(t, time.Second)); err != nil {
+		electLeader(t, c, testrig.Topic, dead, 2)
+		if err := p.Flush(testrig.Within(t, time.Second)); err != nil {
 			t.Error(err)
 		}
 		for _, value := range waiting {
@@ -186,7 +187,7 @@ func TestProducerBesideAPartitionWithoutLeader(t *testing.T) {
 			}
 		}
 		var got []string
-		for _, v := range values(t, c, testTopic) {
+		for _, v := range testrig.Values(t, c, testrig.Topic) {
 			if len(v) > 5 && v[:5] == "waits" || v == "leaves" {
 				got = append(got, v)
 			}

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // While one of three brokers is away, and the others do not know it yet, what a
@@ -16,8 +17,8 @@ func TestBrokerAway(t *testing.T) {
 	const noticed = 5 * time.Second // when the others know
 	for _, tt := range waitingCalls {
 		t.Run(tt.name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testTopic: 32}}, func(t *testing.T, c *kafkatest.Cluster) {
-				call := tt.prepare(t, clusterFor(t, c, "alice"))
+			testrig.Virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testrig.Topic: 32}}, func(t *testing.T, c *kafkatest.Cluster) {
+				call := tt.prepare(t, testrig.ClusterFor(t, c, "alice"))
 				away(c, 1)
 				time.AfterFunc(noticed, func() {
 					if err := c.Kill(1); err != nil {
@@ -41,13 +42,13 @@ func TestBrokerAway(t *testing.T) {
 func TestBrokersAway(t *testing.T) {
 	for _, tt := range waitingCalls {
 		t.Run(tt.name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testTopic: 32}}, func(t *testing.T, c *kafkatest.Cluster) {
-				call := tt.prepare(t, clusterFor(t, c, "alice"))
+			testrig.Virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testrig.Topic: 32}}, func(t *testing.T, c *kafkatest.Cluster) {
+				call := tt.prepare(t, testrig.ClusterFor(t, c, "alice"))
 				away(c, 1)
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 				defer cancel()
 				start := time.Now()
-				wantErr(t, call(ctx), kinds(gracedb.ErrConnection, gracedb.ErrKafka, context.DeadlineExceeded), nil, c.Addrs()[1], "refused")
+				testrig.WantErr(t, call(ctx), testrig.Kinds(gracedb.ErrConnection, gracedb.ErrKafka, context.DeadlineExceeded), nil, c.Addrs()[1], "refused")
 				if took := time.Since(start); took > 3100*time.Millisecond {
 					t.Errorf("one away: after %v", took)
 				}
@@ -55,7 +56,7 @@ func TestBrokersAway(t *testing.T) {
 				away(c)
 				start = time.Now()
 				err := call(t.Context())
-				wantErr(t, err, kinds(gracedb.ErrConnection, gracedb.ErrKafka), nil, "refused")
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConnection, gracedb.ErrKafka), nil, "refused")
 				if took := time.Since(start); took > time.Second || errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("all away: after %v: %v", took, err)
 				}
@@ -90,7 +91,7 @@ var waitingCalls = []struct {
 		}
 	}},
 	{"Producer.Check", func(t *testing.T, c gracedb.Cluster) func(context.Context) error {
-		return newProducer(t, gracedb.ProducerConfig{Cluster: c, Topic: "test"}).Check
+		return testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: c, Topic: "test"}).Check
 	}},
 }
 

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // The same as TestCanaryInEveryBrokersAnswer for the answers to the members of a group, and
@@ -26,7 +27,7 @@ import (
 func TestCanaryInGroupAnswers(t *testing.T) {
 	issuer, token := aliceToken(t)
 	start := func() *kafkatest.Cluster {
-		return startCluster(t, kafkatest.Config{Topics: map[string]int{testTopic: 1}, Issuer: issuer})
+		return testrig.StartCluster(t, kafkatest.Config{Topics: map[string]int{testrig.Topic: 1}, Issuer: issuer})
 	}
 	var mu sync.Mutex
 	var members []string

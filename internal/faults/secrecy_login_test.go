@@ -1,7 +1,8 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -14,14 +15,15 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A kgo.Client of the caller's, with ClientOpts, shows no token that a broker's refusal by
 // code 58 repeats, and shows a reason that holds none as it is.
 func TestCanaryOfClientOpts(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-		token := mint(t, c, testauth.Claims{Subject: "alice"})
-		cluster := clusterFor(t, c, "alice")
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		token := testrig.Mint(t, c, testauth.Claims{Subject: "alice"})
+		cluster := testrig.ClusterFor(t, c, "alice")
 		cluster.Token = gracedb.StaticToken(token)
 		forms := disguises(token)
 		forms["none"] = "alice may not log in here"
@@ -76,9 +78,9 @@ func pingWithOpts(t *testing.T, cluster gracedb.Cluster, l *leak) error {
 
 // Nor does its error for a broker that another calls like the token.
 func TestCanaryOfClientOptsAddress(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-		token := mint(t, c, testauth.Claims{Subject: "alice"})
-		cluster := clusterFor(t, c, "alice")
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		token := testrig.Mint(t, c, testauth.Claims{Subject: "alice"})
+		cluster := testrig.ClusterFor(t, c, "alice")
 		cluster.Token = gracedb.StaticToken(token)
 		for name, said := range disguises(token) {
 			i := c.Inject(kafkatest.Fault{
@@ -125,7 +127,7 @@ func TestNoRawLogin(t *testing.T) {
 		"no handshake": func(k *kmsg.ApiVersionsResponseApiKey) { k.ApiKey = 999 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 				c.Inject(kafkatest.Fault{
 					Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.ApiVersions}, Count: -1,
 					Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
@@ -134,13 +136,31 @@ func TestNoRawLogin(t *testing.T) {
 						change(&r.ApiKeys[i])
 					},
 				})
-				for _, make := range constructors {
+				for _, make := range testrig.Constructors {
 					ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-					_, err := make.Make(ctx, clusterFor(t, c, "alice"), "test")
+					_, err := make.Make(ctx, testrig.ClusterFor(t, c, "alice"), "test")
 					cancel()
-					wantErr(t, err, kinds(make.Kind, gracedb.ErrConnection), nil, c.Addrs()[0], "login of before Kafka 1.0")
+					testrig.WantErr(t, err, testrig.Kinds(make.Kind, gracedb.ErrConnection), nil, c.Addrs()[0], "login of before Kafka 1.0")
 				}
 			})
 		})
+	}
+}
+
+// What OAuthBearer's mechanism returns is formatted by whoever debugs an engine.
+func TestSessionShowsNoToken(t *testing.T) {
+	_, token := aliceToken(t)
+	mechanism := gracedb.OAuthBearer(gracedb.StaticToken(token))
+	session, first, err := mechanism.Authenticate(t.Context(), "localhost:1")
+	if err != nil || !strings.Contains(string(first), token) {
+		t.Fatalf("%v, and the first message has no token", err)
+	}
+	l := newLeak(t, token)
+	l.show("session", session)
+	l.show("mechanism", mechanism)
+	fmt.Fprintf(l, "%x %d %T", session, session, session)
+	l.check()
+	if text := fmt.Sprintf("%#v", session); strings.Contains(text, "alice") {
+		t.Error(text)
 	}
 }

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"cmp"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 func after(s string) http.Header { return http.Header{"Retry-After": {s}} }
@@ -75,7 +76,7 @@ func TestRetryTable(t *testing.T) {
 				want.n++ // the root without a version is asked which versions there are
 			}
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
-				inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+				testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 					f := tt.fault
 					f.On, f.Times = kind, -1
 					s.Script(f)
@@ -97,7 +98,7 @@ func TestRetryTable(t *testing.T) {
 						t.Errorf("%v: says that the event may exist: %v, want %v", err, says, tt.exists)
 					}
 				})
-				inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+				testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 					f := tt.fault
 					f.On = kind
 					s.Script(f)
@@ -142,7 +143,7 @@ func checkRetryError(t *testing.T, err error, f gracetest.Fault, tries int) {
 
 func TestRetriesConfigured(t *testing.T) {
 	for retries, want := range map[int]int{-1: 1, 0: 6, 1: 2, 8: 9} {
-		inBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = retries }, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = retries }, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{Status: 502, Times: -1})
 			err := s.Call(t.Context(), "root")
 			if n := s.Count("root"); err == nil || n != want {
@@ -177,7 +178,7 @@ func TestRetryContext(t *testing.T) {
 				continue // not repeated
 			}
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
-				inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+				testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 					if err := s.Call(t.Context(), "root"); err != nil {
 						t.Fatal(err)
 					}
@@ -213,7 +214,7 @@ func TestRetryContext(t *testing.T) {
 // is not asked five times more.
 func TestTimeoutIsNotRepeated(t *testing.T) {
 	for _, kind := range []string{"reserve", "upload", "create"} {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{On: kind, Think: time.Hour, Times: -1})
 			start := time.Now()
 			err := s.Call(t.Context(), kind)
@@ -230,7 +231,7 @@ func TestTimeoutIsNotRepeated(t *testing.T) {
 // Where there is nobody, nothing can have been done: even a creation is tried again.
 func TestConnectionRefused(t *testing.T) {
 	for _, kind := range []string{"reserve", "create"} {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			if err := s.Call(t.Context(), "root"); err != nil {
 				t.Fatal(err)
 			}
@@ -252,7 +253,7 @@ func TestConnectionRefused(t *testing.T) {
 // connection was one that had been idle, and may have died of it.
 func TestCutWhileSending(t *testing.T) {
 	for _, idle := range []bool{false, true} {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			if err := s.Call(t.Context(), "root"); err != nil {
 				t.Fatal(err)
 			}
@@ -274,13 +275,13 @@ func TestCutWhileSending(t *testing.T) {
 
 // Bodies are the same in every try, byte for byte.
 func TestRepeatedBody(t *testing.T) {
-	inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+	testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 		s.Script(gracetest.Fault{On: "upload", Status: 502, Times: 3}, gracetest.Fault{On: "upload", Refuse: true})
-		r, err := s.Client.Reserve(t.Context(), event())
+		r, err := s.Client.Reserve(t.Context(), testrig.Event())
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := event()
+		e := testrig.Event()
 		e.Data = []byte(strings.Repeat("0123456789", 200_000))
 		if _, err := s.Client.UploadReservedEvent(t.Context(), r.GraceID, e, gracedb.Provenance{}); err != nil {
 			t.Fatal(err)
@@ -340,7 +341,7 @@ func testTokenLookedUpAfresh(t *testing.T, status int) {
 					}
 					return token, nil
 				}
-				inBubble(t, gracetest.Config{Check: check, Refusal: status}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *service) {
+				testrig.InBubble(t, gracetest.Config{Check: check, Refusal: status}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *testrig.Service) {
 					if err := s.Call(t.Context(), "root"); err != nil {
 						t.Fatal(err)
 					}
@@ -363,15 +364,15 @@ func TestNoToken(t *testing.T) {
 	for name, source := range map[string]gracedb.TokenSource{
 		"error":    func(context.Context) (string, error) { return "", io.ErrUnexpectedEOF },
 		"ErrToken": func(context.Context) (string, error) { return "", gracedb.ErrToken },
-		"empty":    tokenIs(""),
-		"CR":       tokenIs("a\rb"),
-		"NUL":      tokenIs("a\x00b"),
-		"\\x01":    tokenIs("a\x01auth=Bearer b"),
-		"é":        tokenIs("é"),
-		"space":    tokenIs("a b"),
+		"empty":    testrig.TokenIs(""),
+		"CR":       testrig.TokenIs("a\rb"),
+		"NUL":      testrig.TokenIs("a\x00b"),
+		"\\x01":    testrig.TokenIs("a\x01auth=Bearer b"),
+		"é":        testrig.TokenIs("é"),
+		"space":    testrig.TokenIs("a b"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *service) {
+			testrig.InBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Token = source }, func(t *testing.T, s *testrig.Service) {
 				for _, kind := range []string{"root", "reserve", "create"} {
 					err := s.Call(t.Context(), kind)
 					if !errors.Is(err, gracedb.ErrToken) || !errors.Is(err, gracedb.ErrAuthentication) || errors.Is(err, gracedb.ErrKafka) {
@@ -392,7 +393,7 @@ func TestNoToken(t *testing.T) {
 // A source that waits is bounded by ctx and its end is told as such.
 func TestTokenSourceWaits(t *testing.T) {
 	waits := func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() }
-	inBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Token = waits }, func(t *testing.T, s *service) {
+	testrig.InBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Token = waits }, func(t *testing.T, s *testrig.Service) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start := time.Now()

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // The findings about ligo-gracedb 2.16.1 that concern the consumer, by their numbers:
@@ -22,11 +23,11 @@ import (
 
 // 9: the message being handled is lost when its handler fails.
 func TestPeerFinding_09_HandlerFails(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 		for i := range 10 {
-			produceRaw(t, c, record(testTopic, 0, fmt.Sprint("m", i)))
+			testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, fmt.Sprint("m", i)))
 		}
-		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "bob"), Topics: []string{"test"}, GroupID: "g", FromBeginning: true}
+		cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, c, "bob"), Topics: []string{"test"}, GroupID: "g", FromBeginning: true}
 		handle := func() (err error) {
 			con, err := gracedb.NewConsumer(t.Context(), cfg)
 			if err != nil {
@@ -43,10 +44,10 @@ func TestPeerFinding_09_HandlerFails(t *testing.T) {
 		if err := handle(); err == nil {
 			t.Fatal("it did not")
 		}
-		if got := committed(t, c, "g", testTopic, 0); got != 4 {
+		if got := testrig.Committed(t, c, "g", testrig.Topic, 0); got != 4 {
 			t.Errorf("stored position %d, want 4", got)
 		}
-		if got := poll(t, newConsumer(t, cfg)); string(got.Value) != "m4" {
+		if got := testrig.Poll(t, testrig.NewConsumer(t, cfg)); string(got.Value) != "m4" {
 			t.Errorf("the next consumer gets %s", got.Value)
 		}
 	})
@@ -55,19 +56,19 @@ func TestPeerFinding_09_HandlerFails(t *testing.T) {
 // 10: what is published after the constructor has returned, and before the first
 // poll, is missed.
 func TestPeerFinding_10_BeforeFirstPoll(t *testing.T) {
-	for _, group := range groups {
+	for _, group := range testrig.Groups {
 		t.Run("group="+group, func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-				produceRaw(t, c, record(testTopic, 0, "before"))
-				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "bob"), Topics: []string{"test"}, GroupID: group})
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "before"))
+				con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, c, "bob"), Topics: []string{"test"}, GroupID: group})
 				start := time.Now()
 				after := []time.Duration{0, 500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, time.Minute}
 				for _, at := range after {
 					time.Sleep(time.Until(start.Add(at)))
-					produceRaw(t, c, record(testTopic, 0, at.String()))
+					testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, at.String()))
 				}
 				for _, at := range after {
-					if got := poll(t, con); string(got.Value) != at.String() {
+					if got := testrig.Poll(t, con); string(got.Value) != at.String() {
 						t.Errorf("got %s, want that of %v", got.Value, at)
 					}
 				}
@@ -86,7 +87,7 @@ func later(t *testing.T, d time.Duration, f func()) {
 // 10b: a broker that is away for longer than the session, before the first commit:
 // what is published in the outage is skipped.
 func TestPeerFinding_10b_Outage(t *testing.T) {
-	for _, group := range groups {
+	for _, group := range testrig.Groups {
 		for name, how := range map[string]struct {
 			begin, end func(*testing.T, *kafkatest.Cluster)
 		}{
@@ -103,23 +104,23 @@ func TestPeerFinding_10b_Outage(t *testing.T) {
 			}},
 		} {
 			t.Run(name+"/group="+group, func(t *testing.T) {
-				virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-					produceRaw(t, c, record(testTopic, 0, "before"))
-					con := newConsumer(t, gracedb.ConsumerConfig{Cluster: withoutAutoCommit(clusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: group})
-					if _, err := con.Poll(within(t, 2*time.Second)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
+				testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+					testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "before"))
+					con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.WithoutAutoCommit(testrig.ClusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: group})
+					if _, err := con.Poll(testrig.Within(t, 2*time.Second)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
 						t.Error(err)
 					}
 					how.begin(t, c)
 					later(t, 10*time.Second, func() {
-						produceRaw(t, c, record(testTopic, 0, "0"), record(testTopic, 0, "1"), record(testTopic, 0, "2"))
+						testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "0"), testrig.Record(testrig.Topic, 0, "1"), testrig.Record(testrig.Topic, 0, "2"))
 					})
-					if _, err := con.Poll(within(t, time.Minute)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
+					if _, err := con.Poll(testrig.Within(t, time.Minute)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
 						t.Error(err)
 					}
 					how.end(t, c)
-					later(t, 5*time.Second, func() { produceRaw(t, c, record(testTopic, 0, "3")) })
+					later(t, 5*time.Second, func() { testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "3")) })
 					for i := range 4 {
-						if got := poll(t, con); string(got.Value) != fmt.Sprint(i) {
+						if got := testrig.Poll(t, con); string(got.Value) != fmt.Sprint(i) {
 							t.Fatalf("got %s, want %d", got.Value, i)
 						}
 					}
@@ -136,16 +137,16 @@ func TestPeerFinding_11_Poison(t *testing.T) {
 		strings.Repeat("[", 1000) + strings.Repeat("]", 1000), strings.Repeat(`{"a":`, 100_000) + "1" + strings.Repeat("}", 100_000),
 		"", "null", "\x00\xff", "{", `{"type": "upload"}`,
 	}
-	for _, group := range groups {
+	for _, group := range testrig.Groups {
 		t.Run("group="+group, func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "bob"), Topics: []string{"test"}, GroupID: group})
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, c, "bob"), Topics: []string{"test"}, GroupID: group})
 				all := append(slices.Clone(poison), `{"good": true}`)
 				for _, value := range all {
-					produceRaw(t, c, record(testTopic, 0, value))
+					testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, value))
 				}
 				next := 0
-				for m, err := range con.Stream(within(t, time.Minute)) {
+				for m, err := range con.Stream(testrig.Within(t, time.Minute)) {
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -157,7 +158,7 @@ func TestPeerFinding_11_Poison(t *testing.T) {
 					}
 					var v map[string]any
 					if err := m.Decode(&v); err != nil {
-						wantErr(t, err, nil, nil, testTopic, fmt.Sprint("offset ", next))
+						testrig.WantErr(t, err, nil, nil, testrig.Topic, fmt.Sprint("offset ", next))
 					}
 					if next++; next == len(all) {
 						break
@@ -173,23 +174,23 @@ func TestPeerFinding_11_Poison(t *testing.T) {
 
 // 27: a consumer never reports that its broker cannot be reached.
 func TestPeerFinding_27_Unreachable(t *testing.T) {
-	virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
-		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "bob"), Topics: []string{"test"}}
-		con := newConsumer(t, cfg)
+	testrig.Virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
+		cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, c, "bob"), Topics: []string{"test"}}
+		con := testrig.NewConsumer(t, cfg)
 		away(c)
 		start := time.Now()
 		_, err := gracedb.NewConsumer(t.Context(), cfg)
-		wantErr(t, err, kinds(gracedb.ErrConnection, gracedb.ErrConsumer), nil, c.Addrs()[0], c.Addrs()[1], "refused")
-		wantErr(t, con.Check(t.Context()), kinds(gracedb.ErrConnection, gracedb.ErrConsumer), nil, c.Addrs()[0], c.Addrs()[1], "refused")
+		testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConnection, gracedb.ErrConsumer), nil, c.Addrs()[0], c.Addrs()[1], "refused")
+		testrig.WantErr(t, con.Check(t.Context()), testrig.Kinds(gracedb.ErrConnection, gracedb.ErrConsumer), nil, c.Addrs()[0], c.Addrs()[1], "refused")
 		if took := time.Since(start); took > 3*time.Second {
 			t.Errorf("told after %v", took)
 		}
-		if _, err := con.Poll(within(t, time.Minute)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
+		if _, err := con.Poll(testrig.Within(t, time.Minute)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
 			t.Errorf("Poll: %v", err)
 		}
-		produceRaw(t, c, record(testTopic, 0, "meanwhile"))
+		testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "meanwhile"))
 		back(t, c)
-		if got := poll(t, con); string(got.Value) != "meanwhile" {
+		if got := testrig.Poll(t, con); string(got.Value) != "meanwhile" {
 			t.Errorf("got %s", got.Value)
 		}
 	})
@@ -197,16 +198,16 @@ func TestPeerFinding_27_Unreachable(t *testing.T) {
 
 // 28: closing a consumer after a refused token takes 45 seconds.
 func TestPeerFinding_28_CloseAfterRefusal(t *testing.T) {
-	for _, group := range groups {
+	for _, group := range testrig.Groups {
 		t.Run("group="+group, func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: withoutAutoCommit(clusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: group})
-				produceRaw(t, c, record(testTopic, 0, "a"))
-				poll(t, con)
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.WithoutAutoCommit(testrig.ClusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: group})
+				testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "a"))
+				testrig.Poll(t, con)
 				c.RefuseTokens(kafkatest.Refusal{})
 				c.Drop(kafkatest.RST)
-				_, err := con.Poll(within(t, time.Minute))
-				wantErr(t, err, kinds(gracedb.ErrAuthentication, gracedb.ErrConsumer), nil, "invalid_token")
+				_, err := con.Poll(testrig.Within(t, time.Minute))
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrAuthentication, gracedb.ErrConsumer), nil, "invalid_token")
 				start := time.Now()
 				if err := con.Close(); err != nil {
 					t.Error(err)
@@ -239,10 +240,10 @@ func TestPeerFinding_30_Signals(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a process cannot be interrupted there")
 	}
-	c := startCluster(t, kafkatest.Config{})
-	produceRaw(t, c, record(testTopic, 0, "a"))
+	c := testrig.StartCluster(t, kafkatest.Config{})
+	testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "a"))
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPeerFinding_30_Signals$")
-	cmd.Env = append(os.Environ(), env+"="+strings.Join([]string{c.Addrs()[0], c.CAFile(), mint(t, c, testauth.Claims{})}, " "))
+	cmd.Env = append(os.Environ(), env+"="+strings.Join([]string{c.Addrs()[0], c.CAFile(), testrig.Mint(t, c, testauth.Claims{})}, " "))
 	_, out := startChild(t, cmd)
 	if line, err := out.ReadString('\n'); line != "in the body\n" {
 		t.Fatalf("the child says %q, %v", line, err)
@@ -261,22 +262,22 @@ func TestPeerFinding_30_Signals(t *testing.T) {
 // away.
 func TestPeerFinding_31_ErrorPending(t *testing.T) {
 	// Node 0 refuses; node 1, whose session goes on, delivers.
-	virtually(t, kafkatest.Config{Brokers: 2, Topics: map[string]int{testTopic: 2}}, func(t *testing.T, c *kafkatest.Cluster) {
+	testrig.Virtually(t, kafkatest.Config{Brokers: 2, Topics: map[string]int{testrig.Topic: 2}}, func(t *testing.T, c *kafkatest.Cluster) {
 		for partition := range int32(2) {
-			if err := c.MoveLeader(testTopic, partition, partition); err != nil {
+			if err := c.MoveLeader(testrig.Topic, partition, partition); err != nil {
 				t.Fatal(err)
 			}
 		}
-		con := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "bob"), Topics: []string{"test"}})
+		con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, c, "bob"), Topics: []string{"test"}})
 		write := func(from, to int) {
 			for i := from; i < to; i++ {
-				produceRaw(t, c, record(testTopic, 0, fmt.Sprint("0 ", i)), record(testTopic, 1, fmt.Sprint("1 ", i)))
+				testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, fmt.Sprint("0 ", i)), testrig.Record(testrig.Topic, 1, fmt.Sprint("1 ", i)))
 			}
 		}
 		write(0, 3)
 		next := [2]int64{}
 		take := func(d time.Duration) (said int) {
-			for ctx := within(t, d); ; {
+			for ctx := testrig.Within(t, d); ; {
 				m, err := con.Poll(ctx)
 				switch {
 				case err == nil && m.Offset != next[m.Partition]:
@@ -286,7 +287,7 @@ func TestPeerFinding_31_ErrorPending(t *testing.T) {
 				case ctx.Err() != nil:
 					return said
 				default:
-					wantErr(t, err, kinds(gracedb.ErrAuthentication, gracedb.ErrConsumer), nil)
+					testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrAuthentication, gracedb.ErrConsumer), nil)
 					said++
 				}
 			}

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // textMembers calls f with each member of an answer that is a text, and its name.
@@ -58,11 +59,11 @@ func textMembers(v reflect.Value, name string, f func(name string, set func(stri
 // Whatever member of whatever answer a broker writes the token into, and however, it is
 // shown nowhere.
 func TestCanaryInEveryBrokersAnswer(t *testing.T) {
-	virtually(t, kafkatest.Config{Topics: map[string]int{testTopic: 1}}, func(t *testing.T, c *kafkatest.Cluster) {
-		token := mint(t, c, testauth.Claims{Subject: "alice", Expires: time.Now().Add(1000 * time.Hour)})
+	testrig.Virtually(t, kafkatest.Config{Topics: map[string]int{testrig.Topic: 1}}, func(t *testing.T, c *kafkatest.Cluster) {
+		token := testrig.Mint(t, c, testauth.Claims{Subject: "alice", Expires: time.Now().Add(1000 * time.Hour)})
 		l := newLeak(t, token)
 		l.causes = true
-		cluster := clusterFor(t, c, "alice")
+		cluster := testrig.ClusterFor(t, c, "alice")
 		cluster.Token = gracedb.StaticToken(token)
 		cluster.Logger = slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug - 8}))
 
@@ -152,10 +153,10 @@ func showKafka(t *testing.T, l *leak, c *kafkatest.Cluster, cluster gracedb.Clus
 
 // A broker that was shown the token may put it into the certificate that it shows next.
 func TestCanaryInCertificate(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-		token := mint(t, c, testauth.Claims{Subject: "alice"})
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		token := testrig.Mint(t, c, testauth.Claims{Subject: "alice"})
 		signature := token[strings.LastIndexByte(token, '.')+1:]
-		cluster := clusterFor(t, c, "alice")
+		cluster := testrig.ClusterFor(t, c, "alice")
 		cluster.Token = gracedb.StaticToken(token)
 		p, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
 		if err != nil {
@@ -173,7 +174,7 @@ func TestCanaryInCertificate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			bad := startCluster(t, kafkatest.Config{Virtual: true, TLS: &tls.Config{Certificates: []tls.Certificate{certificate}}})
+			bad := testrig.StartCluster(t, kafkatest.Config{Virtual: true, TLS: &tls.Config{Certificates: []tls.Certificate{certificate}}})
 			cluster := cluster
 			cluster.Brokers, cluster.Dial = bad.Addrs(), bad.Dial
 			cluster.Logger = slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug - 8}))

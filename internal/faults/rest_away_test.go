@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A lateSource has a good token, but for the time of an outage.
@@ -57,12 +58,12 @@ func TestLateToken(t *testing.T) {
 				}
 				t.Run(what+"/"+tt.name+"/"+kind, func(t *testing.T) {
 					late := &lateSource{}
-					inRig(t, rigConfig{
+					testrig.InRig(t, testrig.RigConfig{
 						Client: func(c *gracedb.ClientConfig) { late.good = c.Token; c.Token = late.token },
 						Producer: func(c *gracedb.ProducerConfig) {
 							c.AuthGrace, c.Cluster.Token = tt.grace, late.good
 						},
-					}, func(t *testing.T, r *rig) {
+					}, func(t *testing.T, r *testrig.Rig) {
 						testLateToken(t, r, late, what == "expired", kind, tt.late, tt.limit, tt.took, tt.ok)
 					})
 				})
@@ -71,8 +72,8 @@ func TestLateToken(t *testing.T) {
 	}
 }
 
-func testLateToken(t *testing.T, r *rig, late *lateSource, expired bool, kind string, by, limit, took time.Duration, ok bool) {
-	reservation, err := r.Client.Reserve(t.Context(), event())
+func testLateToken(t *testing.T, r *testrig.Rig, late *lateSource, expired bool, kind string, by, limit, took time.Duration, ok bool) {
+	reservation, err := r.Client.Reserve(t.Context(), testrig.Event())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,9 +93,9 @@ func testLateToken(t *testing.T, r *rig, late *lateSource, expired bool, kind st
 	call := func() (err error) {
 		switch kind {
 		case "publish":
-			_, err = r.Client.PublishEvent(ctx, r.Producer, event(), gracedb.PublishOptions{})
+			_, err = r.Client.PublishEvent(ctx, r.Producer, testrig.Event(), gracedb.PublishOptions{})
 		case "upload":
-			_, err = r.Client.UploadReservedEvent(ctx, reservation.GraceID, event(), gracedb.Provenance{})
+			_, err = r.Client.UploadReservedEvent(ctx, reservation.GraceID, testrig.Event(), gracedb.Provenance{})
 		default:
 			err = r.Call(ctx, kind)
 		}
@@ -145,7 +146,7 @@ func TestAway(t *testing.T) {
 		for _, kind := range []string{"root", "reserve", "create"} {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
 				var back time.Time
-				inBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
+				testrig.InBubble(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
 					c.Retries = tt.retries
 					transport := c.HTTP.Transport.(*http.Transport)
 					dial := transport.DialContext
@@ -155,7 +156,7 @@ func TestAway(t *testing.T) {
 						}
 						return dial(ctx, network, address)
 					}
-				}, func(t *testing.T, s *service) {
+				}, func(t *testing.T, s *testrig.Service) {
 					if kind != "root" {
 						if err := s.Call(t.Context(), "root"); err != nil {
 							t.Fatal(err)

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // What ligo-gracedb 2.16.1 makes of an answer to the reservation, and what we do,
@@ -62,7 +63,7 @@ func TestPeerAnswers(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Logf("theirs: %s; ours: %s", tt.theirs, tt.ours)
-				inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
+				testrig.InRig(t, testrig.RigConfig{}, func(t *testing.T, r *testrig.Rig) {
 					f := tt.fault
 					f.On = "reserve"
 					if f.Times == 0 {
@@ -73,7 +74,7 @@ func TestPeerAnswers(t *testing.T) {
 						t.Fatal(err)
 					}
 					start := time.Now()
-					got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: fallback})
+					got, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{HTTPFallback: fallback})
 					if d := time.Since(start); r.Count("reserve") != tt.sends || d != tt.took {
 						t.Errorf("%d sends in %v, want %d in %v", r.Count("reserve"), d, tt.sends, tt.took)
 					}
@@ -107,20 +108,20 @@ func TestPeerAnswers(t *testing.T) {
 
 // 4, 5: an exception, yet delivered later; delivered by Kafka and by HTTP.
 func TestPeerFinding_04_05_DeliveredTwice(t *testing.T) {
-	inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
-		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{}); err != nil {
+	testrig.InRig(t, testrig.RigConfig{}, func(t *testing.T, r *testrig.Rig) {
+		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		r.Kafka.Freeze()
 		time.AfterFunc(20*time.Second, func() { r.Kafka.Thaw() })
-		_, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{})
+		_, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{})
 		res, ok := errors.AsType[*gracedb.ReservedError](err)
 		if !ok || !errors.Is(err, gracedb.ErrOutcomeUnknown) {
 			t.Fatalf("%v, want a ReservedError that says that the outcome is unknown", err)
 		}
 		time.Sleep(time.Minute)
 		// It may have come after all. Taken up again, it is the same graceid.
-		got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{Reservation: &res.Reservation})
+		got, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{Reservation: &res.Reservation})
 		if err != nil || got.GraceID != res.Reservation.GraceID || len(r.Reservations()) != 2 {
 			t.Errorf("%+v, %v, %d reservations", got, err, len(r.Reservations()))
 		}
@@ -129,13 +130,13 @@ func TestPeerFinding_04_05_DeliveredTwice(t *testing.T) {
 
 // 7, 8: another message's failure or delay fails a good event.
 func TestPeerFinding_07_08_ForeignQueue(t *testing.T) {
-	inRig(t, rigConfig{}, func(t *testing.T, r *rig) {
+	testrig.InRig(t, testrig.RigConfig{}, func(t *testing.T, r *testrig.Rig) {
 		failed := make(chan error, 1)
 		if err := r.Producer.Produce(t.Context(), gracedb.Message{Topic: "nosuch", Value: []byte("{}")}, func(_ gracedb.Message, err error) { failed <- err }); err != nil {
 			failed <- err
 		}
 		start := time.Now()
-		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true}); err != nil {
+		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{HTTPFallback: true}); err != nil {
 			t.Error(err)
 		}
 		if d := time.Since(start); d > time.Second {
@@ -150,7 +151,7 @@ func TestPeerFinding_07_08_ForeignQueue(t *testing.T) {
 
 // 16: silently anonymous.
 func TestPeerFinding_16_Anonymous(t *testing.T) {
-	s := newService(t, gracetest.Config{}, nil)
+	s := testrig.NewService(t, gracetest.Config{}, nil)
 	for _, kind := range []string{"root", "reserve", "upload", "create"} {
 		if err := s.Call(t.Context(), kind); err != nil {
 			t.Error(err)
@@ -167,7 +168,7 @@ func TestPeerFinding_16_Anonymous(t *testing.T) {
 // 17: creations are repeated after a lost answer or a conflict.
 func TestPeerFinding_17_RepeatedPOST(t *testing.T) {
 	for _, f := range []gracetest.Fault{{Status: 408}, {Status: 409}, {Status: 502, Commit: true}, {Status: 504, Commit: true}, {Drop: true}, {Status: 413, Header: after("1")}} {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			f.On = "create"
 			s.Script(f)
 			if err := s.Call(t.Context(), "create"); err == nil || s.Count("create") != 1 || len(s.Events()) > 1 {
@@ -183,7 +184,7 @@ func TestPeerFinding_18_NoTimeout(t *testing.T) { TestTimeoutIsNotRepeated(t) }
 // 19: a login page in answer to an upload is success.
 func TestPeerFinding_19_LoginPage(t *testing.T) {
 	for _, body := range []string{"<html><title>Log in</title></html>", "{", ""} {
-		s := newService(t, gracetest.Config{}, nil)
+		s := testrig.NewService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "upload", Status: 200, Header: http.Header{"Content-Type": {"text/html"}}, Body: body})
 		err := s.Call(t.Context(), "upload")
 		wantHTTPErr(t, err, gracedb.ErrOutcomeUnknown, "not a JSON object")
@@ -192,7 +193,7 @@ func TestPeerFinding_19_LoginPage(t *testing.T) {
 
 // 20: fields are dropped on the way over Kafka and on the way back to HTTP.
 func TestPeerFinding_20_DroppedFields(t *testing.T) {
-	e := event()
+	e := testrig.Event()
 	e.Group, e.Offline, e.ReplayID = "Test", true, "r_1"
 	publishes(gracedb.PublishOptions{}, func(_ *testing.T, r *matrixRig) { r.event = e }, func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
 		if err != nil {
@@ -218,14 +219,14 @@ func TestPeerFinding_20_DroppedFields(t *testing.T) {
 
 // 21, 29: a wrong content_id, changed contents.
 func TestPeerFinding_21_29_Contents(t *testing.T) {
-	e := event()
+	e := testrig.Event()
 	e.Data = []byte("a\r\nb\rc\x00\xff")
 	publishes(gracedb.PublishOptions{}, func(_ *testing.T, r *matrixRig) { r.event = e }, func(t *testing.T, r *matrixRig, _ gracedb.Receipt, err error) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		u, err := r.Messages(t, "gstlal")[0].Upload()
-		if err != nil || !bytes.Equal(u.Data, e.Data) || u.ContentID != contentIDOf(e.Data) || r.Reservations()[0].ContentID != u.ContentID {
+		if err != nil || !bytes.Equal(u.Data, e.Data) || u.ContentID != testrig.ContentIDOf(e.Data) || r.Reservations()[0].ContentID != u.ContentID {
 			t.Errorf("%+v, %v, %+v", u, err, r.Reservations())
 		}
 	})(t)

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A message that waits for a leader outlasts Metadata answers that are refused: the next
@@ -32,10 +33,10 @@ func TestBadMetadataFailsNoMessage(t *testing.T) {
 	}
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Brokers: 2, Topics: map[string]int{testTopic: 1}}, func(t *testing.T, c *kafkatest.Cluster) {
-				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
-				send(t, p, "first")
-				if err := c.LoseLeader(testTopic, 0); err != nil {
+			testrig.Virtually(t, kafkatest.Config{Brokers: 2, Topics: map[string]int{testrig.Topic: 1}}, func(t *testing.T, c *kafkatest.Cluster) {
+				p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
+				testrig.Send(t, p, "first")
+				if err := c.LoseLeader(testrig.Topic, 0); err != nil {
 					t.Fatal(err)
 				}
 				short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -45,7 +46,7 @@ func TestBadMetadataFailsNoMessage(t *testing.T) {
 					t.Error("written without a leader")
 				}
 				i := c.Inject(fault)
-				time.AfterFunc(8*time.Second, func() { _ = c.ElectLeader(testTopic, 0, 1) })
+				time.AfterFunc(8*time.Second, func() { _ = c.ElectLeader(testrig.Topic, 0, 1) })
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 				defer cancel()
 				start := time.Now()
@@ -63,16 +64,16 @@ func TestBadMetadataFailsNoMessage(t *testing.T) {
 // A broker that cannot describe the topic for a while (UNKNOWN_SERVER_ERROR) fails no message
 // for it, and is named if ctx ends first.
 func TestServerErrorFailsNoMessage(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 		i := c.Inject(kafkatest.Fault{Do: kafkatest.ErrorResponse, Keys: []kmsg.Key{kmsg.Metadata}, Err: kerr.UnknownServerError, Count: -1})
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test", Lazy: true})
+		p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test", Lazy: true})
 		short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		_, err := p.ProduceSync(short, gracedb.Message{Value: []byte("given up")})
 		cancel()
-		wantErr(t, err, kinds(gracedb.ErrDelivery, context.DeadlineExceeded), kinds(gracedb.ErrOutcomeUnknown, gracedb.ErrTopic), kerr.UnknownServerError.Message)
+		testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrDelivery, context.DeadlineExceeded), testrig.Kinds(gracedb.ErrOutcomeUnknown, gracedb.ErrTopic), kerr.UnknownServerError.Message)
 		time.AfterFunc(8*time.Second, i.Remove)
-		send(t, p, "second")
-		if got := values(t, c, testTopic); len(got) != 1 {
+		testrig.Send(t, p, "second")
+		if got := testrig.Values(t, c, testrig.Topic); len(got) != 1 {
 			t.Errorf("%q in the log", got)
 		}
 	})

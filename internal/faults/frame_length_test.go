@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -14,19 +14,21 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testlog"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // An answer to a constructor whose length is impossible is told at once, with whose
 // it is.
 func TestConstructorFrameLength(t *testing.T) {
 	for _, length := range []int32{90 << 20, 3 << 20, -1} {
-		for _, make := range constructors {
+		for _, make := range testrig.Constructors {
 			t.Run(fmt.Sprint(length, "/", make.Name), func(t *testing.T) {
-				virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 					c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1})
 					start := time.Now()
-					_, err := make.Make(t.Context(), clusterFor(t, c, "alice"), "test")
-					wantErr(t, err, kinds(make.Kind), nil, c.Addrs()[0], fmt.Sprint(length))
+					_, err := make.Make(t.Context(), testrig.ClusterFor(t, c, "alice"), "test")
+					testrig.WantErr(t, err, testrig.Kinds(make.Kind), nil, c.Addrs()[0], fmt.Sprint(length))
 					if took := time.Since(start); took > time.Second {
 						t.Errorf("after %v", took)
 					}
@@ -41,13 +43,13 @@ func TestConstructorFrameLength(t *testing.T) {
 func TestFetchFrameLength(t *testing.T) {
 	for _, length := range []int32{-1, 0, 3} {
 		t.Run(fmt.Sprint(length), func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-				var log lockedBuffer
-				cluster := clusterFor(t, c, "bob")
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				var log testlog.Log
+				cluster := testrig.ClusterFor(t, c, "bob")
 				cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				i := c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Fetch}, Count: -1})
-				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
-				produceRaw(t, c, record(testTopic, 0, "x"))
+				con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+				testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "x"))
 				time.Sleep(50 * time.Second)
 				if n := i.Hits(); n < 10 {
 					t.Errorf("%d fetches", n)
@@ -62,7 +64,7 @@ func TestFetchFrameLength(t *testing.T) {
 					t.Errorf("said %d times: %s", said, log.String())
 				}
 				i.Remove()
-				if got := poll(t, con); string(got.Value) != "x" {
+				if got := testrig.Poll(t, con); string(got.Value) != "x" {
 					t.Errorf("got %s", got.Value)
 				}
 			})
@@ -72,9 +74,9 @@ func TestFetchFrameLength(t *testing.T) {
 
 // More brokers than are believed are told at once, by whoever asked.
 func TestConstructorTooManyBrokers(t *testing.T) {
-	for _, make := range constructors {
+	for _, make := range testrig.Constructors {
 		t.Run(make.Name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
 				c.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
 					m := resp.(*kmsg.MetadataResponse)
 					for i := range int32(2000) {
@@ -84,8 +86,8 @@ func TestConstructorTooManyBrokers(t *testing.T) {
 					}
 				}})
 				start := time.Now()
-				_, err := make.Make(t.Context(), clusterFor(t, c, "alice"), "test")
-				wantErr(t, err, kinds(make.Kind), nil, "2001 brokers; at most 1000")
+				_, err := make.Make(t.Context(), testrig.ClusterFor(t, c, "alice"), "test")
+				testrig.WantErr(t, err, testrig.Kinds(make.Kind), nil, "2001 brokers; at most 1000")
 				if took := time.Since(start); took > time.Second {
 					t.Errorf("after %v", took)
 				}
@@ -99,14 +101,14 @@ func TestConstructorTooManyBrokers(t *testing.T) {
 func TestProduceFrameLength(t *testing.T) {
 	for _, length := range []int32{3 << 20, 5} {
 		t.Run(fmt.Sprint(length), func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 				i := c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Produce}, Count: -1})
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 				defer cancel()
 				start := time.Now()
 				_, err := p.ProduceSync(ctx, gracedb.Message{Value: []byte("x")})
-				wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), kinds(gracedb.ErrDelivery))
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrOutcomeUnknown), testrig.Kinds(gracedb.ErrDelivery))
 				if took := time.Since(start); took > 3100*time.Millisecond {
 					t.Errorf("after %v", took)
 				}
@@ -114,7 +116,7 @@ func TestProduceFrameLength(t *testing.T) {
 					t.Error("the rest of the answer was waited for")
 				}
 				i.Remove()
-				send(t, p, "y")
+				testrig.Send(t, p, "y")
 			})
 		})
 	}
@@ -123,8 +125,8 @@ func TestProduceFrameLength(t *testing.T) {
 // An answer to Produce that ends early leaves each message once in the log, and acknowledged
 // or unknown; what waits behind it for longer than its caller does is not written.
 func TestProduceAnswerEndsEarly(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 		var sent []string
 		for length := int32(4); length < 70; length += 3 {
 			i := c.Inject(kafkatest.Fault{Do: kafkatest.HugeResponse, Length: length, Keys: []kmsg.Key{kmsg.Produce}})
@@ -136,15 +138,15 @@ func TestProduceAnswerEndsEarly(t *testing.T) {
 				t.Errorf("%d: %d hits", length, i.Hits())
 			}
 			if errors.Is(err, gracedb.ErrDelivery) && len(sent) > 0 {
-				wantErr(t, err, kinds(context.DeadlineExceeded), kinds(gracedb.ErrOutcomeUnknown), "was not written")
+				testrig.WantErr(t, err, testrig.Kinds(context.DeadlineExceeded), testrig.Kinds(gracedb.ErrOutcomeUnknown), "was not written")
 				continue
 			}
 			if err != nil {
-				wantErr(t, err, kinds(gracedb.ErrOutcomeUnknown), nil)
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrOutcomeUnknown), nil)
 			}
 			sent = append(sent, value)
 		}
-		if got := values(t, c, testTopic); !slices.Equal(got, sent) {
+		if got := testrig.Values(t, c, testrig.Topic); !slices.Equal(got, sent) {
 			t.Errorf("in the log are %q, want %q", got, sent)
 		}
 	})

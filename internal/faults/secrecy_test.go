@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
 	"github.com/gracedb-go/gracedb/internal/testrace"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A leak collects everything that this package shows to anybody, and looks for
@@ -127,8 +128,8 @@ func (l *leak) leaked() (length int, before string, leaked bool) {
 // One token goes through every way that this package talks: errors, logs at every
 // level, formats, panics, files. No 12 bytes of its signature come out.
 func TestFault_S4_CanaryToken(t *testing.T) {
-	c := startCluster(t, kafkatest.Config{Topics: map[string]int{"gracedb-test.test": 1}, MaxSession: 2 * time.Second})
-	canary := mint(t, c, testauth.Claims{Subject: "alice"})
+	c := testrig.StartCluster(t, kafkatest.Config{Topics: map[string]int{"gracedb-test.test": 1}, MaxSession: 2 * time.Second})
+	canary := testrig.Mint(t, c, testauth.Claims{Subject: "alice"})
 	l := newLeak(t, canary)
 	log := slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug - 8}))
 
@@ -146,7 +147,7 @@ func TestFault_S4_CanaryToken(t *testing.T) {
 		},
 		"garbled": gracedb.StaticToken(canary + "\x01auth=x"),
 	} {
-		cluster := clusterFor(t, c, "alice")
+		cluster := testrig.ClusterFor(t, c, "alice")
 		cluster.Token, cluster.Logger = source, log
 		l.causes = name != "failing" // what the user's own source says stays the user's
 		l.show(name, cluster)

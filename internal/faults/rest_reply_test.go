@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"bufio"
@@ -23,12 +23,13 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // recorded reads an answer of testdata/replies as a fault.
 func recorded(t *testing.T, name string) gracetest.Fault {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join("testdata", "replies", name+".http"))
+	raw, err := os.ReadFile(filepath.Join("..", "..", "testdata", "replies", name+".http"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,13 +65,13 @@ func TestErrorShapes(t *testing.T) {
 		"numbers":        {"42", "ok: false"},
 		"utf16":          {`{"detail":"BOM"}`},
 	}
-	files, err := filepath.Glob("testdata/replies/*.http")
+	files, err := filepath.Glob("../../testdata/replies/*.http")
 	if err != nil || len(files) != len(want) {
 		t.Fatalf("%d recorded answers, want %d (%v)", len(files), len(want), err)
 	}
 	for name, messages := range want {
 		t.Run(name, func(t *testing.T) {
-			s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = -1 })
+			s := testrig.NewService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = -1 })
 			f := recorded(t, name)
 			f.On = "reserve"
 			s.Script(f)
@@ -122,7 +123,7 @@ func TestFault_H6_GoodStatusBadAnswer(t *testing.T) {
 	for _, tt := range badAnswers {
 		for _, kind := range []string{"reserve", "upload", "create"} {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
-				s := newService(t, gracetest.Config{}, nil)
+				s := testrig.NewService(t, gracetest.Config{}, nil)
 				s.Script(gracetest.Fault{On: kind, Status: 201, Body: tt.body})
 				err := s.Call(t.Context(), kind)
 				status, ok := errors.AsType[*gracedb.StatusError](err)
@@ -139,7 +140,7 @@ func TestFault_H6_GoodStatusBadAnswer(t *testing.T) {
 		}
 	}
 	t.Run("upload about another event", func(t *testing.T) {
-		s := newService(t, gracetest.Config{}, nil)
+		s := testrig.NewService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "upload", Status: 201, Body: `{"graceid": "G7777"}`})
 		err := s.Call(t.Context(), "upload")
 		if !errors.Is(err, gracedb.ErrOutcomeUnknown) || !strings.Contains(err.Error(), "is about G7777 instead of G1001") {
@@ -166,9 +167,9 @@ func TestAnswerTolerance(t *testing.T) {
 		{`{"graceid": "G1001", "warnings": ["[&quot;INJ&quot;] &amp; &#x27;x&#x27;"]}`, "", []string{`["INJ"] & 'x'`}},
 		{`{"graceid": "G1001", "extra": "` + strings.Repeat("x", 31<<20) + `", "warnings": ["w"]}`, "", []string{"w"}},
 	} {
-		s := newService(t, gracetest.Config{}, nil)
+		s := testrig.NewService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "create", Status: 201, Body: tt.body})
-		r, err := s.Client.CreateEvent(t.Context(), event())
+		r, err := s.Client.CreateEvent(t.Context(), testrig.Event())
 		if err != nil || r.Submitter != tt.submitter || !cmp.Equal(r.Warnings, tt.warnings) {
 			t.Errorf("%.200s: %+v, %v", tt.body, r, err)
 		}
@@ -197,7 +198,7 @@ func TestGraceIDAtTheHead(t *testing.T) {
 		for _, kind := range []string{"reserve", "upload", "create"} {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
 				var said strings.Builder
-				s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
+				s := testrig.NewService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
 					c.Logger = slog.New(slog.NewTextHandler(&said, nil))
 				})
 				f := tt.fault
@@ -221,7 +222,7 @@ func TestGraceIDAtTheHead(t *testing.T) {
 func TestWarningsAreLogged(t *testing.T) {
 	for _, kind := range []string{"upload", "create"} {
 		var said strings.Builder
-		s := newService(t, gracetest.Config{
+		s := testrig.NewService(t, gracetest.Config{
 			Warnings: func(gracetest.Event) []string { return []string{"Problem scanning data. No alert issued (x)"} },
 		}, func(c *gracedb.ClientConfig) { c.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
 		if err := s.Call(t.Context(), kind); err != nil {
@@ -249,7 +250,7 @@ func TestFault_S8_HugeAnswers(t *testing.T) {
 	} {
 		for _, kind := range []string{"root", "reserve", "create"} {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
-				s := newService(t, gracetest.Config{}, nil)
+				s := testrig.NewService(t, gracetest.Config{}, nil)
 				tt.fault.On = kind
 				s.Script(tt.fault)
 				var before, after runtime.MemStats
@@ -291,7 +292,7 @@ func TestFault_S11_HostileErrorText(t *testing.T) {
 	} {
 		for _, status := range []int{200, 400, 401} {
 			t.Run(fmt.Sprintf("%s/%d", name, status), func(t *testing.T) {
-				s := newService(t, gracetest.Config{}, nil)
+				s := testrig.NewService(t, gracetest.Config{}, nil)
 				s.Script(gracetest.Fault{On: "create", Status: status, Body: make(s.Bearer)})
 				err := s.Call(t.Context(), "create")
 				se, ok := errors.AsType[*gracedb.StatusError](err)
@@ -333,7 +334,7 @@ func TestFault_S5_Redirects(t *testing.T) {
 			for _, kind := range []string{"root", "reserve", "upload", "create"} {
 				t.Run(fmt.Sprintf("%d/%s/%s", status, name, kind), func(t *testing.T) {
 					followed := false
-					s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
+					s := testrig.NewService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
 						// The user's own rule does not matter.
 						c.HTTP.CheckRedirect = func(*http.Request, []*http.Request) error { followed = true; return nil }
 					})
@@ -355,7 +356,7 @@ func TestFault_S5_Redirects(t *testing.T) {
 	}
 	t.Run("no URL", func(t *testing.T) {
 		// The HTTP client gives up on such an answer by itself, as if it had not come.
-		s := newService(t, gracetest.Config{}, nil)
+		s := testrig.NewService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "create", Status: 307, Header: http.Header{"Location": {"https://[::1"}}})
 		if err := s.Call(t.Context(), "create"); !errors.Is(err, gracedb.ErrConnection) || s.Count("create") != 1 {
 			t.Errorf("%v after %d requests", err, s.Count("create"))
@@ -388,7 +389,7 @@ func TestFault_S6_LinksLeadElsewhere(t *testing.T) {
 			"create": "links/events", "reserve": "templates/event-reserve-template", "upload": "templates/event-upload-template",
 		} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
-				var s *service
+				var s *testrig.Service
 				edit := func(doc map[string]any) {
 					part, name, _ := strings.Cut(key, "/")
 					host := strings.Split(s.URL(), "/")[2]
@@ -407,7 +408,7 @@ func TestFault_S6_LinksLeadElsewhere(t *testing.T) {
 					doc[part] = links
 				}
 				dialed := map[string]bool{}
-				s = newService(t, gracetest.Config{EditRoot: edit}, func(c *gracedb.ClientConfig) {
+				s = testrig.NewService(t, gracetest.Config{EditRoot: edit}, func(c *gracedb.ClientConfig) {
 					c.HTTP.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 						dialed[address] = true
 						return new(net.Dialer).DialContext(ctx, network, address)
@@ -431,16 +432,16 @@ func TestFault_S6_LinksLeadElsewhere(t *testing.T) {
 
 // S7: what goes into a URL is checked before anything is sent.
 func TestFault_S7_GraceIDs(t *testing.T) {
-	s := newService(t, gracetest.Config{}, nil)
+	s := testrig.NewService(t, gracetest.Config{}, nil)
 	for _, id := range []string{
 		"", "G", "1234", "G1/../../x", "../G1", "G1?x=1", "G1#x", "G1\r\nX: y", "G1%2f", "G 1", "Ｇ1234", "G１２３", "{graceid}", "G1\x00",
 		strings.Repeat("G", 9) + "1", "G" + strings.Repeat("1", 20),
 	} {
-		_, err := s.Client.UploadReservedEvent(t.Context(), id, event(), gracedb.Provenance{})
+		_, err := s.Client.UploadReservedEvent(t.Context(), id, testrig.Event(), gracedb.Provenance{})
 		if !errors.Is(err, gracedb.ErrEvent) {
 			t.Errorf("UploadReservedEvent(%q): %v, want ErrEvent", id, err)
 		}
-		_, err = s.Client.PublishEvent(t.Context(), nil, event(), gracedb.PublishOptions{
+		_, err = s.Client.PublishEvent(t.Context(), nil, testrig.Event(), gracedb.PublishOptions{
 			Reservation: &gracedb.Reservation{GraceID: id}, HTTPFallback: true,
 		})
 		if !errors.Is(err, gracedb.ErrEvent) {
@@ -455,7 +456,7 @@ func TestFault_S7_GraceIDs(t *testing.T) {
 // The root document is fetched once for all who wait for it; a failure is shared by
 // them and forgotten after; one caller's end is no other's.
 func TestRootSingleFlight(t *testing.T) {
-	many := func(ctx context.Context, s *service, n int) map[string]int {
+	many := func(ctx context.Context, s *testrig.Service, n int) map[string]int {
 		results := make(chan string, n)
 		for range n {
 			go func() {
@@ -474,7 +475,7 @@ func TestRootSingleFlight(t *testing.T) {
 		return counts
 	}
 	t.Run("once", func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{Think: time.Second})
 			if got := many(t.Context(), s, 100); got[""] != 100 || s.Count("root") != 1 {
 				t.Errorf("%v after %d requests", got, s.Count("root"))
@@ -482,7 +483,7 @@ func TestRootSingleFlight(t *testing.T) {
 		})
 	})
 	t.Run("failure shared, not kept", func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{Think: time.Second, Status: 500})
 			if got := many(t.Context(), s, 100); len(got) != 1 || got[""] != 0 || s.Count("root") != 1 {
 				t.Errorf("%v after %d requests", got, s.Count("root"))
@@ -493,7 +494,7 @@ func TestRootSingleFlight(t *testing.T) {
 		})
 	})
 	t.Run("cancelled by one", func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{Think: 10 * time.Second, Times: -1})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
@@ -536,7 +537,7 @@ func TestRootDocuments(t *testing.T) {
 		{"no templates", `{"groups":["CBC"],"pipelines":["gstlal"],"searches":["AllSky"],"labels":["INJ","DQV"]}`, "reserve", "does not reserve graceids"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newService(t, gracetest.Config{}, nil)
+			s := testrig.NewService(t, gracetest.Config{}, nil)
 			s.Script(gracetest.Fault{On: "root", Status: 200, Body: tt.body})
 			err := s.Call(t.Context(), tt.kind)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -564,7 +565,7 @@ func TestAPIVersion(t *testing.T) {
 		{"v9", `no versions of its API`, `{"links": {}}`, 2},
 		{"v9", `404 Not Found`, "<html>", 2},
 	} {
-		s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.APIVersion = tt.version })
+		s := testrig.NewService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.APIVersion = tt.version })
 		if tt.root != "" {
 			s.Script(gracetest.Fault{On: "root", Skip: 1, Status: 200, Body: tt.root})
 		}

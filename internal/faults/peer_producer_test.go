@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"bufio"
@@ -21,6 +21,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // The findings about ligo-gracedb 2.16.1 that concern the producer, by their numbers:
@@ -39,8 +40,8 @@ func queue(t testing.TB, p *gracedb.Producer, topic string, texts ...string) {
 // 1: flush says that all is delivered, when everything has expired or was refused.
 func TestPeerFinding_01_SilentLoss(t *testing.T) {
 	t.Run("the broker is gone for ever", func(t *testing.T) {
-		virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-			p, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+		testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+			p, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,22 +49,22 @@ func TestPeerFinding_01_SilentLoss(t *testing.T) {
 			time.Sleep(time.Second)
 			queue(t, p, "", "1", "2", "3")
 			for _, timeout := range []time.Duration{30 * time.Second, time.Second, time.Hour} {
-				wantErr(t, p.Flush(within(t, timeout)), kinds(gracedb.ErrConnection, gracedb.ErrProducer, context.DeadlineExceeded), nil, "3 message", c.Addrs()[0])
+				testrig.WantErr(t, p.Flush(testrig.Within(t, timeout)), testrig.Kinds(gracedb.ErrConnection, gracedb.ErrProducer, context.DeadlineExceeded), nil, "3 message", c.Addrs()[0])
 			}
 			if n := p.Pending(); n != 3 {
 				t.Errorf("%d pending: none expires", n)
 			}
-			wantErr(t, p.Close(), kinds(gracedb.ErrDelivery, gracedb.ErrConnection), kinds(gracedb.ErrOutcomeUnknown), "3 message", c.Addrs()[0])
-			if got := values(t, c, testTopic); len(got) != 0 {
+			testrig.WantErr(t, p.Close(), testrig.Kinds(gracedb.ErrDelivery, gracedb.ErrConnection), testrig.Kinds(gracedb.ErrOutcomeUnknown), "3 message", c.Addrs()[0])
+			if got := testrig.Values(t, c, testrig.Topic); len(got) != 0 {
 				t.Errorf("not written, and yet in the log: %q", got)
 			}
 		})
 	})
 	own := []kfake.ACL{
-		allow(kmsg.ACLResourceTypeTopic, testTopic, kmsg.ACLOperationWrite),
-		allow(kmsg.ACLResourceTypeTopic, testTopic, kmsg.ACLOperationDescribe),
+		testrig.Allow(kmsg.ACLResourceTypeTopic, testrig.Topic, kmsg.ACLOperationWrite),
+		testrig.Allow(kmsg.ACLResourceTypeTopic, testrig.Topic, kmsg.ACLOperationDescribe),
 	}
-	seen := append(own[:2:2], allow(kmsg.ACLResourceTypeTopic, "gracedb-test.secret", kmsg.ACLOperationDescribe))
+	seen := append(own[:2:2], testrig.Allow(kmsg.ACLResourceTypeTopic, "gracedb-test.secret", kmsg.ACLOperationDescribe))
 	for _, tt := range []struct {
 		name   string
 		rights map[string][]kfake.ACL
@@ -75,15 +76,15 @@ func TestPeerFinding_01_SilentLoss(t *testing.T) {
 		{"a topic that does not exist", nil, "nosuch", kerr.UnknownTopicOrPartition},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg := kafkatest.Config{Topics: map[string]int{testTopic: 1, "gracedb-test.secret": 1}, Subjects: tt.rights}
-			virtually(t, cfg, func(t *testing.T, c *kafkatest.Cluster) {
-				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+			cfg := kafkatest.Config{Topics: map[string]int{testrig.Topic: 1, "gracedb-test.secret": 1}, Subjects: tt.rights}
+			testrig.Virtually(t, cfg, func(t *testing.T, c *kafkatest.Cluster) {
+				p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 				queue(t, p, tt.topic, "1", "2", "3")
-				err := p.Flush(within(t, 30*time.Second))
-				wantErr(t, err, kinds(gracedb.ErrDelivery, gracedb.ErrTopic, tt.cause), kinds(gracedb.ErrConnection), "3 message", "gracedb-test."+tt.topic)
+				err := p.Flush(testrig.Within(t, 30*time.Second))
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrDelivery, gracedb.ErrTopic, tt.cause), testrig.Kinds(gracedb.ErrConnection), "3 message", "gracedb-test."+tt.topic)
 				// What has been reported is not reported again, nor in the way of others.
 				queue(t, p, "test", "good")
-				if err := p.Flush(within(t, time.Second)); err != nil {
+				if err := p.Flush(testrig.Within(t, time.Second)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -95,8 +96,8 @@ func TestPeerFinding_01_SilentLoss(t *testing.T) {
 func TestPeerFinding_02_FullQueue(t *testing.T) {
 	for _, patience := range []time.Duration{4 * time.Second, time.Hour} {
 		t.Run(patience.String(), func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test", MaxBufferedBytes: 12_000})
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test", MaxBufferedBytes: 12_000})
 				away(c)
 				time.Sleep(time.Second)
 				time.AfterFunc(30*time.Second, func() { back(t, c) })
@@ -117,14 +118,14 @@ func TestPeerFinding_02_FullQueue(t *testing.T) {
 					}
 					start := time.Now()
 					m := gracedb.Message{Key: []byte("X"), Value: []byte(text)}
-					if err := p.Produce(within(t, patience), m, settle); err != nil {
+					if err := p.Produce(testrig.Within(t, patience), m, settle); err != nil {
 						settle(m, err)
 					}
 					if took := time.Since(start); took > patience {
 						t.Errorf("Produce took %v", took)
 					}
 				}
-				if err := p.Flush(within(t, time.Minute)); err != nil {
+				if err := p.Flush(testrig.Within(t, time.Minute)); err != nil {
 					t.Error(err)
 				}
 				t.Logf("25 produced, %d told, %d arrived", len(outcomes), len(written))
@@ -133,10 +134,10 @@ func TestPeerFinding_02_FullQueue(t *testing.T) {
 				}
 				for _, err := range outcomes {
 					if err != nil {
-						wantErr(t, err, kinds(gracedb.ErrDelivery, gracedb.ErrProducer), kinds(gracedb.ErrOutcomeUnknown))
+						testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrDelivery, gracedb.ErrProducer), testrig.Kinds(gracedb.ErrOutcomeUnknown))
 					}
 				}
-				if got := values(t, c, testTopic); !slices.Equal(got, written) {
+				if got := testrig.Values(t, c, testrig.Topic); !slices.Equal(got, written) {
 					t.Errorf("in the log are %.20q, want %.20q", got, written)
 				}
 			})
@@ -146,8 +147,8 @@ func TestPeerFinding_02_FullQueue(t *testing.T) {
 
 // 3: close loses what is queued.
 func TestPeerFinding_03_CloseLoses(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-		p, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		p, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,14 +160,14 @@ func TestPeerFinding_03_CloseLoses(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		wantErr(t, p.Close(), kinds(gracedb.ErrDelivery, gracedb.ErrConnection), kinds(gracedb.ErrOutcomeUnknown), "3 message")
+		testrig.WantErr(t, p.Close(), testrig.Kinds(gracedb.ErrDelivery, gracedb.ErrConnection), testrig.Kinds(gracedb.ErrOutcomeUnknown), "3 message")
 		if took := time.Since(start); took < 10*time.Second || took > 10*time.Second+100*time.Millisecond {
 			t.Errorf("Close took %v", took)
 		}
-		wantErr(t, told, kinds(gracedb.ErrDelivery, gracedb.ErrClosed), kinds(gracedb.ErrOutcomeUnknown), testTopic)
+		testrig.WantErr(t, told, testrig.Kinds(gracedb.ErrDelivery, gracedb.ErrClosed), testrig.Kinds(gracedb.ErrOutcomeUnknown), testrig.Topic)
 		back(t, c)
 		time.Sleep(time.Minute)
-		if got := values(t, c, testTopic); len(got) != 0 {
+		if got := testrig.Values(t, c, testrig.Topic); len(got) != 0 {
 			t.Errorf("not written, and yet in the log: %q", got)
 		}
 	})
@@ -195,9 +196,9 @@ func TestPeerFinding_03_EndsWithoutClose(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := startCluster(t, kafkatest.Config{})
+			c := testrig.StartCluster(t, kafkatest.Config{})
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPeerFinding_03_EndsWithoutClose$")
-			cmd.Env = append(os.Environ(), env+"="+strings.Join([]string{c.Addrs()[0], c.CAFile(), mint(t, c, testauth.Claims{}), tt.ending}, " "))
+			cmd.Env = append(os.Environ(), env+"="+strings.Join([]string{c.Addrs()[0], c.CAFile(), testrig.Mint(t, c, testauth.Claims{}), tt.ending}, " "))
 			in, out := startChild(t, cmd)
 			if line, err := out.ReadString('\n'); line != "ready\n" {
 				t.Fatalf("the child says %q, %v", line, err)
@@ -222,7 +223,7 @@ func TestPeerFinding_03_EndsWithoutClose(t *testing.T) {
 			if tt.status == 1 && !strings.Contains(string(rest), "closed with 5 message(s)") {
 				t.Errorf("the child says %q", rest)
 			}
-			got := values(t, c, testTopic)
+			got := testrig.Values(t, c, testrig.Topic)
 			if len(got) < tt.arrives[0] || len(got) > tt.arrives[1] {
 				t.Fatalf("%d arrived", len(got))
 			}
@@ -285,20 +286,20 @@ func startChild(t testing.TB, cmd *exec.Cmd) (io.Writer, *bufio.Reader) {
 func TestPeerFinding_06_DoubledRecords(t *testing.T) {
 	for name, do := range map[string]kafkatest.Action{"cut": kafkatest.CutResponse, "swallowed": kafkatest.DropResponse} {
 		t.Run(name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-				p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
 				lost := c.LoseAcks(-1, do)
 				time.AfterFunc(12*time.Second, lost.Remove)
 				queue(t, p, "", "X0", "X1", "X2")
 				time.Sleep(time.Second)
 				queue(t, p, "", "X3")
-				if err := p.Flush(within(t, time.Minute)); err != nil {
+				if err := p.Flush(testrig.Within(t, time.Minute)); err != nil {
 					t.Error(err)
 				}
 				if lost.Hits() == 0 {
 					t.Error("no acknowledgement was lost")
 				}
-				if diff := gocmp.Diff([]string{"X0", "X1", "X2", "X3"}, values(t, c, testTopic)); diff != "" {
+				if diff := gocmp.Diff([]string{"X0", "X1", "X2", "X3"}, testrig.Values(t, c, testrig.Topic)); diff != "" {
 					t.Error(diff)
 				}
 			})

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -15,29 +15,31 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testlog"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A partition without a leader keeps nobody from starting. What is published to it once it
 // has one is read from its position: from where it ended, or from its beginning.
 func TestPartitionWithoutLeader(t *testing.T) {
 	const dead = 2
-	topics := map[string]int{testTopic: 3, "gracedb-test.gstlal": 1}
-	for _, group := range groups {
+	topics := map[string]int{testrig.Topic: 3, "gracedb-test.gstlal": 1}
+	for _, group := range testrig.Groups {
 		for _, beginning := range []bool{false, true} {
 			for _, subscribe := range []bool{false, true} {
 				t.Run(fmt.Sprintf("group=%s,beginning=%v,subscribe=%v", group, beginning, subscribe), func(t *testing.T) {
-					virtually(t, kafkatest.Config{Brokers: 3, Topics: topics}, func(t *testing.T, c *kafkatest.Cluster) {
-						produceRaw(t, c, record(testTopic, dead, "old 0"), record(testTopic, dead, "old 1"), record(testTopic, 0, "old 2"))
-						loseLeader(t, c, testTopic, dead)
-						var log lockedBuffer
-						cluster := clusterFor(t, c, "alice")
+					testrig.Virtually(t, kafkatest.Config{Brokers: 3, Topics: topics}, func(t *testing.T, c *kafkatest.Cluster) {
+						testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, dead, "old 0"), testrig.Record(testrig.Topic, dead, "old 1"), testrig.Record(testrig.Topic, 0, "old 2"))
+						loseLeader(t, c, testrig.Topic, dead)
+						var log testlog.Log
+						cluster := testrig.ClusterFor(t, c, "alice")
 						cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
 						cfg := gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test", "gstlal"}, GroupID: group, FromBeginning: beginning}
 						if subscribe {
 							cfg.Topics = []string{"gstlal"}
 						}
 						start := time.Now()
-						con := newConsumer(t, cfg)
+						con := testrig.NewConsumer(t, cfg)
 						if subscribe {
 							if err := con.Subscribe(t.Context(), "test"); err != nil {
 								t.Fatal(err)
@@ -46,21 +48,21 @@ func TestPartitionWithoutLeader(t *testing.T) {
 						if took := time.Since(start); took > time.Second {
 							t.Errorf("ready after %v", took)
 						}
-						if text := log.String(); !strings.Contains(text, "topic="+testTopic+" partitions=2") {
+						if text := log.String(); !strings.Contains(text, "topic="+testrig.Topic+" partitions=2") {
 							t.Errorf("the log does not name the partition: %s", text)
 						}
-						wantErr(t, con.Check(t.Context()), kinds(gracedb.ErrConnection, gracedb.ErrConsumer, kerr.LeaderNotAvailable), nil, testTopic, "partition 2")
+						testrig.WantErr(t, con.Check(t.Context()), testrig.Kinds(gracedb.ErrConnection, gracedb.ErrConsumer, kerr.LeaderNotAvailable), nil, testrig.Topic, "partition 2")
 
-						produceRaw(t, c, record(testTopic, 0, "a"), record("gracedb-test.gstlal", 0, "b"))
+						testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "a"), testrig.Record("gracedb-test.gstlal", 0, "b"))
 						want := []string{"a", "b"}
 						if beginning {
 							want = append(want, "old 2")
 						}
 						wantRead(t, con, want...)
 
-						electLeader(t, c, testTopic, dead, 0)
+						electLeader(t, c, testrig.Topic, dead, 0)
 						// Before the consumer can have heard of the leader.
-						produceRaw(t, c, record(testTopic, dead, "c"))
+						testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, dead, "c"))
 						want = []string{"c"}
 						if beginning {
 							want = []string{"old 0", "old 1", "c"}
@@ -81,30 +83,30 @@ func TestPartitionWithoutLeader(t *testing.T) {
 func TestPartitionWithoutLeaderInAGroup(t *testing.T) {
 	for _, later := range []string{"while it has none", "when it has one"} {
 		t.Run(later, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Topics: map[string]int{testTopic: 2}}, func(t *testing.T, c *kafkatest.Cluster) {
-				produceRaw(t, c, record(testTopic, 1, "old"), record(testTopic, 1, "old"))
-				loseLeader(t, c, testTopic, 1)
-				cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "alice"), Topics: []string{"test"}, GroupID: "g"}
+			testrig.Virtually(t, kafkatest.Config{Topics: map[string]int{testrig.Topic: 2}}, func(t *testing.T, c *kafkatest.Cluster) {
+				testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 1, "old"), testrig.Record(testrig.Topic, 1, "old"))
+				loseLeader(t, c, testrig.Topic, 1)
+				cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topics: []string{"test"}, GroupID: "g"}
 				first, err := gracedb.NewConsumer(t.Context(), cfg)
 				if err != nil {
 					t.Fatal(err)
 				}
-				produceRaw(t, c, record(testTopic, 0, "a"))
+				testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, "a"))
 				wantRead(t, first, "a")
 				if err := first.Close(); err != nil {
 					t.Fatal(err)
 				}
 				if later == "while it has none" {
-					second := newConsumer(t, cfg)
-					electLeader(t, c, testTopic, 1, 0)
-					produceRaw(t, c, record(testTopic, 1, "b"))
+					second := testrig.NewConsumer(t, cfg)
+					electLeader(t, c, testrig.Topic, 1, 0)
+					testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 1, "b"))
 					wantRead(t, second, "b")
 					return
 				}
-				electLeader(t, c, testTopic, 1, 0)
-				produceRaw(t, c, record(testTopic, 1, "b"))
-				second := newConsumer(t, cfg)
-				produceRaw(t, c, record(testTopic, 1, "c"))
+				electLeader(t, c, testrig.Topic, 1, 0)
+				testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 1, "b"))
+				second := testrig.NewConsumer(t, cfg)
+				testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 1, "c"))
 				wantRead(t, second, "b", "c")
 			})
 		})
@@ -115,29 +117,29 @@ func TestPartitionWithoutLeaderInAGroup(t *testing.T) {
 func TestProducerPartitionWithoutLeader(t *testing.T) {
 	for _, partitions := range []int{1, 3} {
 		t.Run(fmt.Sprint("of ", partitions), func(t *testing.T) {
-			virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testTopic: partitions}}, func(t *testing.T, c *kafkatest.Cluster) {
+			testrig.Virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testrig.Topic: partitions}}, func(t *testing.T, c *kafkatest.Cluster) {
 				dead := int32(partitions - 1)
-				loseLeader(t, c, testTopic, dead)
-				var log lockedBuffer
-				cluster := clusterFor(t, c, "alice")
+				loseLeader(t, c, testrig.Topic, dead)
+				var log testlog.Log
+				cluster := testrig.ClusterFor(t, c, "alice")
 				cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				start := time.Now()
-				p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+				p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
 				if took := time.Since(start); took > time.Second {
 					t.Errorf("ready after %v", took)
 				}
-				if text := log.String(); !strings.Contains(text, fmt.Sprintf("topic=%s partitions=%d", testTopic, dead)) {
+				if text := log.String(); !strings.Contains(text, fmt.Sprintf("topic=%s partitions=%d", testrig.Topic, dead)) {
 					t.Errorf("the log does not name the partition: %s", text)
 				}
-				wantErr(t, p.Check(t.Context()), kinds(gracedb.ErrConnection, gracedb.ErrProducer, kerr.LeaderNotAvailable), nil, testTopic, fmt.Sprint("partition ", dead))
+				testrig.WantErr(t, p.Check(t.Context()), testrig.Kinds(gracedb.ErrConnection, gracedb.ErrProducer, kerr.LeaderNotAvailable), nil, testrig.Topic, fmt.Sprint("partition ", dead))
 				if partitions > 1 {
 					if _, err := p.ProduceSync(t.Context(), gracedb.Message{Value: []byte("without a key")}); err != nil {
 						t.Error(err)
 					}
 				}
-				electLeader(t, c, testTopic, dead, 0)
+				electLeader(t, c, testrig.Topic, dead, 0)
 				for i := range 20 {
-					send(t, p, fmt.Sprint(i))
+					testrig.Send(t, p, fmt.Sprint(i))
 				}
 				if err := p.Check(t.Context()); err != nil {
 					t.Error(err)
@@ -150,9 +152,9 @@ func TestProducerPartitionWithoutLeader(t *testing.T) {
 // A partition loses its leader while a message is unanswered. All are written when it has
 // one again.
 func TestLeaderlessWhileUnanswered(t *testing.T) {
-	virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "bob"), Topic: "test"})
-		send(t, p, "first")
+	testrig.Virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "bob"), Topic: "test"})
+		testrig.Send(t, p, "first")
 		want := []string{"first"}
 		told := make(chan error, 100)
 		produce := func(text string, padding int) {
@@ -165,15 +167,15 @@ func TestLeaderlessWhileUnanswered(t *testing.T) {
 		c.LoseProduces(1, kafkatest.DropRequest)
 		produce("unanswered", 0)
 		time.Sleep(10 * time.Millisecond)
-		loseLeader(t, c, testTopic, 0)
-		if err := p.Check(within(t, time.Second)); err == nil { // asks who leads it
+		loseLeader(t, c, testrig.Topic, 0)
+		if err := p.Check(testrig.Within(t, time.Second)); err == nil { // asks who leads it
 			t.Error("Check is content without a leader")
 		}
 		for i := range 3 {
 			produce(fmt.Sprint("behind it ", i), 600_000) // each a batch of its own
 		}
 		time.Sleep(15 * time.Second)
-		electLeader(t, c, testTopic, 0, 1)
+		electLeader(t, c, testrig.Topic, 0, 1)
 		produce("after the election", 0)
 		time.Sleep(time.Minute)
 		if n := len(told); n != len(want)-1 {
@@ -184,7 +186,7 @@ func TestLeaderlessWhileUnanswered(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		got := values(t, c, testTopic)
+		got := testrig.Values(t, c, testrig.Topic)
 		for i := range got {
 			got[i] = strings.TrimRight(got[i], " ")
 		}
@@ -196,12 +198,12 @@ func TestLeaderlessWhileUnanswered(t *testing.T) {
 
 // What brokers keep answering is told at the end of a wait, not that there was no answer.
 func TestWaitedInVainForAnAnswer(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-		c.Fail(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: testTopic, Err: kerr.LeaderNotAvailable, Count: -1})
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		c.Fail(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: testrig.Topic, Err: kerr.LeaderNotAvailable, Count: -1})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		_, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "alice"), Topics: []string{"test"}})
-		wantErr(t, err, kinds(gracedb.ErrConsumer, context.DeadlineExceeded, kerr.LeaderNotAvailable), nil, testTopic, "partition 0")
+		_, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topics: []string{"test"}})
+		testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConsumer, context.DeadlineExceeded, kerr.LeaderNotAvailable), nil, testrig.Topic, "partition 0")
 		if err != nil && strings.Contains(err.Error(), "no answer") {
 			t.Error(err)
 		}
@@ -230,7 +232,7 @@ func wantRead(t testing.TB, con *gracedb.Consumer, want ...string) {
 		missing[text]++
 	}
 	for range want {
-		m := poll(t, con)
+		m := testrig.Poll(t, con)
 		if missing[string(m.Value)]--; missing[string(m.Value)] < 0 {
 			t.Errorf("%s@%d of partition %d came, not wanted: %v", m.Value, m.Offset, m.Partition, want)
 		}

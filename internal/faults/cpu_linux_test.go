@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testrace"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // As many topics and partitions as are believed keep no core busy: they took 15 to 35 ms for each
@@ -18,7 +19,7 @@ import (
 func TestManyTopicsTakeLittleTime(t *testing.T) {
 	for _, parts := range []bool{false, true} {
 		t.Run(fmt.Sprint("partitions=", parts), func(t *testing.T) {
-			cl := startCluster(t, kafkatest.Config{})
+			cl := testrig.StartCluster(t, kafkatest.Config{})
 			i := cl.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
 				m := resp.(*kmsg.MetadataResponse)
 				for i := range 9900 {
@@ -36,9 +37,9 @@ func TestManyTopicsTakeLittleTime(t *testing.T) {
 			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &before); err != nil {
 				t.Fatal(err)
 			}
-			p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, cl, "alice"), Topic: "test"})
-			send(t, p, "x")
-			newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "bob"), Topics: []string{"test"}})
+			p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topic: "test"})
+			testrig.Send(t, p, "x")
+			testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "bob"), Topics: []string{"test"}})
 			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &after); err != nil {
 				t.Fatal(err)
 			}

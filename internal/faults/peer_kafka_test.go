@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -15,11 +15,13 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testlog"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // The findings about ligo-gracedb 2.16.1 that concern connections, by their numbers:
 // what happens there must not happen here. Those about producer, consumer, tokens and
-// HTTP are in the other peer_*_test.go and in rest_peer_test.go.
+// HTTP are in the other peer_*_test.go.
 
 // away makes brokers unreachable, as a machine that is down: connections are cut and
 // new ones refused.
@@ -39,18 +41,18 @@ func back(t testing.TB, c *kafkatest.Cluster) {
 // 22: a wrong host name is reported as a wrong authority, and the advice for the one
 // is given for the other.
 func TestPeerFinding_22_WrongHostName(t *testing.T) {
-	home := startCluster(t, kafkatest.Config{})
+	home := testrig.StartCluster(t, kafkatest.Config{})
 	cert, err := home.Authority().Certificate("kafka.elsewhere.org")
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := startCluster(t, kafkatest.Config{
+	named := testrig.StartCluster(t, kafkatest.Config{
 		Authority: home.Authority(), TLS: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
 	})
-	stranger := startCluster(t, kafkatest.Config{}).CAFile()
+	stranger := testrig.StartCluster(t, kafkatest.Config{}).CAFile()
 	wrongName := []string{"another host name", "SkipHostnameVerification"}
 	wrongCA := []string{"authority", "CAFile"}
-	for _, make := range constructors {
+	for _, make := range testrig.Constructors {
 		for _, tt := range []struct {
 			name      string
 			c         *kafkatest.Cluster
@@ -65,7 +67,7 @@ func TestPeerFinding_22_WrongHostName(t *testing.T) {
 			{"both wrong, skipped", named, stranger, true, wrongCA, wrongName},
 		} {
 			t.Run(tt.name+"/"+make.Name, func(t *testing.T) {
-				cluster := clusterFor(t, tt.c, "alice")
+				cluster := testrig.ClusterFor(t, tt.c, "alice")
 				cluster.CAFile, cluster.SkipHostnameVerification = tt.caFile, tt.skip
 				made, err := make.Make(t.Context(), cluster, "test")
 				if err == nil {
@@ -77,7 +79,7 @@ func TestPeerFinding_22_WrongHostName(t *testing.T) {
 					}
 					return
 				}
-				wantErr(t, err, kinds(gracedb.ErrConnection, make.Kind), kinds(gracedb.ErrAuthentication, gracedb.ErrConfig), append(tt.says[:2:2], tt.c.Addrs()[0])...)
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConnection, make.Kind), testrig.Kinds(gracedb.ErrAuthentication, gracedb.ErrConfig), append(tt.says[:2:2], tt.c.Addrs()[0])...)
 				for _, text := range tt.not {
 					if err != nil && strings.Contains(err.Error(), text) {
 						t.Errorf("%q speaks of %q", err, text)
@@ -90,21 +92,21 @@ func TestPeerFinding_22_WrongHostName(t *testing.T) {
 
 // 23: an error names the trouble of long ago.
 func TestPeerFinding_23_StaleText(t *testing.T) {
-	cfg := kafkatest.Config{Brokers: 2, MaxSession: 10 * time.Second, Topics: map[string]int{testTopic: 2}}
-	virtually(t, cfg, func(t *testing.T, c *kafkatest.Cluster) {
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
-		con := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "alice"), Topics: []string{"test"}})
+	cfg := kafkatest.Config{Brokers: 2, MaxSession: 10 * time.Second, Topics: map[string]int{testrig.Topic: 2}}
+	testrig.Virtually(t, cfg, func(t *testing.T, c *kafkatest.Cluster) {
+		p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topic: "test"})
+		con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Topics: []string{"test"}})
 		// now checks that everybody names the trouble of now, and no other.
 		now := func(name string, is, isNot []error, not ...string) {
-			_, pinged := p.Ping(within(t, 2*time.Second), "")
+			_, pinged := p.Ping(testrig.Within(t, 2*time.Second), "")
 			for who, err := range map[string]error{
-				"Ping": pinged, "Producer.Check": p.Check(within(t, 2*time.Second)), "Consumer.Check": con.Check(within(t, 2*time.Second)),
+				"Ping": pinged, "Producer.Check": p.Check(testrig.Within(t, 2*time.Second)), "Consumer.Check": con.Check(testrig.Within(t, 2*time.Second)),
 			} {
 				if err == nil {
 					t.Errorf("%s, %s: no error", name, who)
 					continue
 				}
-				wantErr(t, err, is, isNot)
+				testrig.WantErr(t, err, is, isNot)
 				for _, text := range not {
 					if strings.Contains(err.Error(), text) {
 						t.Errorf("%s, %s: %q speaks of %q", name, who, err, text)
@@ -118,24 +120,24 @@ func TestPeerFinding_23_StaleText(t *testing.T) {
 			if err := errors.Join(p.Flush(t.Context()), p.Check(t.Context()), con.Check(t.Context())); err != nil {
 				t.Fatal(err)
 			}
-			send(t, p, "well")
-			not := kinds(gracedb.ErrConnection, gracedb.ErrAuthentication)
+			testrig.Send(t, p, "well")
+			not := testrig.Kinds(gracedb.ErrConnection, gracedb.ErrAuthentication)
 			_, err := p.ProduceSync(t.Context(), gracedb.Message{Topic: "nosuch"})
-			wantErr(t, err, kinds(gracedb.ErrTopic, gracedb.ErrDelivery), not, "gracedb-test.nosuch")
-			wantErr(t, con.Subscribe(t.Context(), "nosuch"), kinds(gracedb.ErrTopic), not, "gracedb-test.nosuch")
+			testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrTopic, gracedb.ErrDelivery), not, "gracedb-test.nosuch")
+			testrig.WantErr(t, con.Subscribe(t.Context(), "nosuch"), testrig.Kinds(gracedb.ErrTopic), not, "gracedb-test.nosuch")
 		}
 
 		away(c)
-		now("away", kinds(gracedb.ErrConnection), kinds(gracedb.ErrAuthentication), "token", "no answer")
+		now("away", testrig.Kinds(gracedb.ErrConnection), testrig.Kinds(gracedb.ErrAuthentication), "token", "no answer")
 		back(t, c)
 		well()
 		c.RefuseTokens(kafkatest.Refusal{})
 		time.Sleep(20 * time.Second)
-		now("refused", kinds(gracedb.ErrAuthentication), kinds(gracedb.ErrConnection), "cannot connect", "no answer")
+		now("refused", testrig.Kinds(gracedb.ErrAuthentication), testrig.Kinds(gracedb.ErrConnection), "cannot connect", "no answer")
 		c.AcceptTokens()
 		well()
 		c.Freeze()
-		now("mute", kinds(gracedb.ErrConnection), kinds(gracedb.ErrAuthentication), "refused", "token")
+		now("mute", testrig.Kinds(gracedb.ErrConnection), testrig.Kinds(gracedb.ErrAuthentication), "refused", "token")
 		c.Thaw()
 		well()
 	})
@@ -164,8 +166,8 @@ func TestPeerFinding_23_AddressOfLongAgo(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
-				cluster := clusterFor(t, c, "alice")
+			testrig.Virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
+				cluster := testrig.ClusterFor(t, c, "alice")
 				cluster.SkipHostnameVerification = true // the alias is not in the certificate
 				var gone atomic.Bool
 				cluster.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -178,13 +180,13 @@ func TestPeerFinding_23_AddressOfLongAgo(t *testing.T) {
 					return c.Dial(ctx, network, addr)
 				}
 				tt.change(&cluster)
-				p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
-				con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+				p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+				con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
 				gone.Store(true)
 				tt.lose(t, c)
 				time.Sleep(10 * time.Minute)
-				send(t, p, "well")
-				poll(t, con)
+				testrig.Send(t, p, "well")
+				testrig.Poll(t, con)
 				for range 5 {
 					if err := errors.Join(p.Check(t.Context()), con.Check(t.Context())); err != nil {
 						t.Error(err)
@@ -192,8 +194,8 @@ func TestPeerFinding_23_AddressOfLongAgo(t *testing.T) {
 				}
 				time.Sleep(time.Minute)
 				c.Freeze()
-				_, err := p.ProduceSync(within(t, time.Second), gracedb.Message{})
-				wantErr(t, err, kinds(gracedb.ErrConnection), nil, "no answer")
+				_, err := p.ProduceSync(testrig.Within(t, time.Second), gracedb.Message{})
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConnection), nil, "no answer")
 				c.Thaw()
 			})
 		})
@@ -202,12 +204,12 @@ func TestPeerFinding_23_AddressOfLongAgo(t *testing.T) {
 
 // 23: Check tries before it says that nobody can be reached.
 func TestPeerFinding_23_ChecksAnew(t *testing.T) {
-	virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
+	testrig.Virtually(t, kafkatest.Config{Brokers: 2}, func(t *testing.T, c *kafkatest.Cluster) {
 		c.Refuse()
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Lazy: true})
+		p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: testrig.ClusterFor(t, c, "alice"), Lazy: true})
 		for range 2 {
 			start := time.Now()
-			wantErr(t, p.Check(t.Context()), kinds(gracedb.ErrConnection), nil, c.Addrs()[0], c.Addrs()[1], "refused")
+			testrig.WantErr(t, p.Check(t.Context()), testrig.Kinds(gracedb.ErrConnection), nil, c.Addrs()[0], c.Addrs()[1], "refused")
 			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("after %v", took)
 			}
@@ -224,10 +226,10 @@ func TestPeerFinding_23_ChecksAnew(t *testing.T) {
 func TestPeerFinding_24_BusyFailing(t *testing.T) {
 	for _, who := range []string{"constructor", "producer", "consumer", "group"} {
 		t.Run(who, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testTopic: 3}}, func(t *testing.T, c *kafkatest.Cluster) {
+			testrig.Virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testrig.Topic: 3}}, func(t *testing.T, c *kafkatest.Cluster) {
 				var dials atomic.Int32
-				var log lockedBuffer
-				cluster := clusterFor(t, c, "alice")
+				var log testlog.Log
+				cluster := testrig.ClusterFor(t, c, "alice")
 				cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				cluster.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 					n := dials.Add(1)
@@ -242,15 +244,15 @@ func TestPeerFinding_24_BusyFailing(t *testing.T) {
 				case "constructor":
 					begin = func() {
 						_, err := gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
-						wantErr(t, err, kinds(gracedb.ErrConnection), nil)
+						testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConnection), nil)
 					}
 				case "producer":
-					p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+					p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
 					begin = func() { queue(t, p, "", "1", "2", "3") }
 				default:
-					con := newConsumer(t, gracedb.ConsumerConfig{Cluster: withoutAutoCommit(cluster), Topics: []string{"test"}, GroupID: map[string]string{"group": "g"}[who]})
+					con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.WithoutAutoCommit(cluster), Topics: []string{"test"}, GroupID: map[string]string{"group": "g"}[who]})
 					begin = func() {
-						if _, err := con.Poll(within(t, time.Minute)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
+						if _, err := con.Poll(testrig.Within(t, time.Minute)); err != context.DeadlineExceeded { //nolint:errorlint // as it is
 							t.Error(err)
 						}
 					}
@@ -281,7 +283,7 @@ func TestPeerFinding_24_BusyFailing(t *testing.T) {
 // 25: every constructor takes a second when all is well, and eleven when not. In
 // virtual time, all that takes time is waiting.
 func TestPeerFinding_25_SlowConstructor(t *testing.T) {
-	for _, make := range constructors {
+	for _, make := range testrig.Constructors {
 		for _, tt := range []struct {
 			name  string
 			spoil func(*kafkatest.Cluster, *gracedb.Cluster)
@@ -291,14 +293,14 @@ func TestPeerFinding_25_SlowConstructor(t *testing.T) {
 			{"well", func(*kafkatest.Cluster, *gracedb.Cluster) {}, nil, 50 * time.Millisecond},
 			{"closed", func(c *kafkatest.Cluster, _ *gracedb.Cluster) { away(c) }, gracedb.ErrConnection, 3 * time.Second},
 			{"refused", func(c *kafkatest.Cluster, _ *gracedb.Cluster) { c.RefuseTokens(kafkatest.Refusal{}) }, gracedb.ErrAuthentication, 3 * time.Second},
-			{"no topic", func(c *kafkatest.Cluster, _ *gracedb.Cluster) { _ = c.DeleteTopic(testTopic) }, gracedb.ErrTopic, 3 * time.Second},
+			{"no topic", func(c *kafkatest.Cluster, _ *gracedb.Cluster) { _ = c.DeleteTopic(testrig.Topic) }, gracedb.ErrTopic, 3 * time.Second},
 			{"no token", func(_ *kafkatest.Cluster, g *gracedb.Cluster) {
 				g.Token = func(context.Context) (string, error) { return "", os.ErrNotExist }
 			}, gracedb.ErrToken, 50 * time.Millisecond},
 		} {
 			t.Run(tt.name+"/"+make.Name, func(t *testing.T) {
-				virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
-					cluster := clusterFor(t, c, "alice")
+				testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+					cluster := testrig.ClusterFor(t, c, "alice")
 					tt.spoil(c, &cluster)
 					start := time.Now()
 					made, err := make.Make(t.Context(), cluster, "test")
@@ -306,7 +308,7 @@ func TestPeerFinding_25_SlowConstructor(t *testing.T) {
 						t.Errorf("after %v", took)
 					}
 					if tt.kind != nil {
-						wantErr(t, err, kinds(tt.kind, make.Kind), nil)
+						testrig.WantErr(t, err, testrig.Kinds(tt.kind, make.Kind), nil)
 						return
 					}
 					if err != nil {

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A disguisedServer answers like GraceDB, but for what a case changes.
@@ -86,8 +87,8 @@ func TestCanaryInEveryAnswer(t *testing.T) {
 // showCalls makes every call to a server, and shows what comes of it.
 func showCalls(t *testing.T, l *leak, what string, server *httptest.Server, token string) {
 	h := server.Client()
-	client := newClient(t, gracedb.ClientConfig{
-		ServiceURL: server.URL + "/api/", Token: tokenIs(token), HTTP: h, Retries: -1,
+	client := testrig.NewClient(t, gracedb.ClientConfig{
+		ServiceURL: server.URL + "/api/", Token: testrig.TokenIs(token), HTTP: h, Retries: -1,
 		Logger: slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

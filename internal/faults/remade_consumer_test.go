@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -17,6 +17,8 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testlog"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A topic that is deleted and made anew, however quickly, is told to whoever had not read
@@ -34,22 +36,22 @@ func TestTopicMadeAnew(t *testing.T) {
 		name     string
 		versions *kversion.Versions
 	}{{"now", nil}, {"3.9", kversion.V3_9_0()}} {
-		for _, group := range groups {
+		for _, group := range testrig.Groups {
 			for what, late := range map[string]late{"nothing": nothing, "commit": commit, "commit after a while": idle} {
 				t.Run(fmt.Sprintf("%s,group=%s,late=%s", brokers.name, group, what), func(t *testing.T) {
-					virtually(t, kafkatest.Config{Versions: brokers.versions}, func(t *testing.T, c *kafkatest.Cluster) {
-						var log lockedBuffer
-						cluster := withoutAutoCommit(clusterFor(t, c, "bob"))
+					testrig.Virtually(t, kafkatest.Config{Versions: brokers.versions}, func(t *testing.T, c *kafkatest.Cluster) {
+						var log testlog.Log
+						cluster := testrig.WithoutAutoCommit(testrig.ClusterFor(t, c, "bob"))
 						cluster.Logger = slog.New(slog.NewTextHandler(&log, nil))
-						con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}, GroupID: group})
-						produceRaw(t, c, records("old", 30)...)
+						con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}, GroupID: group})
+						testrig.ProduceRaw(t, c, records("old", 30)...)
 						for i := range 3 {
-							if got := poll(t, con); string(got.Value) != fmt.Sprint("old ", i) {
+							if got := testrig.Poll(t, con); string(got.Value) != fmt.Sprint("old ", i) {
 								t.Fatalf("got %s", got.Value)
 							}
 						}
-						makeAnew(t, c, testTopic)
-						produceRaw(t, c, records("new", 5)...)
+						makeAnew(t, c, testrig.Topic)
+						testrig.ProduceRaw(t, c, records("new", 5)...)
 						if err := late(t.Context(), con); err != nil {
 							t.Logf("late: %v", err)
 						}
@@ -63,15 +65,15 @@ func TestTopicMadeAnew(t *testing.T) {
 						var err error
 						for err == nil {
 							var m gracedb.Message
-							if m, err = con.Poll(within(t, 20*time.Second)); err == nil {
+							if m, err = con.Poll(testrig.Within(t, 20*time.Second)); err == nil {
 								if string(m.Value) != fmt.Sprint("old ", next) {
 									t.Fatalf("got %s, want old %d or what is lost", m.Value, next)
 								}
 								next++
 							}
 						}
-						wantErr(t, err, kinds(gracedb.ErrConsumer), kinds(gracedb.ErrTopic), fmt.Sprintf(
-							"topic %s was deleted and made anew; what was not read of the old one, from offset %d, is lost; continuing at the beginning", testTopic, next))
+						testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConsumer), testrig.Kinds(gracedb.ErrTopic), fmt.Sprintf(
+							"topic %s was deleted and made anew; what was not read of the old one, from offset %d, is lost; continuing at the beginning", testrig.Topic, next))
 						wantNew(t, con, "new", 5)
 						for _, untrue := range []string{"do not adopt the new ID", "unable to commit offset", "could not be stored"} {
 							if text := log.String(); strings.Contains(text, untrue) {
@@ -84,7 +86,7 @@ func TestTopicMadeAnew(t *testing.T) {
 						if err := con.Close(); err != nil {
 							t.Error(err)
 						}
-						con = newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}, GroupID: group})
+						con = testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}, GroupID: group})
 						wantRead(t, con, "new 4") // it was the last, and so not done
 					})
 				})
@@ -98,22 +100,22 @@ func TestTopicMadeAnew(t *testing.T) {
 func TestTopicMadeAnewBeforeClose(t *testing.T) {
 	for name, versions := range map[string]*kversion.Versions{"now": nil, "3.9": kversion.V3_9_0()} {
 		t.Run(name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Versions: versions}, func(t *testing.T, c *kafkatest.Cluster) {
-				cfg := gracedb.ConsumerConfig{Cluster: withoutAutoCommit(clusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: "g"}
+			testrig.Virtually(t, kafkatest.Config{Versions: versions}, func(t *testing.T, c *kafkatest.Cluster) {
+				cfg := gracedb.ConsumerConfig{Cluster: testrig.WithoutAutoCommit(testrig.ClusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: "g"}
 				con, err := gracedb.NewConsumer(t.Context(), cfg)
 				if err != nil {
 					t.Fatal(err)
 				}
-				produceRaw(t, c, records("old", 30)...)
+				testrig.ProduceRaw(t, c, records("old", 30)...)
 				for range 4 {
-					poll(t, con)
+					testrig.Poll(t, con)
 				}
-				makeAnew(t, c, testTopic)
-				produceRaw(t, c, records("new", 5)...)
+				makeAnew(t, c, testrig.Topic)
+				testrig.ProduceRaw(t, c, records("new", 5)...)
 				if err := con.Close(); err != nil {
 					t.Fatal(err)
 				}
-				wantNew(t, newConsumer(t, cfg), "new", 5)
+				wantNew(t, testrig.NewConsumer(t, cfg), "new", 5)
 			})
 		})
 	}
@@ -124,20 +126,20 @@ func TestTopicMadeAnewBeforeClose(t *testing.T) {
 func TestTopicMadeAnewAfterALateCommit(t *testing.T) {
 	for _, then := range []string{"goes on", "goes on and stores nothing", "closes"} {
 		t.Run(then, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Versions: kversion.V3_9_0()}, func(t *testing.T, c *kafkatest.Cluster) {
-				cfg := gracedb.ConsumerConfig{Cluster: withoutAutoCommit(clusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: "g"}
+			testrig.Virtually(t, kafkatest.Config{Versions: kversion.V3_9_0()}, func(t *testing.T, c *kafkatest.Cluster) {
+				cfg := gracedb.ConsumerConfig{Cluster: testrig.WithoutAutoCommit(testrig.ClusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: "g"}
 				con, err := gracedb.NewConsumer(t.Context(), cfg)
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer con.Close()
-				produceRaw(t, c, records("old", 30)...)
+				testrig.ProduceRaw(t, c, records("old", 30)...)
 				for range 4 {
-					poll(t, con)
+					testrig.Poll(t, con)
 				}
 				unheard := c.Inject(kafkatest.Fault{Do: kafkatest.HoldResponse, Delay: time.Second, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1})
-				makeAnew(t, c, testTopic)
-				produceRaw(t, c, records("new", 5)...)
+				makeAnew(t, c, testrig.Topic)
+				testrig.ProduceRaw(t, c, records("new", 5)...)
 				if err := con.Commit(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -152,13 +154,13 @@ func TestTopicMadeAnewAfterALateCommit(t *testing.T) {
 					if err := con.Close(); err != nil {
 						t.Fatal(err)
 					}
-					wantNew(t, newConsumer(t, cfg), "new", 5)
+					wantNew(t, testrig.NewConsumer(t, cfg), "new", 5)
 					return
 				}
 				for err == nil {
-					_, err = con.Poll(within(t, 20*time.Second))
+					_, err = con.Poll(testrig.Within(t, 20*time.Second))
 				}
-				wantErr(t, err, kinds(gracedb.ErrConsumer), nil, "made anew")
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConsumer), nil, "made anew")
 				if at := groupOffset(t, c, "g"); at != 0 && then == "goes on" {
 					t.Errorf("the group's position is %d", at)
 				}
@@ -180,7 +182,7 @@ func groupOffset(t testing.TB, c *kafkatest.Cluster, group string) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, ok := stored.Lookup(testTopic, 0)
+	at, ok := stored.Lookup(testrig.Topic, 0)
 	if !ok {
 		return -1
 	}
@@ -191,24 +193,24 @@ func groupOffset(t testing.TB, c *kafkatest.Cluster, group string) int64 {
 func TestTopicMadeAnewForMembers(t *testing.T) {
 	for name, versions := range map[string]*kversion.Versions{"now": nil, "3.9": kversion.V3_9_0()} {
 		t.Run(name, func(t *testing.T) {
-			virtually(t, kafkatest.Config{Versions: versions, Topics: map[string]int{testTopic: 2}}, func(t *testing.T, c *kafkatest.Cluster) {
-				cfg := gracedb.ConsumerConfig{Cluster: withoutAutoCommit(clusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: "g"}
-				members := []*gracedb.Consumer{newConsumer(t, cfg), newConsumer(t, cfg)}
+			testrig.Virtually(t, kafkatest.Config{Versions: versions, Topics: map[string]int{testrig.Topic: 2}}, func(t *testing.T, c *kafkatest.Cluster) {
+				cfg := gracedb.ConsumerConfig{Cluster: testrig.WithoutAutoCommit(testrig.ClusterFor(t, c, "bob")), Topics: []string{"test"}, GroupID: "g"}
+				members := []*gracedb.Consumer{testrig.NewConsumer(t, cfg), testrig.NewConsumer(t, cfg)}
 				time.Sleep(10 * time.Second) // they have one partition each
 				for i := range 30 {
-					produceRaw(t, c, record(testTopic, 0, fmt.Sprint("old 0/", i)), record(testTopic, 1, fmt.Sprint("old 1/", i)))
+					testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, fmt.Sprint("old 0/", i)), testrig.Record(testrig.Topic, 1, fmt.Sprint("old 1/", i)))
 				}
 				for _, con := range members {
 					for range 3 {
-						poll(t, con)
+						testrig.Poll(t, con)
 					}
 				}
-				makeAnewWith(t, c, testTopic, 2)
+				makeAnewWith(t, c, testrig.Topic, 2)
 				for i := range 5 {
-					produceRaw(t, c, record(testTopic, 0, fmt.Sprint("new 0/", i)), record(testTopic, 1, fmt.Sprint("new 1/", i)))
+					testrig.ProduceRaw(t, c, testrig.Record(testrig.Topic, 0, fmt.Sprint("new 0/", i)), testrig.Record(testrig.Topic, 1, fmt.Sprint("new 1/", i)))
 				}
 				got := make(chan string, 100)
-				ctx := within(t, 60*time.Second)
+				ctx := testrig.Within(t, 60*time.Second)
 				for _, con := range members {
 					_ = con.Commit(t.Context())
 					go func() {
@@ -237,7 +239,7 @@ func TestTopicMadeAnewForMembers(t *testing.T) {
 					for seen[fmt.Sprintf("old %d/%d", p, read)] > 0 {
 						read++
 					}
-					told := fmt.Sprintf("gracedb: kafka: topic %s was deleted and made anew; what was not read of the old one, from offset %d of partition %d, is lost; continuing at the beginning", testTopic, read, p)
+					told := fmt.Sprintf("gracedb: kafka: topic %s was deleted and made anew; what was not read of the old one, from offset %d of partition %d, is lost; continuing at the beginning", testrig.Topic, read, p)
 					if seen[told] != 1 {
 						t.Errorf("partition %d: the loss from offset %d on was told %d times: %v", p, read, seen[told], seen)
 					}
@@ -255,7 +257,7 @@ func TestTopicMadeAnewForMembers(t *testing.T) {
 func records(text string, n int) []*kgo.Record {
 	var out []*kgo.Record
 	for i := range n {
-		out = append(out, record(testTopic, 0, fmt.Sprint(text, " ", i)))
+		out = append(out, testrig.Record(testrig.Topic, 0, fmt.Sprint(text, " ", i)))
 	}
 	return out
 }
@@ -278,7 +280,7 @@ func makeAnewWith(t testing.TB, c *kafkatest.Cluster, topic string, partitions i
 func wantNew(t testing.TB, con *gracedb.Consumer, text string, n int) {
 	t.Helper()
 	for i := range n {
-		if got := poll(t, con); string(got.Value) != fmt.Sprint(text, " ", i) {
+		if got := testrig.Poll(t, con); string(got.Value) != fmt.Sprint(text, " ", i) {
 			t.Errorf("got %s, want %s %d", got.Value, text, i)
 		}
 	}

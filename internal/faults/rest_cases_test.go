@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // nearest lists the cases that name an option, a type or a kind of error that this
@@ -62,7 +63,7 @@ func TestCases(t *testing.T) {
 // provedBy returns a case that a test of the root proves, which must be there.
 func provedBy(test string) func(*testing.T) {
 	return func(t *testing.T) {
-		files, err := filepath.Glob("*_test.go")
+		files, err := filepath.Glob("../../*_test.go")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,8 +108,8 @@ func wantStatus(t *testing.T, err error, status, attempts int) {
 // as it arrived.
 func creates(edit func(*gracedb.Event), check func(*testing.T, gracetest.Request, gracetest.Event)) func(*testing.T) {
 	return func(t *testing.T) {
-		s := newService(t, gracetest.Config{}, nil)
-		e := event()
+		s := testrig.NewService(t, gracetest.Config{}, nil)
+		e := testrig.Event()
 		edit(&e)
 		if _, err := s.Client.CreateEvent(t.Context(), e); err != nil {
 			t.Fatal(err)
@@ -122,8 +123,8 @@ func creates(edit func(*gracedb.Event), check func(*testing.T, gracetest.Request
 // sent.
 func refusesEvent(edit func(*gracedb.Event), says string) func(*testing.T) {
 	return func(t *testing.T) {
-		s := newService(t, gracetest.Config{}, nil)
-		e := event()
+		s := testrig.NewService(t, gracetest.Config{}, nil)
+		e := testrig.Event()
 		edit(&e)
 		_, err := s.Client.CreateEvent(t.Context(), e)
 		wantHTTPErr(t, err, gracedb.ErrEvent, says)
@@ -135,9 +136,9 @@ func refusesEvent(edit func(*gracedb.Event), says string) func(*testing.T) {
 
 // answers returns a case in which the server answers a call of a kind so, for
 // ever.
-func answers(kind string, f gracetest.Fault, check func(*testing.T, *service, error)) func(*testing.T) {
+func answers(kind string, f gracetest.Fault, check func(*testing.T, *testrig.Service, error)) func(*testing.T) {
 	return func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			f.On, f.Times = kind, -1
 			s.Script(f)
 			check(t, s, s.Call(t.Context(), kind))
@@ -146,20 +147,20 @@ func answers(kind string, f gracetest.Fault, check func(*testing.T, *service, er
 }
 
 func root(t *testing.T, url string) error {
-	_, err := newClient(t, gracedb.ClientConfig{ServiceURL: url, Token: tokenIs("t"), Retries: -1}).ServiceInfo(t.Context())
+	_, err := testrig.NewClient(t, gracedb.ClientConfig{ServiceURL: url, Token: testrig.TokenIs("t"), Retries: -1}).ServiceInfo(t.Context())
 	return err
 }
 
 var casesRoot = []restCase{
 	{1, "no trailing slash", func(t *testing.T) {
-		s := newService(t, gracetest.Config{Plain: true, Check: anyToken}, nil)
+		s := testrig.NewService(t, gracetest.Config{Plain: true, Check: anyToken}, nil)
 		if err := root(t, strings.TrimSuffix(s.URL(), "/")); err != nil || s.Requests()[0].Path != "/api/v2/" {
 			t.Error(err, s.Requests())
 		}
 	}},
 	{2, "port", func(t *testing.T) {
-		s := newService(t, gracetest.Config{Plain: true, Check: anyToken}, nil)
-		if _, err := s.Client.CreateEvent(t.Context(), event()); err != nil {
+		s := testrig.NewService(t, gracetest.Config{Plain: true, Check: anyToken}, nil)
+		if _, err := s.Client.CreateEvent(t.Context(), testrig.Event()); err != nil {
 			t.Error(err)
 		}
 	}},
@@ -180,29 +181,29 @@ var casesRoot = []restCase{
 		}
 	}},
 	{5, "unknown version", func(t *testing.T) {
-		s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.APIVersion = "v9" })
+		s := testrig.NewService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.APIVersion = "v9" })
 		wantHTTPErr(t, s.Call(t.Context(), "root"), gracedb.ErrConfig, "default, v1, v2")
 	}},
 	{6, "no versions", func(t *testing.T) {
-		s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.APIVersion = "v9" })
+		s := testrig.NewService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.APIVersion = "v9" })
 		s.Script(gracetest.Fault{Skip: 1, Status: 200, Body: "{}"})
 		wantHTTPErr(t, s.Call(t.Context(), "root"), gracedb.ErrConfig, "no versions of its API")
 	}},
-	{7, "versioned root 500", answers("root", gracetest.Fault{Status: 500}, func(t *testing.T, s *service, err error) {
+	{7, "versioned root 500", answers("root", gracetest.Fault{Status: 500}, func(t *testing.T, s *testrig.Service, err error) {
 		wantStatus(t, err, 500, 1)
 		if n := len(s.Requests()); n != 1 {
 			t.Errorf("%d requests", n)
 		}
 	})},
-	{8, "root is HTML", answers("root", gracetest.Fault{Status: 200, Body: "<html>"}, func(t *testing.T, _ *service, err error) {
+	{8, "root is HTML", answers("root", gracetest.Fault{Status: 200, Body: "<html>"}, func(t *testing.T, _ *testrig.Service, err error) {
 		wantHTTPErr(t, err, nil, "/api/v2/: 200 OK: the answer is not a JSON object")
 	})},
 	{9, "no events link", func(t *testing.T) {
-		s := newService(t, gracetest.Config{EditRoot: func(doc map[string]any) { delete(doc, "links") }}, nil)
+		s := testrig.NewService(t, gracetest.Config{EditRoot: func(doc map[string]any) { delete(doc, "links") }}, nil)
 		wantHTTPErr(t, s.Call(t.Context(), "create"), nil, `no link "events"`)
 	}},
 	{10, "root fetched once for 100 creates", func(t *testing.T) {
-		s := newService(t, gracetest.Config{Plain: true}, nil)
+		s := testrig.NewService(t, gracetest.Config{Plain: true}, nil)
 		errs := make(chan error, 100)
 		for range 100 {
 			go func() { errs <- s.Call(t.Context(), "create") }()
@@ -217,7 +218,7 @@ var casesRoot = []restCase{
 		}
 	}},
 	{11, "root failure not cached", func(t *testing.T) {
-		s := newService(t, gracetest.Config{}, nil)
+		s := testrig.NewService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{Status: 500})
 		if err := s.Call(t.Context(), "root"); err == nil {
 			t.Error("no error")
@@ -227,7 +228,7 @@ var casesRoot = []restCase{
 		}
 	}},
 	{12, "root cancelled by one", func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{Think: time.Second, Times: -1})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 			defer cancel()
@@ -275,8 +276,8 @@ var casesEvent = []restCase{
 		}
 	})},
 	{20, "warning passed on", func(t *testing.T) {
-		s := newService(t, gracetest.Config{Warnings: func(gracetest.Event) []string { return []string{"protected label"} }}, nil)
-		r, err := s.Client.CreateEvent(t.Context(), event())
+		s := testrig.NewService(t, gracetest.Config{Warnings: func(gracetest.Event) []string { return []string{"protected label"} }}, nil)
+		r, err := s.Client.CreateEvent(t.Context(), testrig.Event())
 		if err != nil || !slices.Equal(r.Warnings, []string{"protected label"}) {
 			t.Error(r, err)
 		}
@@ -316,7 +317,7 @@ var casesEvent = []restCase{
 			t.Fatal(err)
 		}
 		creates(func(e *gracedb.Event) { e.Filename = name }, func(t *testing.T, _ gracetest.Request, e gracetest.Event) {
-			if !bytes.Equal(e.Data, event().Data) || e.Filename != "x.xml" {
+			if !bytes.Equal(e.Data, testrig.Event().Data) || e.Filename != "x.xml" {
 				t.Errorf("%+v", e)
 			}
 		})(t)
@@ -358,7 +359,7 @@ var casesAnswer = []restCase{
 	{37, "unknown and null members", TestAnswerTolerance},
 	{38, "graceids", func(t *testing.T) {
 		for _, id := range []string{"G1234", "G1234567", "E1234", "H1234", "M1234", "T1234", "C1234"} {
-			answers("create", gracetest.Fault{Status: 201, Body: `{"graceid": "` + id + `"}`}, func(t *testing.T, _ *service, err error) {
+			answers("create", gracetest.Fault{Status: 201, Body: `{"graceid": "` + id + `"}`}, func(t *testing.T, _ *testrig.Service, err error) {
 				if err != nil {
 					t.Error(err)
 				}
@@ -369,7 +370,7 @@ var casesAnswer = []restCase{
 	{39, "error shapes", TestErrorShapes},
 	{40, "403 in both forms", func(t *testing.T) {
 		for _, body := range []string{"You don't have permission on this pipeline.", `{"detail": "You don't have permission on this pipeline."}`} {
-			answers("create", gracetest.Fault{Status: 403, Body: body}, func(t *testing.T, _ *service, err error) {
+			answers("create", gracetest.Fault{Status: 403, Body: body}, func(t *testing.T, _ *testrig.Service, err error) {
 				wantHTTPErr(t, err, gracedb.ErrAuthentication, "permission on this pipeline")
 				wantStatus(t, err, 403, 1)
 			})(t)
@@ -379,7 +380,7 @@ var casesAnswer = []restCase{
 	{42, "415", answers("create", gracetest.Fault{Status: 415}, statusOnce(415))},
 	{43, "500 HTML", answers("create", gracetest.Fault{Status: 500, Body: "<h1>Server Error (500)</h1>"}, statusOnce(500))},
 	{44, "429 then 201", func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{On: "create", Status: 429, Header: after("1")})
 			start := time.Now()
 			if err := s.Call(t.Context(), "create"); err != nil || time.Since(start) != time.Second || len(s.Events()) != 1 {
@@ -395,7 +396,7 @@ var casesAnswer = []restCase{
 			"0":                             0, "1.5": 1500 * time.Millisecond, "-1": 0, "abc": 0, "": 0, "999999": 30 * time.Second,
 			"1e999": 0, "NaN": 0, "Inf": 30 * time.Second, strings.Repeat("9", 1000): 0,
 		} {
-			inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+			testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 				s.Script(gracetest.Fault{On: "create", Status: 429, Header: after(value)})
 				if err := s.Call(t.Context(), "root"); err != nil {
 					t.Fatal(err)
@@ -408,7 +409,7 @@ var casesAnswer = []restCase{
 		}
 	}},
 	{46, "Retry-After beyond the deadline", func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{On: "create", Status: 429, Header: after("20")})
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
@@ -421,7 +422,7 @@ var casesAnswer = []restCase{
 		})
 	}},
 	{47, "429 without Retry-After", func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{On: "create", Status: 429, Times: 3})
 			start := time.Now()
 			if err := s.Call(t.Context(), "create"); err != nil || time.Since(start) != 600*time.Millisecond {
@@ -432,7 +433,7 @@ var casesAnswer = []restCase{
 	{48, "no retries", TestRetriesConfigured},
 	{49, "negative retries", TestRetriesConfigured},
 	{50, "502 twice on GET", func(t *testing.T) {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{Status: 502, Times: 2})
 			start := time.Now()
 			if err := s.Call(t.Context(), "root"); err != nil || time.Since(start) != 200*time.Millisecond || s.Count("root") != 3 {
@@ -440,10 +441,10 @@ var casesAnswer = []restCase{
 			}
 		})
 	}},
-	{51, "502 always on GET", answers("root", gracetest.Fault{Status: 502}, func(t *testing.T, _ *service, err error) {
+	{51, "502 always on GET", answers("root", gracetest.Fault{Status: 502}, func(t *testing.T, _ *testrig.Service, err error) {
 		wantStatus(t, err, 502, 6)
 	})},
-	{52, "answer lost after the creation", answers("create", gracetest.Fault{Drop: true}, func(t *testing.T, s *service, err error) {
+	{52, "answer lost after the creation", answers("create", gracetest.Fault{Drop: true}, func(t *testing.T, s *testrig.Service, err error) {
 		mayExist("EOF")(t, s, err)
 		if n := len(s.Events()); n != 1 {
 			t.Errorf("%d events", n)
@@ -451,9 +452,9 @@ var casesAnswer = []restCase{
 	})},
 	{53, "connection refused", TestConnectionRefused},
 	{54, "answer lost after the reservation", func(t *testing.T) {
-		s := newService(t, gracetest.Config{}, nil)
+		s := testrig.NewService(t, gracetest.Config{}, nil)
 		s.Script(gracetest.Fault{On: "reserve", Drop: true})
-		r, err := s.Client.Reserve(t.Context(), event())
+		r, err := s.Client.Reserve(t.Context(), testrig.Event())
 		if err != nil || r.GraceID != "G1002" || len(s.Reservations()) != 2 {
 			t.Errorf("%+v, %v, %d reservations", r, err, len(s.Reservations()))
 		}
@@ -463,8 +464,8 @@ var casesAnswer = []restCase{
 	{57, "cancelled in a backoff", TestRetryContext},
 }
 
-func mayExist(says string) func(*testing.T, *service, error) {
-	return func(t *testing.T, s *service, err error) {
+func mayExist(says string) func(*testing.T, *testrig.Service, error) {
+	return func(t *testing.T, s *testrig.Service, err error) {
 		t.Helper()
 		wantHTTPErr(t, err, gracedb.ErrOutcomeUnknown, says)
 		wantHTTPErr(t, err, nil, "the event may exist")
@@ -474,8 +475,8 @@ func mayExist(says string) func(*testing.T, *service, error) {
 	}
 }
 
-func statusOnce(status int) func(*testing.T, *service, error) {
-	return func(t *testing.T, s *service, err error) {
+func statusOnce(status int) func(*testing.T, *testrig.Service, error) {
+	return func(t *testing.T, s *testrig.Service, err error) {
 		t.Helper()
 		wantStatus(t, err, status, 1)
 		s.WantPosts(t, 0, 0, 1)
@@ -488,7 +489,7 @@ var casesTransport = []restCase{
 	{60, "token never shown", TestFault_S11_HostileErrorText},
 	{61, "token rotated on disk", func(t *testing.T) {
 		var seen []string
-		s := newService(t, gracetest.Config{Check: func(token string) (string, []string, error) {
+		s := testrig.NewService(t, gracetest.Config{Check: func(token string) (string, []string, error) {
 			seen = append(seen, token)
 			return anyToken(token)
 		}}, func(c *gracedb.ClientConfig) {
@@ -514,7 +515,7 @@ var casesTransport = []restCase{
 // environment for proxies once.
 func testProxy(t *testing.T) {
 	if service := os.Getenv("GRACEDB_TEST_PROXY_CHILD"); service != "" {
-		c := newClient(t, gracedb.ClientConfig{ServiceURL: service, Token: tokenIs("t"), Retries: -1})
+		c := testrig.NewClient(t, gracedb.ClientConfig{ServiceURL: service, Token: testrig.TokenIs("t"), Retries: -1})
 		_, err := c.ServiceInfo(t.Context())
 		t.Logf("result: %v", err)
 		return
@@ -546,8 +547,8 @@ func testProxy(t *testing.T) {
 // publishes returns a case with a broker, in which an event is published.
 func publishes(opts gracedb.PublishOptions, setup func(*testing.T, *matrixRig), check func(*testing.T, *matrixRig, gracedb.Receipt, error)) func(*testing.T) {
 	return func(t *testing.T) {
-		inRig(t, rigConfig{Producer: func(c *gracedb.ProducerConfig) { c.MaxMessageBytes = 50_000 }}, func(t *testing.T, rig *rig) {
-			r := &matrixRig{rig, rig.Producer, event(), opts}
+		testrig.InRig(t, testrig.RigConfig{Producer: func(c *gracedb.ProducerConfig) { c.MaxMessageBytes = 50_000 }}, func(t *testing.T, rig *testrig.Rig) {
+			r := &matrixRig{rig, rig.Producer, testrig.Event(), opts}
 			if setup != nil {
 				setup(t, r)
 			}

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A timedLog keeps the lines at Info and above, and when they were written.
@@ -64,10 +65,10 @@ func TestLogInAnOutage(t *testing.T) {
 	} {
 		for _, who := range []string{"producer", "busy producer", "consumer", "group"} {
 			t.Run(outage.name+"/"+who, func(t *testing.T) {
-				virtually(t, kafkatest.Config{Plaintext: true, Brokers: 3, MaxSession: 10 * time.Second, Topics: map[string]int{testTopic: 3}}, func(t *testing.T, c *kafkatest.Cluster) {
+				testrig.Virtually(t, kafkatest.Config{Plaintext: true, Brokers: 3, MaxSession: 10 * time.Second, Topics: map[string]int{testrig.Topic: 3}}, func(t *testing.T, c *kafkatest.Cluster) {
 					var log timedLog
 					g := &gate{}
-					cluster := clusterFor(t, c, "alice")
+					cluster := testrig.ClusterFor(t, c, "alice")
 					cluster.Logger, cluster.Plaintext, cluster.CAFile = log.logger(), true, ""
 					cluster.Token = g.source(t, c)
 					stop := g.use(t, who, cluster)
@@ -118,7 +119,7 @@ type gate struct {
 }
 
 func (g *gate) source(t *testing.T, c *kafkatest.Cluster) gracedb.TokenSource {
-	old := mint(t, c, testauth.Claims{Subject: "alice", IssuedAt: time.Now().Add(-time.Hour), Expires: time.Now()})
+	old := testrig.Mint(t, c, testauth.Claims{Subject: "alice", IssuedAt: time.Now().Add(-time.Hour), Expires: time.Now()})
 	return func(context.Context) (string, error) {
 		switch {
 		case g.none.Load():
@@ -136,7 +137,7 @@ func (*gate) use(t *testing.T, who string, cluster gracedb.Cluster) (stop func()
 	var wg sync.WaitGroup
 	switch who {
 	case "producer", "busy producer":
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
 		if who == "busy producer" {
 			wg.Go(func() {
 				for ctx.Err() == nil {
@@ -148,7 +149,7 @@ func (*gate) use(t *testing.T, who string, cluster gracedb.Cluster) (stop func()
 			})
 		}
 	default:
-		con := newConsumer(t, gracedb.ConsumerConfig{Cluster: withoutAutoCommit(cluster), Topics: []string{"test"}, GroupID: map[string]string{"group": "g"}[who]})
+		con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.WithoutAutoCommit(cluster), Topics: []string{"test"}, GroupID: map[string]string{"group": "g"}[who]})
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				if _, err := con.Poll(ctx); err != nil {

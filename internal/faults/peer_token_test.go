@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // The findings about ligo-gracedb 2.16.1 that concern tokens, by their numbers: what
@@ -55,11 +56,11 @@ func tokenFileTest(t *testing.T, f func(t *testing.T, c *kafkatest.Cluster, clus
 	path := filepath.Join(tokenPlaces(t), "token")
 	t.Setenv("BEARER_TOKEN_FILE", path)
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, kafkatest.Config{Virtual: true})
-		cluster := clusterFor(t, c, "alice")
+		c := testrig.StartCluster(t, kafkatest.Config{Virtual: true})
+		cluster := testrig.ClusterFor(t, c, "alice")
 		cluster.Token = nil
 		f(t, c, cluster, func(text string) { put(t, path, text) }, func(life time.Duration) string {
-			return mint(t, c, testauth.Claims{Subject: "alice", Expires: time.Now().Add(life)})
+			return testrig.Mint(t, c, testauth.Claims{Subject: "alice", Expires: time.Now().Add(life)})
 		})
 	})
 }
@@ -68,8 +69,8 @@ func tokenFileTest(t *testing.T, f func(t *testing.T, c *kafkatest.Cluster, clus
 func TestPeerFinding_12_ForEver(t *testing.T) {
 	tokenFileTest(t, func(t *testing.T, c *kafkatest.Cluster, cluster gracedb.Cluster, write func(string), live func(time.Duration) string) {
 		write(live(30 * time.Second))
-		p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
-		con := newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+		p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		con := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
 
 		// Load: what is accepted has an outcome that is true, and what is not accepted
 		// is told at once.
@@ -96,7 +97,7 @@ func TestPeerFinding_12_ForEver(t *testing.T) {
 					})
 					if err != nil {
 						refused.Add(1)
-						wantErr(t, err, kinds(gracedb.ErrToken, gracedb.ErrDelivery), nil, "expired")
+						testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrToken, gracedb.ErrDelivery), nil, "expired")
 					} else {
 						accepted.Add(1)
 					}
@@ -104,7 +105,7 @@ func TestPeerFinding_12_ForEver(t *testing.T) {
 			})
 		}
 		time.Sleep(85 * time.Second) // 55 s without
-		wantErr(t, p.Check(within(t, time.Second)), kinds(gracedb.ErrToken, gracedb.ErrProducer), kinds(gracedb.ErrConnection), "expired")
+		testrig.WantErr(t, p.Check(testrig.Within(t, time.Second)), testrig.Kinds(gracedb.ErrToken, gracedb.ErrProducer), testrig.Kinds(gracedb.ErrConnection), "expired")
 		if refused.Load() == 0 {
 			t.Error("nobody was told")
 		}
@@ -124,14 +125,14 @@ func TestPeerFinding_12_ForEver(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		close(end)
 		wg.Wait()
-		if err := p.Flush(within(t, time.Second)); err != nil {
+		if err := p.Flush(testrig.Within(t, time.Second)); err != nil {
 			t.Error(err)
 		}
 		if refused.Load() != before || len(outcomes) != int(accepted.Load()) {
 			t.Errorf("%d accepted, %d told, %d refused after the token's return", accepted.Load(), len(outcomes), refused.Load()-before)
 		}
 		inLog := make(map[string]int)
-		for _, v := range values(t, c, testTopic) {
+		for _, v := range testrig.Values(t, c, testrig.Topic) {
 			inLog[v]++
 		}
 		unknown := 0
@@ -149,16 +150,16 @@ func TestPeerFinding_12_ForEver(t *testing.T) {
 		if unknown > 4 { // what is in flight as the session ends: one of each key
 			t.Errorf("%d unknown", unknown)
 		}
-		want := len(values(t, c, testTopic))
+		want := len(testrig.Values(t, c, testrig.Topic))
 
 		// The consumer says it once, and misses nothing.
 		said := 0
 		for next := int64(0); next < int64(want); {
-			m, err := con.Poll(within(t, 5*time.Second))
+			m, err := con.Poll(testrig.Within(t, 5*time.Second))
 			switch {
 			case err != nil:
 				said++
-				wantErr(t, err, kinds(gracedb.ErrToken, gracedb.ErrConsumer), nil, "expired")
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrToken, gracedb.ErrConsumer), nil, "expired")
 				if said > 1 {
 					t.Fatal("said again")
 				}
@@ -179,11 +180,11 @@ func TestPeerFinding_13_PartlyWritten(t *testing.T) {
 			tokenFileTest(t, func(t *testing.T, c *kafkatest.Cluster, cluster gracedb.Cluster, write func(string), live func(time.Duration) string) {
 				first := live(40 * time.Second)
 				write(first)
-				p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+				p := testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
 				time.Sleep(10 * time.Second)
 				write(map[string]string{"empty": "", "half": first[:len(first)/2], "garbage": "\x00\xff <html>"}[part])
 				for range 28 { // the first is still good
-					if _, err := p.ProduceSync(within(t, time.Second), gracedb.Message{}); err != nil {
+					if _, err := p.ProduceSync(testrig.Within(t, time.Second), gracedb.Message{}); err != nil {
 						t.Fatal(err)
 					}
 					time.Sleep(time.Second)
@@ -191,7 +192,7 @@ func TestPeerFinding_13_PartlyWritten(t *testing.T) {
 				time.Sleep(7 * time.Second)
 				write(live(time.Hour))
 				time.Sleep(time.Second)
-				if _, err := p.ProduceSync(within(t, time.Second), gracedb.Message{}); err != nil {
+				if _, err := p.ProduceSync(testrig.Within(t, time.Second), gracedb.Message{}); err != nil {
 					t.Error(err)
 				}
 				for _, l := range c.Logins() {
@@ -207,7 +208,7 @@ func TestPeerFinding_13_PartlyWritten(t *testing.T) {
 // 14: SCITOKEN, SCITOKEN_FILE and _CONDOR_CREDS work for HTTP only, so that Kafka
 // and HTTP may use two different tokens.
 func TestPeerFinding_14_OneSearch(t *testing.T) {
-	c := startCluster(t, kafkatest.Config{})
+	c := testrig.StartCluster(t, kafkatest.Config{})
 	place := func(t *testing.T, name, tok string) {
 		dir := t.TempDir()
 		switch name {
@@ -225,18 +226,18 @@ func TestPeerFinding_14_OneSearch(t *testing.T) {
 	}
 	// who authenticates with what is found is who the broker saw.
 	who := func(t *testing.T) {
-		cluster := clusterFor(t, c, "nobody")
+		cluster := testrig.ClusterFor(t, c, "nobody")
 		cluster.Token = nil
 		before := len(c.Logins())
-		send(t, newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"}), "x")
-		newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+		testrig.Send(t, testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"}), "x")
+		testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
 		for _, l := range c.Logins()[before:] {
 			if l.Subject != "worker" || l.Refused != "" {
 				t.Errorf("%+v", l)
 			}
 		}
 	}
-	worker := mint(t, c, testauth.Claims{Subject: "worker"})
+	worker := testrig.Mint(t, c, testauth.Claims{Subject: "worker"})
 	for _, name := range []string{"SCITOKEN", "SCITOKEN_FILE", "_CONDOR_CREDS", "_CONDOR_CREDS, JSON", "BEARER_TOKEN", "BEARER_TOKEN_FILE"} {
 		t.Run(name, func(t *testing.T) {
 			tokenPlaces(t)
@@ -247,13 +248,13 @@ func TestPeerFinding_14_OneSearch(t *testing.T) {
 	t.Run("all, and HTTP", func(t *testing.T) {
 		tokenPlaces(t)
 		for _, name := range []string{"SCITOKEN_FILE", "_CONDOR_CREDS", "BEARER_TOKEN", "BEARER_TOKEN_FILE"} {
-			place(t, name, mint(t, c, testauth.Claims{Subject: name}))
+			place(t, name, testrig.Mint(t, c, testauth.Claims{Subject: name}))
 		}
 		place(t, "SCITOKEN", worker)
 		who(t)
 		// Whose token HTTP uses is what the server says of the reservation.
-		s := newService(t, gracetest.Config{Issuer: c.Issuer()}, func(cc *gracedb.ClientConfig) { cc.Token = nil })
-		if r, err := s.Client.Reserve(t.Context(), event()); err != nil || r.Submitter != "worker" {
+		s := testrig.NewService(t, gracetest.Config{Issuer: c.Issuer()}, func(cc *gracedb.ClientConfig) { cc.Token = nil })
+		if r, err := s.Client.Reserve(t.Context(), testrig.Event()); err != nil || r.Submitter != "worker" {
 			t.Errorf("HTTP: %+v, %v", r, err)
 		}
 	})
@@ -261,7 +262,7 @@ func TestPeerFinding_14_OneSearch(t *testing.T) {
 
 // 15: any undamaged token is used, whatever it is for.
 func TestPeerFinding_15_BestToken(t *testing.T) {
-	c := startCluster(t, kafkatest.Config{Audiences: []string{"https://localhost"}})
+	c := testrig.StartCluster(t, kafkatest.Config{Audiences: []string{"https://localhost"}})
 	right := testauth.Claims{Subject: "right", Audience: []string{"https://localhost"}}
 	for name, wrong := range map[string]testauth.Claims{
 		"audience": {Audience: []string{"https://elsewhere.org"}},
@@ -272,13 +273,13 @@ func TestPeerFinding_15_BestToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := tokenPlaces(t)
 			wrong.Subject = "wrong"
-			t.Setenv("SCITOKEN", mint(t, c, wrong))
-			t.Setenv("BEARER_TOKEN_FILE", put(t, filepath.Join(dir, "token"), mint(t, c, right)))
-			cluster := clusterFor(t, c, "nobody")
+			t.Setenv("SCITOKEN", testrig.Mint(t, c, wrong))
+			t.Setenv("BEARER_TOKEN_FILE", put(t, filepath.Join(dir, "token"), testrig.Mint(t, c, right)))
+			cluster := testrig.ClusterFor(t, c, "nobody")
 			cluster.Token = nil
 			before := len(c.Logins())
-			send(t, newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"}), "x")
-			newConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+			testrig.Send(t, testrig.NewProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"}), "x")
+			testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
 			for _, l := range c.Logins()[before:] {
 				if l.Subject != "right" || l.Refused != "" {
 					t.Errorf("%+v", l)
@@ -299,11 +300,11 @@ func TestPeerFinding_15_BestToken(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Setenv("BEARER_TOKEN", tok)
-			cluster := clusterFor(t, c, "nobody")
+			cluster := testrig.ClusterFor(t, c, "nobody")
 			cluster.Token = nil
-			for _, make := range constructors {
+			for _, make := range testrig.Constructors {
 				_, err := make.Make(t.Context(), cluster, "test")
-				wantErr(t, err, kinds(gracedb.ErrAuthentication, make.Kind), kinds(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token", c.Addrs()[0])
+				testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrAuthentication, make.Kind), testrig.Kinds(gracedb.ErrToken, gracedb.ErrConnection), "invalid_token", c.Addrs()[0])
 			}
 		})
 	}
@@ -317,24 +318,24 @@ func TestPeerFinding_26_ForeignErrors(t *testing.T) {
 		t.Skip("this user has a token in /tmp, so that none is missing")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, kafkatest.Config{Virtual: true})
-		for _, make := range constructors {
-			cluster := clusterFor(t, c, "alice")
+		c := testrig.StartCluster(t, kafkatest.Config{Virtual: true})
+		for _, make := range testrig.Constructors {
+			cluster := testrig.ClusterFor(t, c, "alice")
 			cluster.Token = nil
 			start := time.Now()
 			_, err := make.Make(t.Context(), cluster, "test")
-			wantErr(t, err, kinds(gracedb.ErrToken, make.Kind), kinds(gracedb.ErrConnection), "SCITOKEN", "_CONDOR_CREDS", "BEARER_TOKEN", "htgettoken")
+			testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrToken, make.Kind), testrig.Kinds(gracedb.ErrConnection), "SCITOKEN", "_CONDOR_CREDS", "BEARER_TOKEN", "htgettoken")
 			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("%s: after %v", make.Name, took)
 			}
 			for _, exp := range []any{1e18, int64(1) << 62, 1e300} {
-				cluster.Token = gracedb.StaticToken(mint(t, c, testauth.Claims{Extra: map[string]any{"exp": exp}}))
+				cluster.Token = gracedb.StaticToken(testrig.Mint(t, c, testauth.Claims{Extra: map[string]any{"exp": exp}}))
 				start := time.Now()
 				made, err := make.Make(t.Context(), cluster, "test")
 				if err == nil {
 					_ = made.Close()
 				} else {
-					wantErr(t, err, kinds(gracedb.ErrAuthentication, make.Kind), kinds(gracedb.ErrConnection))
+					testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrAuthentication, make.Kind), testrig.Kinds(gracedb.ErrConnection))
 				}
 				t.Logf("%s, exp %v: %v", make.Name, exp, err)
 				if took := time.Since(start); took > 3*time.Second {

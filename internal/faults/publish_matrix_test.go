@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 var updateMatrix = flag.Bool("update-matrix", false, "write testdata/publish_matrix.txt anew")
@@ -32,7 +33,7 @@ type step struct {
 
 // A matrixRig is a rig and the call that is to be made.
 type matrixRig struct {
-	*rig
+	*testrig.Rig
 	p     *gracedb.Producer
 	event gracedb.Event
 	opts  gracedb.PublishOptions
@@ -149,7 +150,7 @@ func TestPublishMatrix(t *testing.T) {
 			}
 		}
 	}
-	const golden = "testdata/publish_matrix.txt"
+	const golden = "../../testdata/publish_matrix.txt"
 	if *updateMatrix {
 		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)
@@ -169,10 +170,10 @@ func TestPublishMatrix(t *testing.T) {
 func cell(t *testing.T, opts gracedb.PublishOptions, reserve, publish, second step) (sent map[string]int, line string) {
 	name := fmt.Sprintf("%+v | %s | %s | %s", opts, reserve.name, publish.name, second.name)
 	sent = map[string]int{}
-	inRig(t, rigConfig{
+	testrig.InRig(t, testrig.RigConfig{
 		Producer: func(c *gracedb.ProducerConfig) { c.MaxMessageBytes, c.AuthGrace = 50_000, time.Second },
-	}, func(t *testing.T, rig *rig) {
-		r := &matrixRig{rig, rig.Producer, event(), opts}
+	}, func(t *testing.T, rig *testrig.Rig) {
+		r := &matrixRig{rig, rig.Producer, testrig.Event(), opts}
 		if opts.Reservation != nil {
 			res, err := r.Client.Reserve(t.Context(), r.event)
 			if err != nil {

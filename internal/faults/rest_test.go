@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"bytes"
@@ -24,6 +24,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // The rows of the fault bar about HTTP; S5 to S8, S11, H6 and T23 are in
@@ -52,7 +53,7 @@ func TestFault_H1_OneServerError(t *testing.T) {
 		{gracetest.Fault{Status: 504, Commit: true}, true, false},
 	} {
 		for _, kind := range []string{"root", "reserve", "upload", "create"} {
-			inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+			testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 				f := tt.fault
 				f.On = kind
 				s.Script(f)
@@ -73,7 +74,7 @@ func TestFault_H1_OneServerError(t *testing.T) {
 
 // H2: 503 for ever is told at once, or, with Retry-After, with status and tries.
 func TestFault_H2_MaintenanceForEver(t *testing.T) {
-	inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+	testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 		s.Script(gracetest.Fault{Status: 503, Times: -1})
 		start := time.Now()
 		wantStatus(t, s.Call(t.Context(), "create"), 503, 1)
@@ -81,7 +82,7 @@ func TestFault_H2_MaintenanceForEver(t *testing.T) {
 			t.Errorf("after %v", d)
 		}
 	})
-	inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+	testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 		s.Script(gracetest.Fault{Status: 503, Header: after("10"), Times: -1})
 		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 		defer cancel()
@@ -100,7 +101,7 @@ func TestFault_H3_RetryAfter(t *testing.T) {
 	for value, want := range map[string]time.Duration{
 		"2": 2 * time.Second, "1000000000": 30 * time.Second, "Sat, 01 Jan 2000 00:00:02 GMT": 2 * time.Second, "junk": 0,
 	} {
-		inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+		testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 			s.Script(gracetest.Fault{On: "create", Status: 429, Header: after(value), Times: 1})
 			start := time.Now()
 			if err := s.Call(t.Context(), "create"); err != nil || time.Since(start) != want || len(s.Events()) != 1 {
@@ -116,7 +117,7 @@ func TestFault_H4_SlowAnswers(t *testing.T) {
 		"no header": {Think: time.Hour}, "one byte a second": {Drip: time.Second}, "an error, one byte a second": {Status: 400, Body: strings.Repeat("x", 100), Drip: time.Second},
 	} {
 		for _, kind := range []string{"root", "reserve", "create"} {
-			inBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *service) {
+			testrig.InBubble(t, gracetest.Config{}, nil, func(t *testing.T, s *testrig.Service) {
 				f.On, f.Times = kind, -1
 				s.Script(f)
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -145,7 +146,7 @@ func TestFault_H5_TruncatedAnswers(t *testing.T) {
 	} {
 		for _, kind := range []string{"reserve", "create"} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
-				s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = -1 })
+				s := testrig.NewService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) { c.Retries = -1 })
 				f.On = kind
 				s.Script(f)
 				err := s.Call(t.Context(), kind)
@@ -162,9 +163,9 @@ func TestFault_H5_TruncatedAnswers(t *testing.T) {
 // never used.
 func TestFault_H7_ResetAfterReserve(t *testing.T) {
 	var log bytes.Buffer
-	r := newRig(t, rigConfig{Client: func(c *gracedb.ClientConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }})
+	r := testrig.NewRig(t, testrig.RigConfig{Client: func(c *gracedb.ClientConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }})
 	r.Script(gracetest.Fault{On: "reserve", Drop: true, Reset: true})
-	got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{})
+	got, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{})
 	if err != nil || got.GraceID != "G1002" {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -178,13 +179,13 @@ func TestFault_H7_ResetAfterReserve(t *testing.T) {
 
 // H8: a reset after the upload is settled by repeating; a 409 is success then.
 func TestFault_H8_ResetAfterUpload(t *testing.T) {
-	s := newService(t, gracetest.Config{}, nil)
-	r, err := s.Client.Reserve(t.Context(), event())
+	s := testrig.NewService(t, gracetest.Config{}, nil)
+	r, err := s.Client.Reserve(t.Context(), testrig.Event())
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Script(gracetest.Fault{On: "upload", Drop: true, Reset: true})
-	got, err := s.Client.UploadReservedEvent(t.Context(), r.GraceID, event(), gracedb.Provenance{})
+	got, err := s.Client.UploadReservedEvent(t.Context(), r.GraceID, testrig.Event(), gracedb.Provenance{})
 	if err != nil || got.GraceID != r.GraceID {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -193,7 +194,7 @@ func TestFault_H8_ResetAfterUpload(t *testing.T) {
 	}
 	// Where the server never acted, nothing is there, and a 409 is what it says.
 	s.Script(gracetest.Fault{On: "upload", Status: 503, Header: after("0")})
-	_, err = s.Client.UploadReservedEvent(t.Context(), r.GraceID, event(), gracedb.Provenance{})
+	_, err = s.Client.UploadReservedEvent(t.Context(), r.GraceID, testrig.Event(), gracedb.Provenance{})
 	wantStatus(t, err, 409, 2)
 }
 
@@ -240,16 +241,16 @@ func TestFault_H10_OutcomeUnknown(t *testing.T) {
 // H10 with a token that is refused meanwhile: the record's outcome is waited for
 // all the same, so that nothing goes to the server twice.
 func TestFault_H10_RefusedMeanwhile(t *testing.T) {
-	cfg := rigConfig{Producer: func(c *gracedb.ProducerConfig) { c.AuthGrace = time.Second }}
-	inRig(t, cfg, func(t *testing.T, r *rig) {
-		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{}); err != nil {
+	cfg := testrig.RigConfig{Producer: func(c *gracedb.ProducerConfig) { c.AuthGrace = time.Second }}
+	testrig.InRig(t, cfg, func(t *testing.T, r *testrig.Rig) {
+		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		r.Kafka.LoseAcks(1, kafkatest.CutResponse)
 		r.Kafka.RefuseTokens(kafkatest.Refusal{})
 		time.AfterFunc(5*time.Second, func() { r.Kafka.AcceptTokens() })
 		start := time.Now()
-		got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true})
+		got, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{HTTPFallback: true})
 		if d := time.Since(start); err != nil || got.Fallback != nil || d < 5*time.Second || d > 7*time.Second {
 			t.Errorf("%+v, %v after %v", got, err, d)
 		}
@@ -275,11 +276,11 @@ func TestFault_H11_ReserveFails(t *testing.T) {
 		r.WantPosts(t, 1, 0, 0)
 	})(t)
 	// A server without reservations, too.
-	none := rigConfig{Service: gracetest.Config{NoReservations: true}}
-	inRig(t, none, func(t *testing.T, r *rig) {
-		_, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{})
+	none := testrig.RigConfig{Service: gracetest.Config{NoReservations: true}}
+	testrig.InRig(t, none, func(t *testing.T, r *testrig.Rig) {
+		_, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{})
 		wantHTTPErr(t, err, errors.ErrUnsupported, "does not reserve graceids")
-		got, err := r.Client.PublishEvent(t.Context(), r.Producer, event(), gracedb.PublishOptions{HTTPFallback: true})
+		got, err := r.Client.PublishEvent(t.Context(), r.Producer, testrig.Event(), gracedb.PublishOptions{HTTPFallback: true})
 		if err != nil || !errors.Is(got.Fallback, errors.ErrUnsupported) || len(r.Events()) != 1 {
 			t.Errorf("%+v, %v", got, err)
 		}
@@ -311,12 +312,12 @@ func TestFault_H13_HTTP2(t *testing.T) {
 	} {
 		for _, kind := range []string{"root", "reserve", "upload", "create"} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
-				s := newService(t, gracetest.Config{HTTP2: true}, nil)
+				s := testrig.NewService(t, gracetest.Config{HTTP2: true}, nil)
 				if err := s.Call(t.Context(), "root"); err != nil {
 					t.Fatal(err)
 				}
 				if kind == "root" { // once more
-					s.Client = newClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: s.HTTPClient(), Token: tokenIs(s.Bearer)})
+					s.Client = testrig.NewClient(t, gracedb.ClientConfig{ServiceURL: s.URL(), HTTP: s.HTTPClient(), Token: testrig.TokenIs(s.Bearer)})
 				}
 				f.On = kind
 				s.Script(f)
@@ -346,7 +347,7 @@ func TestFault_H14_DeadKeepAlive(t *testing.T) {
 	for _, kind := range []string{"reserve", "create"} {
 		t.Run("closed/"+kind, func(t *testing.T) {
 			d := &mortalDialer{}
-			s := newService(t, gracetest.Config{Plain: true}, func(c *gracedb.ClientConfig) {
+			s := testrig.NewService(t, gracetest.Config{Plain: true}, func(c *gracedb.ClientConfig) {
 				c.HTTP.Transport.(*http.Transport).DialContext = d.dial
 			})
 			for i := range 3 {
@@ -362,7 +363,7 @@ func TestFault_H14_DeadKeepAlive(t *testing.T) {
 		})
 		t.Run("forgotten/"+kind, func(t *testing.T) {
 			d := &mortalDialer{}
-			s := newService(t, gracetest.Config{Plain: true}, func(c *gracedb.ClientConfig) {
+			s := testrig.NewService(t, gracetest.Config{Plain: true}, func(c *gracedb.ClientConfig) {
 				c.HTTP.Transport.(*http.Transport).DialContext = d.dial
 			})
 			if err := s.Call(t.Context(), "root"); err != nil {
@@ -372,7 +373,7 @@ func TestFault_H14_DeadKeepAlive(t *testing.T) {
 			// fails on its way.
 			d.conns[0].resets = kind == "reserve"
 			d.conns[0].dead.Store(true)
-			e := event()
+			e := testrig.Event()
 			e.Data = make([]byte, 100_000)
 			var err error
 			if kind == "create" {
@@ -452,7 +453,7 @@ func TestFault_S4_CanaryHTTP(t *testing.T) {
 	} {
 		for _, kind := range []string{"root", "reserve", "upload", "create"} {
 			var log bytes.Buffer
-			s := newService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
+			s := testrig.NewService(t, gracetest.Config{}, func(c *gracedb.ClientConfig) {
 				c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}))
 			})
 			f.On, f.Times = kind, 2
@@ -460,7 +461,7 @@ func TestFault_S4_CanaryHTTP(t *testing.T) {
 			s.Script(f)
 			err := s.Call(t.Context(), kind)
 			asJSON, _ := json.Marshal(err)
-			receipt, _ := s.Client.CreateEvent(t.Context(), event())
+			receipt, _ := s.Client.CreateEvent(t.Context(), testrig.Event())
 			seen := fmt.Sprintf("%v %+v %#v %s %v %+v %#v %+v %s", err, err, err, asJSON, s.Client, s.Client, s.Client, receipt, log.String())
 			for e := err; e != nil; e = errors.Unwrap(e) {
 				seen += fmt.Sprintf("%v %+v %#v", e, e, e)
@@ -483,33 +484,33 @@ func TestFault_P2_Killed(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name     string
-		setup    func(*rig) (reached func() bool)
+		setup    func(*testrig.Rig) (reached func() bool)
 		messages int
 	}{
-		{"reserving", func(r *rig) func() bool {
+		{"reserving", func(r *testrig.Rig) func() bool {
 			r.Script(gracetest.Fault{On: "reserve", Wait: time.Minute})
 			before := len(r.Requests())
 			return func() bool { return len(r.Requests()) > before } // the root document is fetched
 		}, 0},
-		{"reserved", func(r *rig) func() bool {
+		{"reserved", func(r *testrig.Rig) func() bool {
 			r.Script(gracetest.Fault{On: "reserve", Think: time.Minute})
 			return func() bool { return len(r.Reservations()) > 0 }
 		}, 0},
-		{"published, not acknowledged", func(r *rig) func() bool {
+		{"published, not acknowledged", func(r *testrig.Rig) func() bool {
 			held := r.Kafka.Inject(kafkatest.Fault{
 				Do: kafkatest.HoldResponse, Delay: time.Minute, Keys: []kmsg.Key{kmsg.Produce},
 				Match: func(req kmsg.Request) bool { return len(req.(*kmsg.ProduceRequest).Topics) > 0 },
 			})
 			return func() bool { return held.Hits() > 0 }
 		}, 1},
-		{"uploading", func(r *rig) func() bool {
+		{"uploading", func(r *testrig.Rig) func() bool {
 			r.Kafka.Fail(produceRefused)
 			r.Script(gracetest.Fault{On: "upload", Think: time.Minute})
 			return func() bool { return len(r.Events()) > 0 }
 		}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, rigConfig{})
+			r := testrig.NewRig(t, testrig.RigConfig{})
 			reached := tt.setup(r)
 			ca := t.TempDir() + "/ca.pem"
 			if err := os.WriteFile(ca, r.PEM(), 0o600); err != nil {
@@ -542,12 +543,12 @@ func TestFault_P2_Killed(t *testing.T) {
 // publishAsChild publishes one event to what the environment names.
 func publishAsChild(t *testing.T) {
 	env := strings.Fields(os.Getenv("GRACEDB_TEST_KILLED_CHILD"))
-	c := newClient(t, gracedb.ClientConfig{ServiceURL: env[0], CAFile: env[1], Token: tokenIs(env[4])})
+	c := testrig.NewClient(t, gracedb.ClientConfig{ServiceURL: env[0], CAFile: env[1], Token: testrig.TokenIs(env[4])})
 	p, err := c.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: gracedb.Cluster{Brokers: env[2:3], CAFile: env[3]}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = p.Close() }()
-	_, err = c.PublishEvent(t.Context(), p, event(), gracedb.PublishOptions{HTTPFallback: true})
+	_, err = c.PublishEvent(t.Context(), p, testrig.Event(), gracedb.PublishOptions{HTTPFallback: true})
 	t.Log(err)
 }

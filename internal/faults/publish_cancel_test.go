@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // A tripwire is a transport that calls trip at a point of the exchange with a
@@ -75,10 +76,10 @@ func TestPublishCancelled(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			wire := &tripwire{path: tt.path, point: tt.point}
-			inRig(t, rigConfig{Client: func(c *gracedb.ClientConfig) {
+			testrig.InRig(t, testrig.RigConfig{Client: func(c *gracedb.ClientConfig) {
 				wire.next = c.HTTP.Transport
 				c.HTTP.Transport = wire
-			}}, func(t *testing.T, r *rig) {
+			}}, func(t *testing.T, r *testrig.Rig) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				wire.trip = cancel
@@ -103,7 +104,7 @@ func TestPublishCancelled(t *testing.T) {
 					time.AfterFunc(pause/2, cancel)
 				}
 				start := time.Now()
-				e := event()
+				e := testrig.Event()
 				e.Data = append(e.Data, strings.Repeat("\n", 100_000)...) // large enough to be encoded beside the reservation
 				receipt, err := r.Client.PublishEvent(ctx, r.Producer, e, opts)
 				if d := time.Since(start); d > 1100*time.Millisecond {
@@ -139,13 +140,13 @@ func TestPublishCancelled(t *testing.T) {
 // Many callers share a client and a producer: each gets a graceid and a message of
 // its own.
 func TestPublishConcurrently(t *testing.T) {
-	r := newRig(t, rigConfig{})
+	r := testrig.NewRig(t, testrig.RigConfig{})
 	const n = 50
 	receipts := make([]gracedb.Receipt, n)
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			e := event()
+			e := testrig.Event()
 			e.Data = fmt.Appendf(nil, "event %d", i)
 			var err error
 			if receipts[i], err = r.Client.PublishEvent(t.Context(), r.Producer, e, gracedb.PublishOptions{}); err != nil {
@@ -181,30 +182,30 @@ func TestThrottledBurst(t *testing.T) {
 	const n, rate = 100, 10
 	for _, tt := range []struct {
 		name string
-		call func(context.Context, *rig, gracedb.Event) error
+		call func(context.Context, *testrig.Rig, gracedb.Event) error
 		wait time.Duration // that the server takes for each
 	}{
-		{"publish", func(ctx context.Context, r *rig, e gracedb.Event) error {
+		{"publish", func(ctx context.Context, r *testrig.Rig, e gracedb.Event) error {
 			_, err := r.Client.PublishEvent(ctx, r.Producer, e, gracedb.PublishOptions{})
 			return err
 		}, 0},
-		{"create", func(ctx context.Context, r *rig, e gracedb.Event) error {
+		{"create", func(ctx context.Context, r *testrig.Rig, e gracedb.Event) error {
 			_, err := r.Client.CreateEvent(ctx, e)
 			return err
 		}, 0},
-		{"create, slowly", func(ctx context.Context, r *rig, e gracedb.Event) error {
+		{"create, slowly", func(ctx context.Context, r *testrig.Rig, e gracedb.Event) error {
 			_, err := r.Client.CreateEvent(ctx, e)
 			return err
 		}, 2 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inRig(t, rigConfig{Service: gracetest.Config{Rate: rate, Work: tt.wait}}, func(t *testing.T, r *rig) {
+			testrig.InRig(t, testrig.RigConfig{Service: gracetest.Config{Rate: rate, Work: tt.wait}}, func(t *testing.T, r *testrig.Rig) {
 				data := make([]byte, 100_000)
 				var wg sync.WaitGroup
 				start := time.Now()
 				for i := range n {
 					wg.Go(func() {
-						e := event()
+						e := testrig.Event()
 						e.Data = append(fmt.Appendf(nil, "event %d ", i), data...)
 						if err := tt.call(t.Context(), r, e); err != nil {
 							t.Error(err)
