@@ -29,6 +29,7 @@ import (
 	"github.com/gracedb-go/gracedb/internal/gracetest"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
 	"github.com/gracedb-go/gracedb/internal/testauth"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 func newAuthority(t testing.TB) *testauth.Authority {
@@ -97,7 +98,7 @@ func TestCAFileRefused(t *testing.T) {
 	} else {
 		tests["/dev/zero"] = "it is not a regular file"
 	}
-	if fifo := makeFIFO(t, dir); fifo != "" {
+	if fifo := testrig.MakeFIFO(t, dir); fifo != "" {
 		tests[fifo] = "it is not a regular file"
 	}
 	for path, want := range tests {

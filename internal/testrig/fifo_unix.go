@@ -1,6 +1,6 @@
-//go:build unix
+//go:build unix && !solaris && !aix
 
-package gracedb_test
+package testrig
 
 import (
 	"path/filepath"
@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// makeFIFO returns a FIFO that nobody writes to.
-func makeFIFO(t testing.TB, dir string) string {
+// MakeFIFO returns a FIFO that nobody writes to.
+func MakeFIFO(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "fifo.pem")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

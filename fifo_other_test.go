@@ -1,7 +1,0 @@
-//go:build !unix
-
-package gracedb_test
-
-import "testing"
-
-func makeFIFO(testing.TB, string) string { return "" }
