@@ -567,3 +567,91 @@ func TestConsumerNotAllowed(t *testing.T) {
 		refused.Remove()
 	})
 }
+
+// Where the group's position is behind the end of a log that began anew, what is done from
+// its beginning is stored all the same.
+func TestConsumerStoresBeforeOldPosition(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
+		client, err := cl.Client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		req := kmsg.NewPtrOffsetCommitRequest()
+		req.Group, req.Generation = "g", -1
+		rt := kmsg.NewOffsetCommitRequestTopic()
+		rt.Topic, rt.TopicID = testTopic, topicID(t, cl)
+		rp := kmsg.NewOffsetCommitRequestTopicPartition()
+		rp.Offset, rp.LeaderEpoch = 100, 5
+		rt.Partitions = append(rt.Partitions, rp)
+		req.Topics = append(req.Topics, rt)
+		if _, err := req.RequestWith(t.Context(), client); err != nil {
+			t.Fatal(err)
+		}
+		if at := committed(t, cl, "g", testTopic, 0); at != 100 {
+			t.Fatal(at)
+		}
+		for _, value := range []string{"a", "b", "c"} {
+			produceRaw(t, cl, record(testTopic, 0, value))
+		}
+		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g"})
+		got, errs := pollAll(t, c, 10*time.Second)
+		t.Log(got, errs)
+		if err := c.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if at := committed(t, cl, "g", testTopic, 0); len(got) != 3 || at != 3 {
+			t.Errorf("stored as done: %d", at)
+		}
+	})
+}
+
+func topicID(t testing.TB, cl *kafkatest.Cluster) [16]byte {
+	client, err := cl.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	req := kmsg.NewPtrMetadataRequest()
+	mt := kmsg.NewMetadataRequestTopic()
+	mt.Topic = new(testTopic)
+	req.Topics = append(req.Topics, mt)
+	resp, err := req.RequestWith(t.Context(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Topics[0].TopicID
+}
+
+// A group's coordinator may be missing for seconds: a broker that has never had a
+// group first makes its topic of offsets. NewConsumer waits, as for a silent broker.
+func TestConsumerWaitsForCoordinator(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		const missing = 5 * time.Second
+		there := time.Now().Add(missing)
+		c.Kfake().ControlKey(int16(kmsg.FindCoordinator), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			c.Kfake().KeepControl()
+			if time.Now().After(there) {
+				return nil, nil, false
+			}
+			ask := req.(*kmsg.FindCoordinatorRequest)
+			resp := ask.ResponseKind().(*kmsg.FindCoordinatorResponse)
+			resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+			for _, key := range ask.CoordinatorKeys {
+				r := kmsg.NewFindCoordinatorResponseCoordinator()
+				r.Key, r.ErrorCode = key, kerr.CoordinatorNotAvailable.Code
+				resp.Coordinators = append(resp.Coordinators, r)
+			}
+			return resp, nil, true
+		})
+		start := time.Now()
+		con := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "bob"), Topics: []string{"test"}, GroupID: "g"})
+		if took := time.Since(start); took < missing || took > missing+time.Second {
+			t.Errorf("NewConsumer took %v, the coordinator was missing for %v", took, missing)
+		}
+		produceRaw(t, c, record(testTopic, 0, "x"))
+		if got := poll(t, con); string(got.Value) != "x" {
+			t.Errorf("got %s", got.Value)
+		}
+	})
+}

@@ -1,13 +1,21 @@
 package gracedb_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb"
@@ -217,5 +225,188 @@ func TestLimitHidden(t *testing.T) {
 			continue
 		}
 		wantErr(t, err, kinds(gracedb.ErrTooLarge), nil, fmt.Sprintf("a batch of %d bytes", limit+1))
+	}
+}
+
+const mostHeaders = 1000
+
+// Headers that hold nothing count, too, and there may be no more than 1,000 of them.
+func TestProduceHeaders(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		cluster := clusterFor(t, c, "me")
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		small := newProducer(t, gracedb.ProducerConfig{Cluster: cluster, Topic: "test", MaxMessageBytes: 1000})
+		for _, tt := range []struct {
+			p       *gracedb.Producer
+			headers int
+			want    string // what the error names; empty if there is none
+		}{
+			{p, mostHeaders, ""},
+			{p, mostHeaders + 1, "1001 headers"},
+			{p, 1_000_000, "1000000 headers"},
+			{small, 100, ""},
+			{small, 101, "1010 bytes"},
+		} {
+			_, err := tt.p.ProduceSync(t.Context(), gracedb.Message{Headers: make([]gracedb.Header, tt.headers)})
+			if tt.want != "" {
+				wantErr(t, err, kinds(gracedb.ErrTooLarge), nil, tt.want, testTopic)
+			} else if err != nil {
+				t.Errorf("%d headers: %v", tt.headers, err)
+			}
+		}
+	})
+}
+
+// A message that is all headers takes its room in the buffer.
+func TestHeadersAreBuffered(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "me"), Topic: "test", MaxBufferedBytes: 15_000})
+		c.Freeze()
+		m := gracedb.Message{Headers: make([]gracedb.Header, mostHeaders)}
+		if err := p.Produce(t.Context(), m, func(gracedb.Message, error) {}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := p.Produce(ctx, m, nil)
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, gracedb.ErrDelivery) {
+			t.Errorf("there is room for one more: %v", err)
+		}
+		c.Thaw()
+		if err := p.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A message with more headers than one may have is told, and costs no other.
+func TestConsumerPassesOverHeaders(t *testing.T) {
+	for _, group := range []string{"", "group"} {
+		t.Run("group="+group, func(t *testing.T) {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				for i, headers := range []int{0, mostHeaders + 1, mostHeaders, mostHeaders + 2, 0} {
+					produceRaw(t, c, &kgo.Record{Topic: testTopic, Value: fmt.Append(nil, i), Headers: make([]kgo.RecordHeader, headers)})
+				}
+				cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "me"), Topics: []string{"test"}, GroupID: group, FromBeginning: true}
+				first := newConsumer(t, cfg)
+				wantPolls(t, first, "0", "offset 1: a message has 1001 headers", "2", "offset 3: a message has 1002 headers")
+				if group == "" {
+					wantPolls(t, first, "4")
+					return
+				}
+				// Who ends with the error has told nobody: the next member tells it again.
+				if err := first.Close(); err != nil {
+					t.Fatal(err)
+				}
+				second := newConsumer(t, cfg)
+				wantPolls(t, second, "offset 3: a message has 1002 headers", "4")
+				if err := second.Close(); err != nil {
+					t.Fatal(err)
+				}
+				wantPolls(t, newConsumer(t, cfg), "4")
+			})
+		})
+	}
+}
+
+// wantPolls checks the values of messages, or what errors name, in their order.
+func wantPolls(t *testing.T, c *gracedb.Consumer, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		m, err := c.Poll(ctx)
+		cancel()
+		switch {
+		case err == nil && string(m.Value) != w:
+			t.Errorf("message %s, want %s", m.Value, w)
+		case err != nil && !strings.Contains(w, "offset"):
+			t.Errorf("%v, want message %s", err, w)
+		case err != nil:
+			wantErr(t, err, kinds(gracedb.ErrConsumer), nil, testTopic, "partition 0", w)
+		}
+	}
+}
+
+// A slowConn answers late, and counts what it is given.
+type slowConn struct {
+	net.Conn
+	delay   time.Duration
+	written *atomic.Int64
+}
+
+func (c slowConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	time.Sleep(c.delay)
+	return n, err
+}
+
+func (c slowConn) Write(b []byte) (int, error) {
+	c.written.Add(int64(len(b)))
+	return c.Conn.Write(b)
+}
+
+// The first message on a connection is compressed if the broker is far, whether or
+// not the Producer had a topic to get ready for. (Nothing here reads it back: a zstd
+// decoder must not outlive a bubble of virtual time, and the engine's do.)
+func TestCodecFarAndNear(t *testing.T) {
+	for _, delay := range []time.Duration{0, 10 * time.Millisecond} {
+		for _, cfg := range []gracedb.ProducerConfig{{Topic: "test"}, {}, {Lazy: true}} {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, c *kafkatest.Cluster) {
+				var written atomic.Int64
+				cfg.Cluster = clusterFor(t, c, "alice")
+				cfg.Cluster.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					conn, err := c.Dial(ctx, network, addr)
+					return slowConn{conn, delay, &written}, err
+				}
+				p, err := gracedb.NewProducer(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				before := written.Load()
+				value := []byte(strings.Repeat("0.25 1.5e-23 ", 10_000))
+				if _, err := p.ProduceSync(t.Context(), gracedb.Message{Topic: "test", Value: value}); err != nil {
+					t.Error(err)
+				}
+				if sent, far := written.Load()-before, delay > 0; far != (sent < 20_000) {
+					t.Errorf("topic %q, lazy %v, %v away: %d bytes sent", cfg.Topic, cfg.Lazy, delay, sent)
+				}
+				if err := p.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// The topic's limit is for the compressed batch: of three events of 1.2 MB one
+// shrinks much and one, in base64, by a quarter, and both get through at the first
+// try. The third is refused, with its size and the limit, and hurts nobody.
+func TestCodecFits(t *testing.T) {
+	const limit = 1 << 20
+	c := startCluster(t, kafkatest.Config{TopicMaxMessageBytes: map[string]int{testTopic: limit}})
+	p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+	random := make([]byte, 1_200_000)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	text := base64.StdEncoding.AppendEncode(nil, random)[:len(random)]
+	produces := c.Requests()
+	for _, value := range [][]byte{bytes.Repeat([]byte("0.25 1.5e-23"), 100_000), text} {
+		if _, err := p.ProduceSync(t.Context(), gracedb.Message{Value: value}); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := c.Requests()[0] - produces[0]; got != 2 {
+		t.Errorf("%d Produce requests for 2 messages", got)
+	}
+	if err := p.Produce(t.Context(), gracedb.Message{Value: []byte("before")}, nil); err != nil {
+		t.Error(err)
+	}
+	_, err := p.ProduceSync(t.Context(), gracedb.Message{Value: random})
+	wantErr(t, err, kinds(gracedb.ErrTooLarge, gracedb.ErrDelivery, kerr.MessageTooLarge), kinds(gracedb.ErrOutcomeUnknown), "1200000", "1048576", testTopic)
+	send(t, p, "after")
+	if err := p.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := values(t, c, testTopic); len(got) != 4 || got[2] != "before" || got[3] != "after" {
+		t.Errorf("%d messages in the log", len(got))
 	}
 }
