@@ -1,6 +1,7 @@
 // Package faults holds the tests of what must be true while something goes wrong:
-// one for each row of the fault bar that concerns Kafka, and a simulation that mixes
-// them at random. README.md lists the rows.
+// one for each row of the fault bar, those of the findings about ligo-gracedb, and a
+// simulation that mixes faults of Kafka at random. README.md lists the rows. Files of
+// package faults_test know the public API alone, and begin with internal/testrig.
 //
 // In the simulation each seed is a plan: brokers, senders, consumers, and faults
 // that begin and end in virtual minutes or hours. A history checker and the bounds
