@@ -7,6 +7,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrace"
 )
 
 // MaxBufferedBytes bounds what messages take in memory, however small they are and whatever
@@ -59,5 +60,28 @@ func TestMessageOverhead(t *testing.T) {
 			}
 			<-filling
 		})
+	}
+}
+
+// A message that is queued is one allocation, if its topic is known: the place in which it
+// waits. Its batch and request are few beside that.
+func TestProduceAllocations(t *testing.T) {
+	if testrace.Enabled {
+		t.Skip("the race detector allocates")
+	}
+	c := startCluster(t, kafkatest.Config{})
+	p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice")})
+	c.Freeze()
+	m := gracedb.Message{Topic: "test", Value: make([]byte, 400)}
+	if got := testing.AllocsPerRun(5000, func() {
+		if err := p.Produce(t.Context(), m, nil); err != nil {
+			t.Fatal(err)
+		}
+	}); got != 1 {
+		t.Errorf("%v allocations, want 1", got)
+	}
+	c.Thaw()
+	if err := p.Flush(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

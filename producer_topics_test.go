@@ -2,6 +2,7 @@ package gracedb_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"runtime"
 	"strings"
@@ -311,5 +312,34 @@ func checkClean(t *testing.T, err error) {
 	t.Log(text)
 	if strings.ContainsAny(text, "\x1b\u202e\r") || strings.Contains(text, "red") || strings.Contains(text, "xxxx") || !strings.Contains(text, "gracedb-test") {
 		t.Errorf("%q", text)
+	}
+}
+
+// Without a default topic, all of the instance are known when NewProducer has returned, and how
+// large their batches may be: the first message to any takes one request.
+func TestProducerKnowsTheInstance(t *testing.T) {
+	c := startCluster(t, kafkatest.Config{
+		Brokers: 3, Topics: map[string]int{testTopic: 6, "gracedb-test.gstlal": 1, "gracedb-test.large": 1, "another.test": 1},
+		TopicMaxMessageBytes: map[string]int{"gracedb-test.large": 3 << 20},
+	})
+	p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice")})
+	opened, before := c.ConnectionCount(), c.Requests()
+	if _, err := p.Ping(t.Context(), ""); err != nil {
+		t.Error(err)
+	}
+	large := make([]byte, 2<<20)
+	_, _ = rand.Read(large) // which does not compress
+	for _, m := range []gracedb.Message{{Topic: "gstlal"}, {Topic: "large", Value: large}} {
+		if _, err := p.ProduceSync(t.Context(), m); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := c.ConnectionCount(); got != opened {
+		t.Errorf("%d new connections", got-opened)
+	}
+	for key, count := range c.Requests() {
+		if made := count - before[key]; key == kmsg.Produce && made != 3 || key != kmsg.Produce && made != 0 {
+			t.Errorf("%d requests %v", made, key.Name())
+		}
 	}
 }
