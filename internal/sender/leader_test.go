@@ -2,6 +2,8 @@ package sender
 
 import (
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +47,65 @@ func TestLeaderGoneWhileUnanswered(t *testing.T) {
 			if diff := cmp.Diff([]string{"first", "a", "b"}, logged(t, c)); diff != "" {
 				t.Error(diff)
 			}
+		})
+	}
+}
+
+// A record without a key does not wait for a partition whose leader has gone.
+func TestKeylessRecordEvades(t *testing.T) {
+	const dead = 0
+	for name, row := range map[string]struct {
+		lost, told, heldBack bool // when the record is sent: the broker leads no more; the Sender knows; an earlier batch is unanswered
+		learns, stale        bool // the Sender hears of it then; brokers go on naming the leader
+	}{
+		"known":                        {lost: true, told: true},
+		"found out by a failure":       {lost: true, heldBack: true},
+		"not known to brokers":         {lost: true, heldBack: true, stale: true},
+		"heard behind what is written": {heldBack: true, learns: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withRig(t, kafkatest.Config{}, false, func(t *testing.T, r *rig, c *kafkatest.Cluster) {
+				if err := c.AddPartitions(rigTopic, 2); err != nil {
+					t.Fatal(err)
+				}
+				r.state.Partitions = []Leader{{0, 0}, {0, 0}}
+				r.learn()
+				gone := r.state
+				gone.Partitions = []Leader{{-1, 1}, {0, 0}}
+				if !row.stale {
+					r.say(gone, nil)
+				}
+				if row.lost {
+					if err := c.LoseLeader(rigTopic, dead); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if row.told {
+					r.learn()
+				}
+				if row.heldBack {
+					c.Inject(kafkatest.Fault{Do: kafkatest.HoldRequest, Keys: []kmsg.Key{kmsg.Produce}, Count: 1, Delay: 100 * time.Millisecond})
+				}
+				keyed := record("keyed", 0)
+				for i := 0; crc32.ChecksumIEEE(keyed.Key)%2 != dead; i++ {
+					keyed.Key = fmt.Append(nil, i)
+				}
+				r.sender.Send(keyed)
+				synctest.Wait()
+				topic := r.sender.lock(rigTopic)
+				topic.sticky = topic.parts[dead]
+				topic.mu.Unlock()
+				free := &Record{Topic: rigTopic, Value: []byte("free")}
+				began := time.Now()
+				r.sender.Send(free)
+				if row.learns {
+					r.learn()
+				}
+				r.must(free)
+				if took := time.Since(began); took > 200*time.Millisecond {
+					t.Errorf("it has waited for %v", took)
+				}
+			})
 		})
 	}
 }

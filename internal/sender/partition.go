@@ -68,6 +68,9 @@ type settlement struct {
 	outcome Outcome
 }
 
+// works reports whether what is put into s is sent soon.
+func (s *partition) works() bool { return s.leader >= 0 && !s.recovering && !s.gone }
+
 // add puts r, which is not settled, into the accumulator.
 func (s *partition) add(r *Record) {
 	r.state, r.part, r.batch = waiting, s, nil

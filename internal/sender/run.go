@@ -17,6 +17,9 @@ func (s *Sender) advanceLocked(p *partition) {
 	if s.isClosing() {
 		return
 	}
+	if p.leader < 0 {
+		s.evade(p)
+	}
 	for b := p.seal(); b != nil; b = p.seal() {
 		s.prepare(b)
 	}
@@ -208,7 +211,15 @@ func (s *Sender) judgeLocked(p *partition) (out []settlement) {
 	}
 	p.comingBack = true
 	go s.comeBack(p, began, answered)
+	s.evade(p)
 	return out
+}
+
+// evade has what needs not wait for p sent elsewhere. It is called with topic.mu held.
+func (s *Sender) evade(p *partition) {
+	for _, other := range p.topic.evade(p) {
+		s.advanceLocked(other)
+	}
 }
 
 // comeBack lets p try again when brokers were asked who leads it, and after a pause that
