@@ -410,3 +410,16 @@ func TestCodecFits(t *testing.T) {
 		t.Errorf("%d messages in the log", len(got))
 	}
 }
+
+// A time before 1970 is refused, and takes no other message along. The zero time is now.
+func TestTimeBefore1970(t *testing.T) {
+	c := startCluster(t, kafkatest.Config{})
+	p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+	_, err := p.ProduceSync(t.Context(), gracedb.Message{Time: time.Unix(-1, 0)})
+	wantErr(t, err, kinds(gracedb.ErrDelivery), kinds(gracedb.ErrOutcomeUnknown), "has the time 1969-12-31T23:59:59Z")
+	for _, at := range []time.Time{{}, time.Unix(0, 0)} {
+		if _, err := p.ProduceSync(t.Context(), gracedb.Message{Time: at}); err != nil {
+			t.Errorf("%v: %v", at, err)
+		}
+	}
+}

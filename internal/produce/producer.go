@@ -287,6 +287,10 @@ func (p *Producer) accept(ctx context.Context, d *delivery, r kgo.Record) error 
 	if err := p.checkTopicName(topic); err != nil {
 		return err
 	}
+	if t := r.Timestamp; !t.IsZero() && t.UnixMilli() < 0 {
+		// Nor does a producer of Java take it: -1 stands for no time at all on the wire.
+		return errs.New([]error{errs.Delivery}, "kafka: a message for topic %s has the time %s: Kafka knows none before 1970", topic, t.UTC().Format(time.RFC3339))
+	}
 	if n := len(r.Headers); n > cluster.MaxHeaders {
 		return errs.New([]error{errs.TooLarge}, "kafka: a message for topic %s has %d headers, and may have %d: put them into its value", topic, n, cluster.MaxHeaders)
 	}
