@@ -37,7 +37,6 @@ const testTopic = testrig.Topic
 
 type (
 	service   = testrig.Service
-	rig       = testrig.Rig
 	rigConfig = testrig.RigConfig
 )
 
@@ -71,7 +70,6 @@ var (
 	event             = testrig.Event
 	inBubble          = testrig.InBubble
 	newRig            = testrig.NewRig
-	inRig             = testrig.InRig
 	contentIDOf       = testrig.ContentIDOf
 )
 

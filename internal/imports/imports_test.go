@@ -72,7 +72,7 @@ func list(t *testing.T) []entry {
 		}
 		inside, outside, _ := strings.Cut(may, "|")
 		e := entry{name: name, library: library, any: strings.TrimSpace(may) == "*", inside: strings.Fields(inside)}
-		for _, name := range strings.Fields(outside) {
+		for name := range strings.FieldsSeq(outside) {
 			if paths, ok := names[name]; ok {
 				e.outside = append(e.outside, paths...)
 			} else {

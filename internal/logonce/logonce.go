@@ -105,7 +105,7 @@ func Timeless(text string) string {
 	return timesInText.ReplaceAllString(ownAddress.ReplaceAllString(text, "->"), "#")
 }
 
-// already reports whether text, but for what timeless leaves out, has been said within
+// Already reports whether text, but for what Timeless leaves out, has been said within
 // RepeatAfter. If not, it is now.
 func (r *Recently) Already(text string) bool {
 	return r.said.within(Timeless(text), RepeatAfter)

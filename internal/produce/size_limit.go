@@ -61,8 +61,7 @@ func (p *Producer) topicLimits(ctx context.Context, topics ...string) map[string
 		return limits
 	}
 	for _, r := range resp.Resources {
-		switch kerr.ErrorForCode(r.ErrorCode) {
-		case kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed:
+		if c := r.ErrorCode; c == kerr.TopicAuthorizationFailed.Code || c == kerr.ClusterAuthorizationFailed.Code {
 			limits[r.ResourceName] = sizeLimit{hidden: true}
 		}
 		for _, c := range r.Configs {

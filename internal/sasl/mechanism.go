@@ -32,10 +32,12 @@ type Mechanism struct {
 	state  *State
 }
 
+// New returns a Mechanism that asks src, and tells state what becomes of logins.
 func New(src token.Source, state *State) *Mechanism {
 	return &Mechanism{source: token.Asker{Source: src, Log: state.Log}, state: state}
 }
 
+// Name is that of RFC 7628.
 func (*Mechanism) Name() string { return "OAUTHBEARER" }
 
 // Authenticate returns the client's first message. While authentication fails it

@@ -63,6 +63,7 @@ type refusals struct {
 	last  time.Time
 }
 
+// NewState returns a State that is good. A grace of zero or less is none.
 func NewState(log *slog.Logger, grace time.Duration) *State {
 	return &State{Log: log, Grace: grace, failing: make(chan struct{}), past: make(chan struct{})}
 }

@@ -7,38 +7,39 @@ import (
 
 // A Waiting is what a caller waits for, and what ends that wait besides its ctx.
 type Waiting struct {
-	Done   <-chan struct{} // Closed when there is what is waited for
+	Done   <-chan struct{} // closed when there is what is waited for
 	Closed <-chan struct{} // closed with the client; nil if that does not end the wait
 	News   <-chan struct{} // closed, or given a value, when the caller should look again; or nil
 	Within time.Duration   // the caller wants to look again after this long; 0 for never
-	Stop   stopAt
+	Stop   StopAt
 	// Told is the outage that the caller has heard of already: it does not end the wait once
-	// more, and the next one does. With stopPastGrace alone.
+	// more, and the next one does. With StopPastGrace alone.
 	Told int
 }
 
-// A stopAt says which state of the authentication ends a wait.
-type stopAt int
+// A StopAt says which state of the authentication ends a wait.
+type StopAt int
 
+// The states of the authentication that end a wait: none, unless one of these is given.
 const (
-	stopNever stopAt = iota
-	StopPastGrace
-	StopFailing
+	StopPastGrace StopAt = iota + 1 // it has failed for longer than the grace
+	StopFailing                     // it fails
 )
 
 // A WaitEnd is what ended a wait.
 type WaitEnd int
 
+// What ends a wait.
 const (
-	Done      WaitEnd = iota
-	LookAgain         // by news
-	TimeUp            // after within
-	CtxEnded          // the error is ctx's
-	ClientClosed
-	AuthFails // the error is the cause
+	Done         WaitEnd = iota // Waiting.Done is closed
+	LookAgain                   // by News
+	TimeUp                      // after Within
+	CtxEnded                    // the error is ctx's
+	ClientClosed                // Waiting.Closed is closed
+	AuthFails                   // the error is the cause
 )
 
-// Wait returns when w.done is closed, or when something else ends the wait: the one place where
+// Wait returns when w.Done is closed, or when something else ends the wait: the one place where
 // calls wait for brokers. What is done wins over all else that is there at the same time.
 func (s *State) Wait(ctx context.Context, w Waiting) (WaitEnd, error) {
 	var after <-chan time.Time
@@ -77,7 +78,7 @@ func (s *State) stops(w Waiting) (<-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case w.Stop == stopNever:
+	case w.Stop == 0:
 		return nil, nil
 	case w.Stop == StopFailing:
 		return s.failing, s.cause

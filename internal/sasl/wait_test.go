@@ -38,7 +38,7 @@ func TestWaitEnds(t *testing.T) {
 		{"closed", func() Waiting { return Waiting{Closed: after(time.Second)} }, true, time.Minute, ClientClosed, nil, time.Second},
 		{"failing", func() Waiting { return Waiting{Stop: StopFailing} }, true, time.Minute, AuthFails, errTestRefused, 0},
 		{"past the grace", func() Waiting { return Waiting{Stop: StopPastGrace} }, true, time.Minute, AuthFails, errTestRefused, grace},
-		{"no failure", func() Waiting { return Waiting{Stop: stopNever} }, true, time.Minute, CtxEnded, context.DeadlineExceeded, time.Minute},
+		{"no failure", func() Waiting { return Waiting{} }, true, time.Minute, CtxEnded, context.DeadlineExceeded, time.Minute},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
