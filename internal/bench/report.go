@@ -59,7 +59,7 @@ defaults. GraceDB is a stand-in that speaks HTTPS and does nothing slowly. All a
 round trips, unless a section says otherwise.
 
 This file is written by one command: ` + "`cd internal/bench && go run .`" + ` (about 20 minutes; -only and -quick do less).
-Profiles of what has missed its target are in [internal/bench/profiles](internal/bench/profiles).
+Why something has missed its target, with profiles: [internal/bench/profiles](internal/bench/profiles/README.md).
 
 `
 
