@@ -179,35 +179,11 @@ func (c *Consumer) bufferRecords(p kgo.FetchTopicPartition, topicID [16]byte, lo
 // anything, and where kgo is to go on if it does not go on by itself.
 func (c *Consumer) partitionError(p kgo.FetchTopicPartition) batch {
 	err := p.Err
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
-		return batch{} // this package has ended a ctx, or the client
-	case errors.Is(err, errs.Authentication), sasl.IsRefusal(err):
-		return batch{} // nextReport tells it, past the grace
+	if isToldElsewhere(err) {
+		return batch{}
 	}
-	if _, ofGroup := errors.AsType[*kgo.ErrGroupSession](err); ofGroup {
-		return batch{} // groupWatch tells it
-	}
-	if errors.Is(err, errOverBudget) {
-		return batch{} // kgo fetches the batch again, and by now there is room
-	}
-	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
-		c.mu.Lock()
-		part := c.positions.at(p.Topic, p.Partition)
-		if part.resolvesEnd(loss) {
-			c.mu.Unlock()
-			return batch{} // nothing is lost
-		}
-		part.rewind(loss.ResetTo)
-		c.mu.Unlock()
-		return batch{err: errs.New([]error{errs.Consumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
-			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)}
-	}
-	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-		err := errs.New([]error{errs.Consumer, err},
-			"kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
-			p.Topic, p.Partition, bomb.Offset, cluster.MaxBatchBytes, heaviestBatch)
-		return batch{err: err, seek: &seek{topic: p.Topic, partition: p.Partition, offset: bomb.NextOffset}}
+	if told, is := c.lossError(p); is {
+		return told
 	}
 	denied := errors.Is(err, kerr.TopicAuthorizationFailed)
 	c.mu.Lock()
@@ -242,6 +218,45 @@ func (c *Consumer) partitionError(p kgo.FetchTopicPartition) batch {
 		c.pauseAt(p.Topic, p.Partition, at, err)
 	}
 	return batch{}
+}
+
+// isToldElsewhere reports whether Poll has nothing to tell of an error that kgo met.
+func isToldElsewhere(err error) bool {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrClientClosed):
+		return true // this package has ended a ctx, or the client
+	case errors.Is(err, errs.Authentication), sasl.IsRefusal(err):
+		return true // nextReport tells it, past the grace
+	case errors.Is(err, errOverBudget):
+		return true // kgo fetches the batch again, and by now there is room
+	}
+	_, ofGroup := errors.AsType[*kgo.ErrGroupSession](err)
+	return ofGroup // groupWatch tells it
+}
+
+// lossError returns what Poll is to tell of messages that are lost, or that cannot be held, if that
+// is what kgo met.
+func (c *Consumer) lossError(p kgo.FetchTopicPartition) (told batch, is bool) {
+	err := p.Err
+	if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
+		c.mu.Lock()
+		part := c.positions.at(p.Topic, p.Partition)
+		if part.resolvesEnd(loss) {
+			c.mu.Unlock()
+			return batch{}, true // nothing is lost
+		}
+		part.rewind(loss.ResetTo)
+		c.mu.Unlock()
+		return batch{err: errs.New([]error{errs.Consumer, err}, "kafka: topic %s partition %d: the broker has lost messages between %d and %d; continuing at %d",
+			p.Topic, p.Partition, loss.ResetTo, loss.ConsumedTo, loss.ResetTo)}, true
+	}
+	if bomb, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
+		err := errs.New([]error{errs.Consumer, err},
+			"kafka: topic %s partition %d offset %d: a batch inflates to more than %d bytes, or %d with what its messages take once decoded; continuing behind it",
+			p.Topic, p.Partition, bomb.Offset, cluster.MaxBatchBytes, heaviestBatch)
+		return batch{err: err, seek: &seek{topic: p.Topic, partition: p.Partition, offset: bomb.NextOffset}}, true
+	}
+	return batch{}, false
 }
 
 // A seek is where kgo is to go on, behind messages that are lost or cannot be read.

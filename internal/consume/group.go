@@ -63,9 +63,9 @@ func (c *Consumer) commitStart(ctx context.Context, states map[string]cluster.To
 	return nil
 }
 
-// fetchCommitted returns the offsets that the group has committed: an offset, or -1 with the
-// epoch at whose end the group begins.
-func (c *Consumer) fetchCommitted(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
+// offsetFetch returns the request for what the group has committed in these topics, and their names
+// by their ids.
+func (c *Consumer) offsetFetch(states map[string]cluster.Topic, topics []string) (*kmsg.OffsetFetchRequest, map[[16]byte]string) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group, req.RequireStable = c.group, true
 	g := kmsg.NewOffsetFetchRequestGroup()
@@ -85,6 +85,13 @@ func (c *Consumer) fetchCommitted(ctx context.Context, states map[string]cluster
 		g.Topics = append(g.Topics, gt)
 	}
 	req.Groups = append(req.Groups, g)
+	return req, names
+}
+
+// fetchCommitted returns the offsets that the group has committed: an offset, or -1 with the
+// epoch at whose end the group begins.
+func (c *Consumer) fetchCommitted(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
+	req, names := c.offsetFetch(states, topics)
 	resp, err := req.RequestWith(ctx, c.cluster.KGO)
 	if err != nil {
 		return nil, c.groupError(err) // GROUP_AUTHORIZATION_FAILED comes from FindCoordinator already

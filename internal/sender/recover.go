@@ -99,32 +99,9 @@ func (s *partition) recover(closing bool) []settlement {
 	inDoubt := slices.ContainsFunc(s.inFlight, func(b *batch) bool { return b.doubt })
 	switch {
 	case v == again, v == resend && inDoubt && !closing && !s.gone:
-		// Go back N: all up to the last in doubt go again under their sequences. What is
-		// behind has not been in the log, and begins anew.
-		n := len(s.inFlight)
-		for n > 0 && !s.inFlight[n-1].doubt {
-			n--
-		}
-		kept := slices.Clone(s.inFlight[:n])
-		s.inFlight = s.inFlight[n:]
-		out = append(out, s.unseal()...)
-		s.inFlight = kept
-		for _, b := range kept {
-			b.issued, b.over = false, false
-			// One between two in doubt has its place among them, even if it is certainly not in
-			// the log: nothing may be taken out of it any more.
-			b.doubt = true
-		}
-		return out
+		return append(out, s.goBack()...)
 	case v == unknown, inDoubt:
-		// Nobody can tell any more what became of those in doubt. What is still on its way
-		// must not be taken for what follows, nor what follows for it.
-		for _, b := range slices.Clone(s.inFlight) {
-			if b.doubt {
-				out = append(out, s.close(b, Outcome{Result: Unknown, Err: b.why(closing)})...)
-			}
-		}
-		s.bump()
+		out = append(out, s.giveUpDoubt(closing)...)
 		if v == unknown {
 			v = resend
 		}
@@ -147,6 +124,38 @@ func (s *partition) recover(closing bool) []settlement {
 		}
 	}
 	return append(out, s.unseal()...)
+}
+
+// goBack makes all up to the last batch in doubt go again under their sequences (Go back N). What
+// is behind has not been in the log, and begins anew.
+func (s *partition) goBack() []settlement {
+	n := len(s.inFlight)
+	for n > 0 && !s.inFlight[n-1].doubt {
+		n--
+	}
+	kept := slices.Clone(s.inFlight[:n])
+	s.inFlight = s.inFlight[n:]
+	out := s.unseal()
+	s.inFlight = kept
+	for _, b := range kept {
+		b.issued, b.over = false, false
+		// One between two in doubt has its place among them, even if it is certainly not in
+		// the log: nothing may be taken out of it any more.
+		b.doubt = true
+	}
+	return out
+}
+
+// giveUpDoubt ends the batches in doubt: nobody can tell any more what became of them. What is
+// still on its way must not be taken for what follows, nor what follows for it.
+func (s *partition) giveUpDoubt(closing bool) (out []settlement) {
+	for _, b := range slices.Clone(s.inFlight) {
+		if b.doubt {
+			out = append(out, s.close(b, Outcome{Result: Unknown, Err: b.why(closing)})...)
+		}
+	}
+	s.bump()
+	return out
 }
 
 // outlive notes that the records may be in the log of a topic that is deleted: a leader says
