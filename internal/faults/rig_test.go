@@ -61,6 +61,8 @@ type rig struct {
 func virtually(t *testing.T, cfg kafkatest.Config, f func(*testing.T, *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		// Runs last: what a shape was about to bring to a connection that is closed takes its time.
+		t.Cleanup(func() { time.Sleep(time.Second) })
 		cfg.Virtual = true
 		f(t, newRig(t, cfg))
 	})
