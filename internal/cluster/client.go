@@ -223,7 +223,7 @@ func (l *Client) CheckToken(ctx context.Context) error {
 // whileAway calls f again as long as it fails because a broker is away, or because a
 // leader or a coordinator is moving or not there yet. It puts why into last.
 func whileAway(ctx context.Context, f func(context.Context) error, last *atomic.Pointer[error]) error {
-	for try := 0; ; try++ {
+	for try := 1; ; try++ {
 		err := f(ctx)
 		if err == nil || !isAway(err) || over(ctx) != nil {
 			return err

@@ -123,3 +123,19 @@ func TestAddressesAreForgotten(t *testing.T) {
 		t.Error("no trouble is known")
 	}
 }
+
+// When an outage has cut the connections to three brokers, and some to the addresses as they were
+// configured, five tries fail before the next is answered. That takes less than the second within
+// which the first message behind an outage is on its way.
+func TestRetryBackoff(t *testing.T) {
+	total := time.Duration(0)
+	for tries := 1; tries <= 5; tries++ {
+		total += retryBackoff(tries)
+	}
+	if total > 700*time.Millisecond {
+		t.Errorf("five tries that fail cost %v", total)
+	}
+	if last := retryBackoff(1 << 30); last < 400*time.Millisecond || last > 500*time.Millisecond {
+		t.Errorf("brokers that are away are tried every %v", last)
+	}
+}

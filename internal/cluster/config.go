@@ -102,11 +102,12 @@ const (
 	MaxBatchBytes = 15 << 20 // what GraceDB's brokers take, and half as much again
 )
 
-// retryBackoff spaces the engine's tries: soon at first, for a leader that moved,
-// and never more than half a second, so that the first message after an outage
-// is on its way within a second of its end.
+// retryBackoff is the pause before a request is tried again, of which so many tries have failed in a
+// row. An outage cuts all connections, and kgo finds each out by a try that fails, so the first pauses
+// are short. None is so long that the first message after an outage is not on its way within a
+// second, nor so short that brokers that are away are dialled all the time.
 func retryBackoff(tries int) time.Duration {
-	return min(50*time.Millisecond<<min(tries, 5), 500*time.Millisecond)
+	return min(20*time.Millisecond<<min(max(tries-1, 0), 5), 500*time.Millisecond)
 }
 
 // Log returns the logger of a client that is made of c; it is never nil.
