@@ -48,11 +48,17 @@ type ConsumerConfig struct {
 	// FromBeginning starts at the oldest message, unless the group has a
 	// position, instead of at the next.
 	FromBeginning bool
+	// Since starts at the first message whose Time is not before it, instead of at
+	// the next one; if there is none, at the next. In a group it does so only where the
+	// group has no position: Seek moves one. Messages behind the first are read whatever
+	// their Time is, as producers set it. It excludes FromBeginning (ErrConfig), and holds for
+	// Subscribe, too.
+	Since time.Time
 	// Lazy starts without a token or a broker.
 	Lazy bool
 }
 
-// A Consumer reads messages. Close and Check may be called at any time; other
+// A Consumer reads messages. Close, Check and Lag may be called at any time; other
 // methods from one goroutine at a time.
 type Consumer struct {
 	core *consume.Consumer // all that it does, with records of kgo instead of messages
@@ -72,7 +78,8 @@ func NewConsumer(ctx context.Context, cfg ConsumerConfig) (*Consumer, error) {
 		return nil, err
 	}
 	core, err := consume.New(ctx, consume.Config{
-		Cluster: at, Topics: cfg.Topics, GroupID: cfg.GroupID, FromBeginning: cfg.FromBeginning, Lazy: cfg.Lazy,
+		Cluster: at, Topics: cfg.Topics, GroupID: cfg.GroupID,
+		FromBeginning: cfg.FromBeginning, Since: cfg.Since, Lazy: cfg.Lazy,
 	})
 	if err != nil {
 		return nil, err
@@ -165,6 +172,51 @@ func (c *Consumer) Commit(ctx context.Context) error {
 		return err
 	}
 	return c.core.Commit(ctx)
+}
+
+// Seek moves every partition to the first message whose Time is not before t, or to the
+// end if there is none; or to the oldest message if t is zero. In a group it stores that as the
+// position, so that a Consumer that starts later begins there, too. What was fetched and
+// not returned yet is dropped; the message at hand counts as done. It is called by the
+// goroutine that polls, and waits until ctx ends, also for this member to join its group.
+//
+// Other members of the group read on where they are, and store that: stop them first. What is
+// stored then holds for their partitions, too.
+//
+// It fails with ErrTopic, or with ErrConnection if no broker leads a partition, and then nothing has
+// moved. If the position cannot be stored, the Consumer has moved all the same: call Seek again.
+func (c *Consumer) Seek(ctx context.Context, t time.Time) error {
+	if err := c.made(); err != nil {
+		return err
+	}
+	return c.core.Seek(ctx, t)
+}
+
+// Lag asks the brokers how far the Consumer is behind: one element for each partition that
+// it reads, by topic and partition. In a group these are the partitions that this member has.
+// It may be called at any time, and waits until ctx ends.
+func (c *Consumer) Lag(ctx context.Context) ([]PartitionLag, error) {
+	if err := c.made(); err != nil {
+		return nil, err
+	}
+	lags, err := c.core.Lag(ctx)
+	if err != nil {
+		return nil, err
+	}
+	of := make([]PartitionLag, len(lags))
+	for i, l := range lags {
+		of[i] = PartitionLag(l)
+	}
+	return of, nil
+}
+
+// A PartitionLag is how far a Consumer is behind in one partition: End - Position offsets. Not
+// each offset is a message: transactions and compaction leave gaps.
+type PartitionLag struct {
+	Topic     string // full topic name
+	Partition int32
+	Position  int64 // the next offset that will be returned; -1 if not known yet
+	End       int64 // the offset after the last message that may be read, which is before an open transaction; -1 if no broker leads the partition
 }
 
 // Close commits all but the last message returned (call Commit first to include

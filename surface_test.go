@@ -29,7 +29,7 @@ func TestPublicSurface(t *testing.T) {
 		want  string
 	}{
 		{&gracedb.Producer{}, "Check Close Flush Pending Ping Produce ProduceSync"},
-		{&gracedb.Consumer{}, "Check Close Commit Poll Stream Subscribe"},
+		{&gracedb.Consumer{}, "Check Close Commit Lag Poll Seek Stream Subscribe"},
 		{&gracedb.Client{}, "CreateEvent NewProducer PublishEvent Reserve ServiceInfo UploadReservedEvent WaitUploaded"},
 	} {
 		typ := reflect.TypeOf(tt.value)

@@ -48,24 +48,25 @@ const (
 //
 //	followTopics  one                      the client is closed
 //	poll          at most one              PollRecords returns
-//	seekOn        one for a seek           SetOffsets returns
+//	setOffsets    at most one              SetOffsets returns
 //	markWhenDue   at most one, of a timer  nothing is unmarked
 //	retryBatch    one for a held partition the batch is read, lost or another member's, or the client is closed
 //	suspect       one for a silence        its one inspect returns
 //
 // kgo calls the functions on… and the hooks of budget and groupWatch from goroutines of its own.
 type Consumer struct {
-	cluster       *cluster.Client // the connections to the brokers, and what is known of these
-	group         string
-	fromBeginning bool
-	budget        *budget
+	cluster *cluster.Client // the connections to the brokers, and what is known of these
+	group   string
+	from    int64 // where topics are begun: latest, earliest or a time
+	budget  *budget
 
 	// Only the goroutine that is in Poll, Stream or Commit uses these; the caller has one at a time.
-	buffer  []batch     // fetched, and not yet returned by Poll
-	current fetched     // the message that Poll returned last; the next Poll notes it as done
-	seeking *seek       // where the next Poll makes kgo go on; set by an error that Poll has returned
-	outage  int         // the last one of authentication that Poll has told of
-	polling *pollResult // of the PollRecords that is in flight, or whose result fetch has not taken; or nil
+	buffer  []batch       // fetched, and not yet returned by Poll
+	current fetched       // the message that Poll returned last; the next Poll notes it as done
+	seeking *seek         // where the next Poll makes kgo go on; set by an error that Poll has returned
+	outage  int           // the last one of authentication that Poll has told of
+	polling *pollResult   // of the PollRecords that is in flight, or whose result fetch has not taken; or nil
+	moving  chan struct{} // closed when kgo has taken the offsets that it was given last; or nil
 
 	// A channel of capacity 1 is a lock that can be waited for with a ctx: its holder has a value
 	// in it. In this order: round, marking, mu. All but mu may be held until a broker answers.
@@ -87,6 +88,7 @@ type batch struct {
 	records []*kgo.Record
 	topicID [16]byte // of the topic that they were fetched from
 	losses  int      // positions.losses when they were fetched
+	end     int64    // the offset behind records, and behind control records that follow them
 	err     error
 	seek    *seek // where kgo is to go on once Poll has returned err; nil if it goes on by itself
 }
@@ -103,6 +105,7 @@ type Config struct {
 	Topics        []string // pipelines or full names
 	GroupID       string   // "" for no group
 	FromBeginning bool
+	Since         time.Time // zero for none
 	Lazy          bool
 }
 
@@ -127,8 +130,12 @@ func New(ctx context.Context, cfg Config) (*Consumer, error) {
 }
 
 func newConsumer(ctx context.Context, cfg Config) (*Consumer, []string, error) {
+	from, err := cfg.from()
+	if err != nil {
+		return nil, nil, err
+	}
 	c := &Consumer{
-		group: cfg.GroupID, fromBeginning: cfg.FromBeginning,
+		group: cfg.GroupID, from: from,
 		positions: newPositions(), wake: make(chan struct{}, 1),
 		round: make(chan struct{}, 1), marking: make(chan struct{}, 1), inspecting: make(chan struct{}, 1),
 	}
@@ -159,7 +166,6 @@ func newConsumer(ctx context.Context, cfg Config) (*Consumer, []string, error) {
 			kgo.WithHooks((*groupWatch)(c)),
 		)
 	}
-	var err error
 	if c.cluster, err = cluster.New(ctx, cfg.Cluster, errs.Consumer, consumerGrace, newFit, opts...); err != nil {
 		return nil, nil, err
 	}
@@ -221,7 +227,10 @@ func (c *Consumer) Subscribe(ctx context.Context, topics ...string) error {
 func (c *Consumer) Poll(ctx context.Context) (*kgo.Record, error) {
 	c.noteDone(c.current)
 	c.current = fetched{}
-	c.seekOn(ctx)
+	c.seekOn()
+	if err := c.awaitMove(ctx); err != nil {
+		return nil, err
+	}
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -267,7 +276,7 @@ func (c *Consumer) nextBuffered() (fetched, error) {
 		in := c.positions.topic(r.Topic)
 		part := in.at(r.Partition)
 		kept := c.group == "" || part.owned && part.lostAt <= first.losses && !in.isFormer(first.topicID)
-		t := fetched{r, first.topicID}
+		t, end := fetched{r, first.topicID}, first.end
 		first.records[0] = nil
 		first.records = first.records[1:]
 		if len(first.records) == 0 || !kept {
@@ -275,7 +284,10 @@ func (c *Consumer) nextBuffered() (fetched, error) {
 			c.buffer = c.buffer[1:]
 		}
 		if kept {
-			part.returned = r.Offset + 1
+			part.sought = nil
+			if part.returned = r.Offset + 1; len(first.records) == 0 {
+				part.returned = end
+			}
 			return t, nil
 		}
 	}

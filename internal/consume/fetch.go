@@ -170,9 +170,23 @@ func (c *Consumer) bufferRecords(p kgo.FetchTopicPartition, topicID [16]byte, lo
 	c.positions.topic("").works() // no error that names no topic lasts
 	messages := slices.DeleteFunc(p.Records, func(r *kgo.Record) bool { return r.Attrs.IsControl() })
 	if len(messages) > 0 {
-		c.buffer = append(c.buffer, batch{records: messages, topicID: topicID, losses: losses})
+		c.buffer = append(c.buffer, batch{records: messages, topicID: topicID, losses: losses, end: last + 1})
+	} else if len(p.Records) > 0 {
+		c.passOver(p.Topic, p.Partition, last+1)
 	}
 	c.mu.Unlock()
+}
+
+// passOver notes that there is no message before end that is not buffered: there are only control
+// records. It is called with c.mu held.
+func (c *Consumer) passOver(topic string, id int32, end int64) {
+	for i := range slices.Backward(c.buffer) {
+		if b := &c.buffer[i]; len(b.records) > 0 && b.records[0].Topic == topic && b.records[0].Partition == id {
+			b.end = end
+			return
+		}
+	}
+	c.positions.at(topic, id).returned = end
 }
 
 // partitionError returns what Poll is to tell of an error that kgo met in a partition, if
@@ -273,9 +287,8 @@ type seek struct {
 //  3. SetOffsets makes kgo go on, and commit the offset for the group. kgo drops marks that come
 //     later and are before it; so all marks are handed over first.
 //
-// A caller that ends after step 1 is told the error again when it starts anew. SetOffsets may
-// take as long as PollRecords (see fetch); after ctx it goes on in its goroutine.
-func (c *Consumer) seekOn(ctx context.Context) {
+// A caller that ends after step 1 is told the error again when it starts anew.
+func (c *Consumer) seekOn() {
 	s := c.seeking
 	if c.seeking = nil; s == nil {
 		return
@@ -292,15 +305,5 @@ func (c *Consumer) seekOn(ctx context.Context) {
 	if !ours {
 		return // another member meets it, or nobody
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.markInKgo()
-		c.cluster.KGO.SetOffsets(offsetMap{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
-		c.resume(s.topic, s.partition)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
+	c.setOffsets(offsetMap{s.topic: {s.partition: {Epoch: -1, Offset: s.offset}}})
 }

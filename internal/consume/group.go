@@ -162,9 +162,11 @@ func (c *Consumer) commitOffsets(ctx context.Context, member string, generation 
 // fetched, and returns where kgo is to begin. The first row that holds for a partition decides:
 //
 //	its topic was made anew                  offset 0, whatever is committed of the old topic
+//	Seek has moved it just now               where to: kgo may have asked before that was committed
 //	this member's done is behind committed   done: its session ended before that was committed
 //	… but committed has a later epoch        committed: done was lost with the old leader's data
 //	nothing is committed                     the snapshot, if it has the partition
+//	nothing, and no leader with Since        the first message since then, when it has a leader
 //	nothing, and not in the snapshot         the first message, which is kgo's default
 //	all else                                 committed
 //
@@ -187,6 +189,13 @@ func (c *Consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[
 				known.reset(0)
 				continue
 			}
+			if sought := known.takeSought(); sought != nil {
+				if parts[part] = kgoOffset(*sought); sought.Offset != told {
+					set(moved, topic, part, *sought)
+				}
+				known.reset(sought.Offset)
+				continue
+			}
 			if known.start != nil && told < 0 {
 				at = *known.start
 			}
@@ -197,6 +206,9 @@ func (c *Consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[
 				set(first, topic, part, at)
 			}
 			switch {
+			case at.Offset < 0 && known.late:
+				parts[part] = kgo.NewOffset().AfterMilli(c.from)
+				continue
 			case at.Offset < 0 && known.start == nil:
 				continue // from its first message
 			case at.Offset < 0:
@@ -310,6 +322,9 @@ func (c *Consumer) noteLoss(parts map[string][]int32, commit bool) (marks offset
 	for topic, ids := range parts {
 		for _, id := range ids {
 			part := c.positions.at(topic, id)
+			if part.owned {
+				part.sought = nil // what is committed is as new
+			}
 			part.owned, part.lostAt = false, c.positions.losses
 			part.reset(noOffset)
 			if part.held != nil {

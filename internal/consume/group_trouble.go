@@ -116,6 +116,6 @@ func (c *Consumer) logStarts(at offsetMap) {
 			starts = append(starts, fmt.Sprintf("%d at %s", part, where))
 		}
 		c.cluster.Log.Info("gracedb: kafka: the group has no position (it is new, or its position has expired), and starts where it says here",
-			"group", c.group, "topic", topic, "from_beginning", c.fromBeginning, "partitions", cluster.ShortList(starts))
+			"group", c.group, "topic", topic, "from_beginning", c.from == earliest, "partitions", cluster.ShortList(starts))
 	}
 }

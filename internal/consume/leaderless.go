@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb/internal/cluster"
 )
 
 // This file is about partitions without a leader: all brokers that have a replica are away. A
@@ -29,6 +31,18 @@ func kgoOffset(at kgo.EpochOffset) kgo.Offset {
 		return kgo.NewOffset().At(endOfEpoch).WithEpoch(at.Epoch)
 	}
 	return kgo.NewOffset().AtEnd() // the broker is older than leader epochs: kgo asks for the end when there is a leader
+}
+
+// startAtEndOfEpoch adds to starts, for partitions without a leader, offset -1 and the epoch at
+// whose end to begin.
+func startAtEndOfEpoch(starts offsetMap, states map[string]cluster.Topic, topics []string) {
+	for _, topic := range topics {
+		for _, part := range states[topic].Partitions {
+			if part.Leader < 0 {
+				set(starts, topic, part.ID, kgo.EpochOffset{Epoch: part.Epoch, Offset: -1})
+			}
+		}
+	}
 }
 
 // resolvesEnd reports whether loss is that of step 3 at endOfEpoch, and notes the offset.

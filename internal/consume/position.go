@@ -2,16 +2,13 @@ package consume
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/cluster"
 )
@@ -19,7 +16,8 @@ import (
 // This file keeps the promise that nothing published after NewConsumer or Subscribe is missed.
 // kgo's own AtEnd is no help: kgo asks a broker for the end some time later. So a Consumer takes
 // a snapshot:
-//  1. ListOffsets tells where each partition ends now or, with FromBeginning, where it begins;
+//  1. ListOffsets tells where each partition ends now or, with FromBeginning, where it begins or,
+//     with Since, its first message from then on (offsets.go);
 //  2. without a group kgo is told to begin at exactly these offsets;
 //  3. with a group they are committed, where the group has committed nothing (commitStart).
 // With FromBeginning kgo's AtStart would do, if it did not hide that messages at the beginning are
@@ -54,6 +52,9 @@ type partition struct {
 	returned  int64            // the offset behind the last message that Poll has returned
 	done      kgo.EpochOffset  // behind the last message that the caller is done with
 	unmarked  bool             // kgo has not been told of done
+	late      bool             // it had no leader that could say where its start is by time: kgo asks when it has one
+	sought    *kgo.EpochOffset // where Seek has moved it, until Poll returns a message of it; or nil
+	soughtAt  time.Time        // when it did
 	owned     bool             // this member of the group has it
 	lostAt    int              // positions.losses when this member lost it last
 	remadeAt  time.Time        // when its topic was seen to be made anew; zero once kgo was told to begin at 0
@@ -90,7 +91,8 @@ func (t *topicPosition) at(id int32) *partition {
 
 // forget makes part one of which no position is known.
 func (part *partition) forget() {
-	part.start, part.done = nil, kgo.EpochOffset{Epoch: -1, Offset: noOffset}
+	part.start, part.sought, part.late = nil, nil, false
+	part.done = kgo.EpochOffset{Epoch: -1, Offset: noOffset}
 	part.reset(noOffset)
 }
 
@@ -190,9 +192,12 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 	if err != nil {
 		return err
 	}
-	starts, err := c.listStartOffsets(ctx, states, topics)
+	starts, err := c.offsetsFrom(ctx, states, topics, c.from)
 	if err != nil {
 		return err
+	}
+	if c.from == latest {
+		startAtEndOfEpoch(starts, states, topics)
 	}
 	if c.group != "" {
 		if err := c.commitStart(ctx, states, topics, starts); err != nil {
@@ -207,6 +212,10 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 		t.consume(states[topic])
 		for _, part := range states[topic].Partitions {
 			at := kgo.NewOffset().AtStart()
+			if c.from >= 0 && part.Leader < 0 {
+				at = kgo.NewOffset().AfterMilli(c.from)
+				t.at(part.ID).late = true
+			}
 			if start, ok := starts[topic][part.ID]; ok {
 				at = kgoOffset(start)
 				t.at(part.ID).start = &start
@@ -224,60 +233,4 @@ func (c *Consumer) position(ctx context.Context, topics []string) error {
 		c.cluster.KGO.AddConsumeTopics(topics...)
 	}
 	return nil
-}
-
-// listStartOffsets returns the snapshot: of each partition the offset of the next message or, with
-// FromBeginning, of the first. Of a partition without a leader it returns offset -1 and the
-// epoch at whose end to start, or nothing with FromBeginning.
-func (c *Consumer) listStartOffsets(ctx context.Context, states map[string]cluster.Topic, topics []string) (offsetMap, error) {
-	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID = -1
-	const latest, earliest = -1, -2
-	when := int64(latest)
-	if c.fromBeginning {
-		when = earliest
-	}
-	starts := make(offsetMap)
-	wanted := 0
-	for _, topic := range topics {
-		t := kmsg.NewListOffsetsRequestTopic()
-		t.Topic = topic
-		for _, part := range states[topic].Partitions {
-			if part.Leader < 0 {
-				if !c.fromBeginning {
-					set(starts, topic, part.ID, kgo.EpochOffset{Epoch: part.Epoch, Offset: -1})
-				}
-				continue
-			}
-			p := kmsg.NewListOffsetsRequestTopicPartition()
-			p.Partition, p.Timestamp = part.ID, when
-			t.Partitions = append(t.Partitions, p)
-			wanted++
-		}
-		req.Topics = append(req.Topics, t)
-	}
-	if wanted == 0 {
-		return starts, nil
-	}
-	for _, shard := range c.cluster.KGO.RequestSharded(ctx, req) {
-		if shard.Err != nil {
-			return nil, shard.Err
-		}
-		for _, t := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics {
-			for _, p := range t.Partitions {
-				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-					if errors.Is(err, kerr.TopicAuthorizationFailed) {
-						return nil, c.cluster.TopicError(ctx, t.Topic, err)
-					}
-					return nil, fmt.Errorf("topic %s partition %d: %w", t.Topic, p.Partition, err)
-				}
-				set(starts, t.Topic, p.Partition, kgo.EpochOffset{Epoch: p.LeaderEpoch, Offset: p.Offset})
-				wanted--
-			}
-		}
-	}
-	if wanted != 0 {
-		return nil, fmt.Errorf("where %d partition(s) begin or end was not told: %w", wanted, kerr.UnknownTopicOrPartition)
-	}
-	return starts, nil
 }

@@ -1,0 +1,284 @@
+package gracedb_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gracedb-go/gracedb"
+	"github.com/gracedb-go/gracedb/internal/kafkatest"
+)
+
+// at is a time of the messages in these tests: second s of an hour.
+func at(s int) time.Time {
+	return time.UnixMilli(1_700_000_000_000).Add(time.Duration(s) * time.Second)
+}
+
+// produceAt publishes a message for each time to a partition, each in a batch of its own, with the
+// number of the second as value.
+func produceAt(t *testing.T, cl *kafkatest.Cluster, partition int32, seconds ...int) {
+	t.Helper()
+	for _, s := range seconds {
+		r := record(testTopic, partition, fmt.Sprint(s))
+		r.Timestamp = at(s)
+		produceRaw(t, cl, r)
+	}
+}
+
+func wantPolled(t *testing.T, c *gracedb.Consumer, want string) {
+	t.Helper()
+	got, errs := pollAll(t, c, 5*time.Second)
+	if strings.Join(got, " ") != want || len(errs) > 0 {
+		t.Errorf("polled %v, want [%s]; %v", got, want, errs)
+	}
+}
+
+// Since begins at the first message that is not before it, whatever comes behind that one.
+func TestConsumerSince(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		since time.Time
+		want  string
+	}{
+		{"before 1970", time.Unix(-1, 0), "10 30 20 40 15"},
+		{"far back", time.Date(-5_000_000, 1, 1, 0, 0, 0, 0, time.UTC), "10 30 20 40 15"},
+		{"the first", at(10), "10 30 20 40 15"},
+		{"behind the first by less than a millisecond", at(10).Add(1), "30 20 40 15"},
+		{"out of order", at(20), "30 20 40 15"},
+		{"the last", at(40), "40 15"},
+		{"behind the last", at(41), "15"},
+		{"far ahead", time.Unix(1<<60, 0), "15"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			withGroups(t, 2, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+				produceAt(t, cl, 0, 10, 30, 20, 40)
+				cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: tt.since}
+				c := newConsumer(t, cfg)
+				produceAt(t, cl, 0, 15)
+				wantPolled(t, c, tt.want)
+				if group == "" {
+					return
+				}
+				if err := c.Close(); err != nil {
+					t.Fatal(err)
+				}
+				wantPolled(t, newConsumer(t, cfg), "15") // the last message was at hand
+			})
+		})
+	}
+}
+
+// Since holds for topics that are subscribed later, and for a Consumer that starts without a broker.
+func TestConsumerSinceLater(t *testing.T) {
+	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		produceAt(t, cl, 0, 10, 20, 30)
+		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Since: at(20)}
+		if cfg.GroupID = group; group != "" {
+			cfg.GroupID = "subscribed"
+		}
+		c := newConsumer(t, cfg)
+		if err := c.Subscribe(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		wantPolled(t, c, "20 30")
+		cfg.GroupID, cfg.Lazy, cfg.Topics = group, true, []string{"test"}
+		wantPolled(t, newConsumer(t, cfg), "20 30")
+	})
+}
+
+func TestConsumerSinceAndFromBeginning(t *testing.T) {
+	cluster := gracedb.Cluster{Brokers: []string{"localhost:1"}, Instance: "gracedb-test"}
+	_, err := gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: cluster, FromBeginning: true, Since: at(1)})
+	wantErr(t, err, kinds(gracedb.ErrConfig, gracedb.ErrConsumer), kinds(gracedb.ErrConnection), "Since", "FromBeginning")
+}
+
+// Messages of an open transaction are found by their time, and what is older than Since and before
+// them is not read.
+func TestConsumerSinceTransaction(t *testing.T) {
+	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		transact(t, cl, "a", nil, "open") // now, which is before Since
+		time.Sleep(time.Minute)
+		since := time.Now()
+		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: since}
+		produceRaw(t, cl, record(testTopic, 0, "behind"))
+		c := newConsumer(t, cfg)
+		wantPolled(t, c, "")
+		transact(t, cl, "a", new(kgo.TryCommit), "later") // the open one is aborted
+		wantPolled(t, c, "behind later")
+	})
+}
+
+// Since and Seek find what is left of a log whose beginning is deleted.
+func TestConsumerSinceTrimmed(t *testing.T) {
+	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		produceAt(t, cl, 0, 10, 20, 30)
+		if err := cl.Trim(testTopic, 0, 2); err != nil {
+			t.Fatal(err)
+		}
+		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: at(10)})
+		wantPolled(t, c, "30")
+		for _, to := range []time.Time{{}, at(20)} {
+			if err := c.Seek(t.Context(), to); err != nil {
+				t.Fatal(err)
+			}
+			wantPolled(t, c, "30")
+		}
+	})
+}
+
+// Seek moves back and forth. What was fetched is not returned, and a group stays where it was put,
+// also if nothing was polled since.
+func TestConsumerSeek(t *testing.T) {
+	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		produceAt(t, cl, 0, 10, 20, 30, 40)
+		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true}
+		c := newConsumer(t, cfg)
+		seek := func(to time.Time) {
+			t.Helper()
+			if err := c.Seek(t.Context(), to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		poll(t, c)
+		poll(t, c) // 30 and 40 are fetched
+		seek(at(40))
+		wantPolled(t, c, "40")
+		seek(time.Time{})
+		wantPolled(t, c, "10 20 30 40")
+		seek(at(50))
+		produceAt(t, cl, 0, 5)
+		wantPolled(t, c, "5")
+		seek(at(11))
+		if group == "" {
+			wantPolled(t, c, "20 30 40 5")
+			return
+		}
+		if at := committed(t, cl, group, testTopic, 0); at != 1 {
+			t.Errorf("Seek has stored %d", at)
+		}
+		time.Sleep(5 * time.Second) // whatever marks there were are committed
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if at := committed(t, cl, group, testTopic, 0); at != 1 {
+			t.Errorf("after Close %d is stored", at)
+		}
+		c = newConsumer(t, cfg)
+		wantPolled(t, c, "20 30 40 5")
+	})
+}
+
+// A member that has not joined yet, and one that has joined just now, moves its group all the same.
+func TestConsumerSeekAtOnce(t *testing.T) {
+	for _, wait := range []time.Duration{0, 10 * time.Millisecond, 3 * time.Second} {
+		for _, lazy := range []bool{false, true} {
+			virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
+				produceAt(t, cl, 0, 10, 20, 30)
+				cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g"}
+				if err := newConsumer(t, cfg).Close(); err != nil {
+					t.Fatal(err)
+				}
+				cfg.Lazy = lazy
+				c := newConsumer(t, cfg)
+				time.Sleep(wait)
+				if err := c.Seek(within(t, 30*time.Second), at(20)); err != nil {
+					t.Fatal(err)
+				}
+				if at := committed(t, cl, "g", testTopic, 0); at != 1 {
+					t.Errorf("%v, lazy %v: Seek has stored %d", wait, lazy, at)
+				}
+				wantPolled(t, c, "20 30")
+			})
+		}
+	}
+}
+
+// One member stores the position of its group in all partitions, also of those that it does not have.
+func TestConsumerSeekOfAMember(t *testing.T) {
+	virtually(t, kafkatest.Config{Topics: map[string]int{testTopic: 2}}, func(t *testing.T, cl *kafkatest.Cluster) {
+		produceAt(t, cl, 0, 10, 20)
+		produceAt(t, cl, 1, 10, 20)
+		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g"}
+		a, b := newConsumer(t, cfg), newConsumer(t, cfg)
+		time.Sleep(20 * time.Second)
+		lags, err := a.Lag(t.Context())
+		if err != nil || len(lags) != 1 {
+			t.Fatalf("one of two members has %v, %v", lags, err)
+		}
+		if err := a.Seek(t.Context(), at(20)); err != nil {
+			t.Fatal(err)
+		}
+		for part := range int32(2) {
+			if at := committed(t, cl, "g", testTopic, part); at != 1 {
+				t.Errorf("partition %d: Seek has stored %d", part, at)
+			}
+		}
+		wantPolled(t, b, "") // it reads on where it was
+		wantPolled(t, a, "20")
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		wantPolled(t, a, "20") // of the other partition
+	})
+}
+
+// What Seek cannot do leaves all as it was.
+func TestConsumerSeekFails(t *testing.T) {
+	virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
+		produceAt(t, cl, 0, 10, 20, 30)
+		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g", FromBeginning: true})
+		poll(t, c)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		wantErr(t, c.Seek(ctx, time.Time{}), kinds(context.Canceled), nil)
+		wantPolled(t, c, "20 30")
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantErr(t, c.Seek(t.Context(), time.Time{}), kinds(gracedb.ErrClosed), nil)
+		_, err := c.Lag(t.Context())
+		wantErr(t, err, kinds(gracedb.ErrClosed), nil)
+	})
+}
+
+// Lag counts from the message that is returned next, to where what may be read ends.
+func TestConsumerLag(t *testing.T) {
+	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		produceAt(t, cl, 0, 10, 20, 30)
+		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true})
+		time.Sleep(10 * time.Second)
+		want := func(position, end int64) {
+			t.Helper()
+			got, err := c.Lag(t.Context())
+			want := []gracedb.PartitionLag{{Topic: testTopic, Position: position, End: end}}
+			if diff := gocmp.Diff(want, got); diff != "" || err != nil {
+				t.Error(diff, err)
+			}
+		}
+		want(0, 3)
+		poll(t, c)
+		want(1, 3) // though all are fetched
+		wantPolled(t, c, "20 30")
+		want(3, 3)
+		transact(t, cl, "a", new(kgo.TryCommit), "committed")
+		want(3, 5)
+		wantPolled(t, c, "committed")
+		want(5, 5) // behind the end of the transaction, which is no message
+		transact(t, cl, "b", new(kgo.TryAbort), "aborted")
+		wantPolled(t, c, "")
+		want(7, 7)
+		transact(t, cl, "c", nil, "open")
+		produceAt(t, cl, 0, 50)
+		want(7, 7)
+		if err := c.Seek(t.Context(), at(20)); err != nil {
+			t.Fatal(err)
+		}
+		want(1, 7)
+	})
+}
