@@ -282,3 +282,30 @@ func TestConsumerLag(t *testing.T) {
 		want(1, 7)
 	})
 }
+
+// A partition without a leader is begun at Since when it has one. Seek, which could not move it, says
+// so, and Lag knows no end of it.
+func TestConsumerSinceWithoutLeader(t *testing.T) {
+	for _, group := range groups {
+		virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testTopic: 2}}, func(t *testing.T, cl *kafkatest.Cluster) {
+			produceAt(t, cl, 0, 10, 20, 30)
+			produceAt(t, cl, 1, 12, 22, 32)
+			if err := cl.LoseLeader(testTopic, 1); err != nil {
+				t.Fatal(err)
+			}
+			c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: at(21)})
+			wantPolled(t, c, "30")
+			lags, err := c.Lag(t.Context())
+			want := []gracedb.PartitionLag{{Topic: testTopic, Position: 3, End: 3}, {Topic: testTopic, Partition: 1, Position: -1, End: -1}}
+			if diff := gocmp.Diff(want, lags); diff != "" || err != nil {
+				t.Error(diff, err)
+			}
+			wantErr(t, c.Seek(within(t, 10*time.Second), at(10)), kinds(gracedb.ErrConsumer, gracedb.ErrConnection), nil, testTopic, "partition 1")
+			wantPolled(t, c, "")
+			if err := cl.ElectLeader(testTopic, 1, 0); err != nil {
+				t.Fatal(err)
+			}
+			wantPolled(t, c, "22 32")
+		})
+	}
+}

@@ -210,3 +210,109 @@ func ExampleJSONMessage() {
 	fmt.Println(message.Topic, v.Type, v.Seq)
 	// Output: test heartbeat 7
 }
+
+// A group goes back to a time, to do again what was done since. It begins there, too, if the
+// program ends and is started anew.
+func ExampleConsumer_Seek() {
+	services, err := startServices()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer services.stop()
+
+	run := func(ctx context.Context) (err error) {
+		cluster := gracedb.Cluster{
+			Brokers: services.brokers, Instance: "localhost", CAFile: services.caFile, Token: services.token,
+		}
+		consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{
+			Cluster: cluster, Topics: []string{"test"}, GroupID: "my-follow-up",
+		})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, consumer.Close()) }()
+		producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, producer.Close()) }()
+
+		began := time.Now().Truncate(time.Hour)
+		for i := range 3 {
+			m := gracedb.Message{Topic: "test", Value: fmt.Append(nil, "message ", i), Time: began.Add(time.Duration(i) * time.Minute)}
+			if _, err := producer.ProduceSync(ctx, m); err != nil {
+				return err
+			}
+			if _, err := consumer.Poll(ctx); err != nil {
+				return err
+			}
+		}
+
+		if err := consumer.Seek(ctx, began.Add(time.Minute)); err != nil {
+			return err
+		}
+		for range 2 {
+			message, err := consumer.Poll(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Println(string(message.Value))
+		}
+		return nil
+	}
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// message 1
+	// message 2
+}
+
+// How many messages are still to be read, for a program's own metrics.
+func ExampleConsumer_Lag() {
+	services, err := startServices()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer services.stop()
+
+	run := func(ctx context.Context) (err error) {
+		cluster := gracedb.Cluster{
+			Brokers: services.brokers, Instance: "localhost", CAFile: services.caFile, Token: services.token,
+		}
+		consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, consumer.Close()) }()
+		producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, producer.Close()) }()
+		for range 2 {
+			if _, err := producer.Ping(ctx, ""); err != nil {
+				return err
+			}
+		}
+		if _, err := consumer.Poll(ctx); err != nil {
+			return err
+		}
+
+		lags, err := consumer.Lag(ctx) // may be called by another goroutine
+		if err != nil {
+			return err
+		}
+		for _, l := range lags {
+			if l.Position < 0 || l.End < 0 {
+				continue // not known yet, or no broker leads the partition
+			}
+			fmt.Println(l.Topic, l.Partition, "behind by", l.End-l.Position)
+		}
+		return nil
+	}
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	// Output: localhost.test 0 behind by 1
+}
