@@ -74,7 +74,7 @@ type Producer struct {
 
 // NewProducer returns a Producer that is connected, authenticated and warm, and
 // whose topics exist. What is wrong (a refused token or connection, an unknown
-// host or authority, a missing topic) is reported at once; for a silent broker, or
+// host or authority, a default topic that is missing or may not be written) is reported at once; for a silent broker, or
 // one that is away while others answer, it waits until ctx ends, at most 30 seconds.
 //
 // Its errors are ErrConfig, or ErrProducer with ErrToken, ErrAuthentication,
@@ -193,7 +193,8 @@ func (p *Producer) Pending() int {
 
 // Check makes a round trip to the broker on the connection that messages use, and
 // reports what would stop one now: no answer, a refused token, the default topic
-// missing, not allowed, or with a partition that no broker leads. It writes nothing.
+// missing, not writable for this principal (which brokers from Kafka 2.3 on tell), or with a
+// partition that no broker leads. It writes nothing.
 // It waits until ctx ends.
 func (p *Producer) Check(ctx context.Context) error {
 	if err := p.made(); err != nil {

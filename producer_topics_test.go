@@ -10,10 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // The limit of a topic is learnt at its first use, whether or not it is the default:
@@ -342,4 +346,57 @@ func TestProducerKnowsTheInstance(t *testing.T) {
 			t.Errorf("%d requests %v", made, key.Name())
 		}
 	}
+}
+
+// A default topic that may not be written, or a topic that may not be read, is told by the
+// constructors and by Check, with the principal; without the right to write, PublishEvent
+// reserves nothing, and a right that is given later counts.
+func TestRightsAreChecked(t *testing.T) {
+	write, look := kmsg.ACLOperationWrite, kmsg.ACLOperationDescribe
+	on := func(topic string, op kmsg.ACLOperation) kfake.ACL { return allow(kmsg.ACLResourceTypeTopic, topic, op) }
+	cfg := kafkatest.Config{Subjects: map[string][]kfake.ACL{"alice": {on("localhost.test", write), on("localhost.gstlal", write)}}}
+	testrig.InRig(t, rigConfig{Kafka: cfg, Producer: func(pc *gracedb.ProducerConfig) { pc.Topic = "test" }}, func(t *testing.T, r *testrig.Rig) {
+		cluster := clusterFor(t, r.Kafka, "alice")
+		cluster.Instance, cluster.Plaintext = "localhost", true
+		wantRight := func(err error, kind error, right string) {
+			t.Helper()
+			wantErr(t, err, kinds(gracedb.ErrTopic, kind, kerr.TopicAuthorizationFailed), kinds(gracedb.ErrConnection, gracedb.ErrAuthentication), "localhost.test", "alice", right)
+		}
+		_, err := gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+		wantRight(err, gracedb.ErrConsumer, "READ")
+		if err := r.Producer.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := r.Kafka.SetACLs("alice", on("localhost.test", look), on("localhost.gstlal", write)); err != nil {
+			t.Fatal(err)
+		}
+		wantRight(r.Producer.Check(t.Context()), gracedb.ErrDelivery, "WRITE")
+		_, err = gracedb.NewProducer(t.Context(), gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		wantRight(err, gracedb.ErrDelivery, "WRITE")
+		time.Sleep(time.Minute) // keepWarm learns of it, too
+		e := event()
+		e.Group = "Test"
+		_, err = r.Client.PublishEvent(t.Context(), r.Producer, e, gracedb.PublishOptions{})
+		wantRight(err, gracedb.ErrDelivery, "WRITE")
+		if n := len(r.Reservations()); n > 0 {
+			t.Errorf("%d graceids reserved for what may not be published", n)
+		}
+		if err := r.Kafka.SetACLs("alice", on("localhost.test", write), on("localhost.gstlal", write)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Client.PublishEvent(t.Context(), r.Producer, e, gracedb.PublishOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Brokers that are older than Kafka 2.3 do not tell rights, which are then not known.
+func TestRightsAreNotTold(t *testing.T) {
+	virtually(t, kafkatest.Config{Versions: kversion.V2_2_0()}, func(t *testing.T, c *kafkatest.Cluster) {
+		p := newProducer(t, gracedb.ProducerConfig{Cluster: clusterFor(t, c, "alice"), Topic: "test"})
+		if err := p.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, c, "alice"), Topics: []string{"test"}})
+	})
 }

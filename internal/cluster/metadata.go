@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +31,21 @@ type Topic struct {
 	ID         [16]byte
 	Err        error
 	Partitions []Partition // 0, 1, 2 …
+	Operations int32       // what this client may do with it, as Kafka has it; unknownOperations if it was not told
 }
+
+// unknownOperations is what kmsg has where no broker says what is allowed: one that is older than
+// Kafka 2.3, or of a topic with an error.
+const unknownOperations = math.MinInt32
+
+// Forbids reports whether a broker, which has told what its client may do with something, leaves
+// op out of that.
+func Forbids(operations int32, op kmsg.ACLOperation) bool {
+	return operations != unknownOperations && operations&(1<<op) == 0
+}
+
+// Forbids reports whether a broker has said that this client may not do op with the topic.
+func (t Topic) Forbids(op kmsg.ACLOperation) bool { return t.Err == nil && Forbids(t.Operations, op) }
 
 // Topics asks for the state of the named topics, or of all if none is named.
 func (l *Client) Topics(ctx context.Context, names ...string) (map[string]Topic, error) {
@@ -47,6 +62,7 @@ func (l *Client) Topics(ctx context.Context, names ...string) (map[string]Topic,
 func (l *Client) Metadata(ctx context.Context, topics []kmsg.MetadataRequestTopic) (map[string]Topic, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = topics
+	req.IncludeTopicAuthorizedOperations = topics == nil || len(topics) > 0
 	resp, err := req.RequestWith(ctx, l.KGO)
 	if err != nil {
 		return nil, err
@@ -56,7 +72,7 @@ func (l *Client) Metadata(ctx context.Context, topics []kmsg.MetadataRequestTopi
 		if t.Topic == nil {
 			continue
 		}
-		s := Topic{Name: *t.Topic, ID: t.TopicID, Err: kerr.ErrorForCode(t.ErrorCode)}
+		s := Topic{Name: *t.Topic, ID: t.TopicID, Err: kerr.ErrorForCode(t.ErrorCode), Operations: t.AuthorizedOperations}
 		for _, p := range t.Partitions {
 			s.Partitions = append(s.Partitions, Partition{p.Partition, p.Leader, p.LeaderEpoch})
 		}
@@ -88,8 +104,8 @@ func checkPartitions(parts []Partition) error {
 }
 
 // FindTopics returns the state of the named topics; the error is ErrTopic if one
-// is missing or not allowed. It is one request when all is well.
-func (l *Client) FindTopics(ctx context.Context, names ...string) (map[string]Topic, error) {
+// is missing, or op not allowed on it. It is one request when all is well.
+func (l *Client) FindTopics(ctx context.Context, op kmsg.ACLOperation, names ...string) (map[string]Topic, error) {
 	states, err := l.Topics(ctx, names...)
 	if err != nil {
 		return nil, err
@@ -99,15 +115,18 @@ func (l *Client) FindTopics(ctx context.Context, names ...string) (map[string]To
 		if !ok {
 			s.Err = kerr.UnknownTopicOrPartition
 		}
-		if err := l.TopicTrouble(ctx, name, s); err != nil {
+		if err := l.TopicTrouble(ctx, name, op, s); err != nil {
 			return nil, err
 		}
 	}
 	return states, nil
 }
 
-// TopicTrouble returns an error if a topic is missing or not allowed.
-func (l *Client) TopicTrouble(ctx context.Context, name string, s Topic) error {
+// TopicTrouble returns an error if a topic is missing, or op not allowed on it.
+func (l *Client) TopicTrouble(ctx context.Context, name string, op kmsg.ACLOperation, s Topic) error {
+	if s.Forbids(op) {
+		return l.forbidden(name, op)
+	}
 	if s.Err == nil || kerr.IsRetriable(s.Err) && len(s.Partitions) > 0 {
 		return nil
 	}
@@ -138,6 +157,20 @@ func (l *Client) TopicError(ctx context.Context, name string, cause error) error
 		is = append(is, errs.Delivery)
 	}
 	return errs.New(is, "kafka: %s", errs.Clean(b.String()))
+}
+
+// forbidden is the error of a topic that this client sees, and on which it may not do op.
+func (l *Client) forbidden(name string, op kmsg.ACLOperation) error {
+	is := []error{errs.Topic, kerr.TopicAuthorizationFailed, l.kind}
+	if errors.Is(l.kind, errs.Producer) {
+		is = append(is, errs.Delivery)
+	}
+	what := "read it"
+	if op == kmsg.ACLOperationWrite {
+		what = "write to it"
+	}
+	return errs.New(is, "kafka: topic %q on %s: %s may not %s: whoever runs the brokers has to give it the right %s",
+		name, strings.Join(l.Brokers, ", "), l.Principal(), what, op)
 }
 
 // WithTopicsAtHand adds to err, that a topic is missing, which others there are, if
@@ -250,3 +283,6 @@ func numbers(ids []int32) string {
 	}
 	return ShortList(texts)
 }
+
+// RightsUnknown reports whether no broker has told what this client may do with the topic.
+func (t Topic) RightsUnknown() bool { return t.Operations == unknownOperations }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/cluster"
 	"github.com/gracedb-go/gracedb/internal/errs"
@@ -338,7 +339,7 @@ func (c *Consumer) Check(ctx context.Context) error {
 	topics := slices.Concat(c.positions.consumed(), c.positions.pending)
 	c.mu.Unlock()
 	return c.cluster.Await(ctx, cluster.Starting, "checking", func(ctx context.Context) error {
-		states, err := c.cluster.FindTopics(ctx, topics...)
+		states, err := c.cluster.FindTopics(ctx, kmsg.ACLOperationRead, topics...)
 		if err != nil {
 			return err
 		}

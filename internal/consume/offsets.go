@@ -152,7 +152,7 @@ func (c *Consumer) Lag(ctx context.Context) ([]Lag, error) {
 		return nil, nil
 	}
 	err := c.cluster.Await(ctx, cluster.Starting, "asking for the lag", func(ctx context.Context) (err error) {
-		if states, err = c.cluster.FindTopics(ctx, topics...); err == nil {
+		if states, err = c.cluster.FindTopics(ctx, kmsg.ACLOperationRead, topics...); err == nil {
 			ends, err = c.listOffsets(ctx, states, topics, latest, c.isolation())
 		}
 		return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/cluster"
 )
@@ -188,7 +189,7 @@ func (p *positions) ahead() string {
 // position puts topics into position and starts to consume them. If it fails, it can
 // be called again.
 func (c *Consumer) position(ctx context.Context, topics []string) error {
-	states, err := c.cluster.FindTopics(ctx, topics...)
+	states, err := c.cluster.FindTopics(ctx, kmsg.ACLOperationRead, topics...)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gracedb-go/gracedb/internal/cluster"
 )
@@ -75,7 +76,7 @@ func (c *Consumer) findOffsets(ctx context.Context, from int64) (map[string]clus
 	if len(topics) == 0 {
 		return nil, nil, nil
 	}
-	states, err := c.cluster.FindTopics(ctx, topics...)
+	states, err := c.cluster.FindTopics(ctx, kmsg.ACLOperationRead, topics...)
 	if err != nil {
 		return nil, nil, err
 	}

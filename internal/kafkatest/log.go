@@ -228,6 +228,11 @@ func (c *Cluster) askAny(req kmsg.Request) error {
 
 // ask makes one request as the super user on a connection of its own.
 func (c *Cluster) ask(n *node, req kmsg.Request) (kmsg.Response, error) {
+	return c.askAs(n, internal, req)
+}
+
+// askAs makes one request as a user of kfake's on a connection of its own.
+func (c *Cluster) askAs(n *node, user string, req kmsg.Request) (kmsg.Response, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	conn, err := n.inside(ctx)
@@ -239,7 +244,7 @@ func (c *Cluster) ask(n *node, req kmsg.Request) (kmsg.Response, error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	if err := login(conn, internal); err != nil {
+	if err := login(conn, user); err != nil {
 		return nil, err
 	}
 	return exchange(conn, req, 2)

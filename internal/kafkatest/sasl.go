@@ -3,6 +3,7 @@ package kafkatest
 import (
 	"bytes"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -255,7 +256,7 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 		}
 		return frame, nil
 	case kmsg.SASLHandshake, kmsg.SASLAuthenticate, kmsg.Heartbeat, kmsg.Metadata,
-		kmsg.OffsetForLeaderEpoch, kmsg.InitProducerID:
+		kmsg.OffsetForLeaderEpoch, kmsg.InitProducerID, kmsg.DescribeGroups:
 	}
 	resp, err := r.response(frame)
 	if err != nil {
@@ -264,8 +265,15 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 	switch resp := resp.(type) {
 	case *kmsg.MetadataResponse:
 		c.n.c.leaderless.tell(resp)
+		hideRights(resp)
 		if err := c.n.c.lag.tell(c.n.id, r, resp); err != nil {
 			return nil, err
+		}
+	case *kmsg.DescribeGroupsResponse:
+		for i := range resp.Groups {
+			if resp.Groups[i].ErrorCode != 0 {
+				resp.Groups[i].AuthorizedOperations = notTold
+			}
 		}
 	case *kmsg.OffsetForLeaderEpochResponse:
 		if err := r.endEpochs(resp); err != nil {
@@ -278,6 +286,9 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 	case *kmsg.HeartbeatResponse: // a group without members is none to kfake
 		if resp.ErrorCode == kerr.GroupIDNotFound.Code {
 			resp.ErrorCode = kerr.UnknownMemberID.Code
+			if !c.mayReadGroup(r) { // which Kafka looks at first
+				resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
+			}
 		}
 	case *kmsg.SASLHandshakeResponse:
 		resp.SupportedMechanisms = []string{"OAUTHBEARER"}
@@ -316,4 +327,42 @@ func (c *conn) dismiss(r *request, resp kmsg.Response) error {
 		return err
 	}
 	return errors.Join(errDismissed, c.answer(r, resp))
+}
+
+// notTold stands for the operations that Kafka does not tell: those on what it answers an error
+// for. kfake tells them.
+const notTold = math.MinInt32
+
+func hideRights(resp *kmsg.MetadataResponse) {
+	for i := range resp.Topics {
+		if t := &resp.Topics[i]; t.ErrorCode == kerr.TopicAuthorizationFailed.Code {
+			t.AuthorizedOperations = notTold
+		}
+	}
+}
+
+// mayReadGroup reports whether who sent a Heartbeat has the right READ on the group.
+func (c *conn) mayReadGroup(r *request) bool {
+	if c.n.c.cfg.Subjects == nil {
+		return true
+	}
+	beat, err := r.decode()
+	if err != nil {
+		return true // kfake says what is wrong
+	}
+	req := kmsg.NewPtrDescribeGroupsRequest()
+	req.Groups, req.IncludeAuthorizedOperations = []string{beat.(*kmsg.HeartbeatRequest).Group}, true
+	req.SetVersion(5)
+	for _, n := range c.n.c.nodes { // one of them coordinates the group
+		answer, err := c.n.c.askAs(n, c.n.c.user(c.state().subject), req)
+		if err != nil {
+			continue
+		}
+		for _, g := range answer.(*kmsg.DescribeGroupsResponse).Groups {
+			if g.ErrorCode == 0 || g.ErrorCode == kerr.GroupAuthorizationFailed.Code {
+				return g.ErrorCode == 0 && g.AuthorizedOperations&(1<<kmsg.ACLOperationRead) != 0
+			}
+		}
+	}
+	return true
 }

@@ -242,6 +242,59 @@ func TestACLs(t *testing.T) {
 	}
 }
 
+// Rights are told as Kafka tells them, which keeps those on what it answers an error for; a
+// heartbeat of no member takes the right READ, whether there is such a group or not.
+func TestRightsAreTold(t *testing.T) {
+	group := func(op kmsg.ACLOperation) kfake.ACL {
+		return kfake.ACL{Resource: kmsg.ACLResourceTypeGroup, Name: "g", Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: op, Allow: true}
+	}
+	c := start(t, Config{
+		Topics: map[string]int{"gracedb-test.test": 1, "gracedb-test.secret": 1},
+		Subjects: map[string][]kfake.ACL{
+			"alice": {allow("gracedb-test.test", kmsg.ACLOperationRead), group(kmsg.ACLOperationDescribe)},
+			"bob":   {group(kmsg.ACLOperationRead)},
+		},
+	})
+	cl := client(t, c, as(c, testauth.Claims{Subject: "alice"}))
+	metadata := kmsg.NewPtrMetadataRequest()
+	metadata.IncludeTopicAuthorizedOperations = true
+	for _, topic := range []string{"gracedb-test.test", "gracedb-test.secret"} {
+		of := kmsg.NewMetadataRequestTopic()
+		of.Topic = &topic
+		metadata.Topics = append(metadata.Topics, of)
+	}
+	topics, err := metadata.RequestWith(t.Context(), cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, topic := range topics.Topics {
+		want := int32(1<<kmsg.ACLOperationRead | 1<<kmsg.ACLOperationDescribe)
+		if topic.ErrorCode != 0 {
+			want = notTold
+		}
+		if topic.AuthorizedOperations != want {
+			t.Errorf("%s: %b, want %b", *topic.Topic, topic.AuthorizedOperations, want)
+		}
+	}
+	describe := kmsg.NewPtrDescribeGroupsRequest()
+	describe.Groups, describe.IncludeAuthorizedOperations = []string{"g"}, true
+	groups, err := describe.RequestWith(t.Context(), cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := groups.Groups[0]; g.ErrorCode != kerr.GroupIDNotFound.Code || g.AuthorizedOperations != notTold {
+		t.Errorf("group: code %d, %b", g.ErrorCode, g.AuthorizedOperations)
+	}
+	for subject, want := range map[string]error{"alice": kerr.GroupAuthorizationFailed, "bob": kerr.UnknownMemberID} {
+		beat := kmsg.NewPtrHeartbeatRequest()
+		beat.Group, beat.MemberID, beat.Generation = "g", "nobody", -1
+		resp, err := beat.RequestWith(t.Context(), client(t, c, as(c, testauth.Claims{Subject: subject})))
+		if err != nil || kerr.ErrorForCode(resp.ErrorCode) != want { //nolint:errorlint // the code itself
+			t.Errorf("heartbeat of %s: %v, want %v", subject, resp, want)
+		}
+	}
+}
+
 func TestWithoutSASL(t *testing.T) {
 	c := start(t, Config{})
 	if err := client(t, c, nil).Ping(t.Context()); err == nil {

@@ -117,12 +117,12 @@ func (p *Producer) refresh(ctx context.Context) error {
 // learnTopic finds out the state of a topic, and keeps it; the error is ErrTopic if
 // there is none, or none that may be used.
 func (p *Producer) learnTopic(ctx context.Context, name string) error {
-	if p.knows(name) {
+	if p.knowsWritable(name) {
 		return nil
 	}
 	s, err := p.ask(ctx, name, true)
 	if err == nil {
-		err = p.cluster.TopicTrouble(ctx, name, s.Topic)
+		err = p.cluster.TopicTrouble(ctx, name, kmsg.ACLOperationWrite, s.Topic)
 	}
 	if err != nil {
 		return err
@@ -218,6 +218,15 @@ func (p *Producer) knows(name string) bool {
 	defer p.knownMu.Unlock()
 	_, ok := p.known[name]
 	return ok
+}
+
+// knowsWritable reports whether a topic is in use, and no broker has said last that this client
+// may not write to it: a right may be given at any time.
+func (p *Producer) knowsWritable(name string) bool {
+	p.knownMu.Lock()
+	defer p.knownMu.Unlock()
+	s, ok := p.known[name]
+	return ok && !s.Forbids(kmsg.ACLOperationWrite)
 }
 
 // forget makes the next use of a topic look whether it exists.

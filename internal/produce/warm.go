@@ -142,7 +142,7 @@ func (p *Producer) Ready(ctx context.Context, topic string, size int) error {
 	if err := p.refused(); err != nil {
 		return errs.New([]error{err, errs.Delivery}, "%s", errs.Reason(err))
 	}
-	if p.knows(topic) {
+	if p.knowsWritable(topic) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.flushTimeout)
