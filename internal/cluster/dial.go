@@ -43,13 +43,7 @@ type dialer struct {
 // dialer returns the function that connects to a broker. ctx bounds the reading of
 // the CA file.
 func (c Config) dialer(ctx context.Context) (dialFunc, error) {
-	d := &dialer{
-		tcp: c.Dial, brokers: c.Brokers, allowed: c.TokenHosts, plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
-		redials: redials{failed: make(map[string]time.Time)}, openings: newOpenings(c.Brokers),
-	}
-	if d.tcp == nil {
-		d.tcp = (&net.Dialer{}).DialContext
-	}
+	d := c.newDialer()
 	var err error
 	if d.trust, err = tlsroots.Load(ctx, c.CAFile, c.Log()); err != nil {
 		return nil, err
@@ -59,6 +53,24 @@ func (c Config) dialer(ctx context.Context) (dialFunc, error) {
 	}
 	return d.dial, nil
 }
+
+// newDialer returns a dialer that trusts nobody yet.
+func (c Config) newDialer() *dialer {
+	d := &dialer{
+		tcp: c.Dial, brokers: c.Brokers, allowed: c.TokenHosts, plaintext: c.Plaintext, skipName: c.SkipHostnameVerification,
+		redials: redials{failed: make(map[string]time.Time)}, openings: newOpenings(c.Brokers),
+	}
+	if d.tcp == nil {
+		d.tcp = (&net.Dialer{}).DialContext
+	}
+	return d
+}
+
+// Reasons not to connect to an address that a broker has named.
+var (
+	errNotAllowed = errors.New("a broker calls a broker so, but TokenHosts does not allow it: put its host or domain there, if it is one of yours")
+	errPlaintext  = errors.New("plaintext to a host that is not on the loopback interface")
+)
 
 func (d *dialer) dial(caller context.Context, network, address string) (_ net.Conn, err error) {
 	if err := cmp.Or(over(caller), d.redials.wait(caller, address)); err != nil {
@@ -81,12 +93,12 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 		return nil, newDialError(address, err)
 	}
 	if !d.mayBeShown(host) {
-		return nil, newDialError(address, errors.New("a broker calls a broker so, but TokenHosts does not allow it: put its host or domain there, if it is one of yours"))
+		return nil, newDialError(address, errNotAllowed)
 	}
 	// A broker on the loopback interface may advertise another host: the
 	// token must not follow it there in the clear.
 	if d.plaintext && !tlsroots.IsLoopback(host) {
-		return nil, newDialError(address, errors.New("plaintext to a host that is not on the loopback interface"))
+		return nil, newDialError(address, errPlaintext)
 	}
 	trusted := d.trust.Pool()
 	conn, err := d.open(ctx, network, address, host, trusted)
@@ -166,16 +178,21 @@ func (d *dialer) open(ctx context.Context, network, address, host string, truste
 	if d.plaintext {
 		return &pacedConn{Conn: conn, raw: conn, addr: address}, nil
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trusted, ServerName: host}
-	if d.skipName {
-		skipHostname(conf)
-	}
-	secure := tls.Client(conn, conf)
+	secure := tls.Client(conn, d.tlsConfig(host, trusted))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close() // the handshake's failure is what matters
 		return nil, d.tlsReason(err)
 	}
 	return &pacedConn{Conn: secure, raw: conn, addr: address}, nil
+}
+
+// tlsConfig is for a broker called host, whose authority must be one of trusted.
+func (d *dialer) tlsConfig(host string, trusted *x509.CertPool) *tls.Config {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trusted, ServerName: host}
+	if d.skipName {
+		skipHostname(conf)
+	}
+	return conf
 }
 
 // A redials keeps tries to connect to an address apart once one has failed. The engine

@@ -38,10 +38,13 @@ type Topic struct {
 // Kafka 2.3, or of a topic with an error.
 const unknownOperations = math.MinInt32
 
+// RightsUnknown reports whether no broker has told what its client may do with something.
+func RightsUnknown(operations int32) bool { return operations == unknownOperations }
+
 // Forbids reports whether a broker, which has told what its client may do with something, leaves
 // op out of that.
 func Forbids(operations int32, op kmsg.ACLOperation) bool {
-	return operations != unknownOperations && operations&(1<<op) == 0
+	return !RightsUnknown(operations) && operations&(1<<op) == 0
 }
 
 // Forbids reports whether a broker has said that this client may not do op with the topic.
@@ -283,6 +286,3 @@ func numbers(ids []int32) string {
 	}
 	return ShortList(texts)
 }
-
-// RightsUnknown reports whether no broker has told what this client may do with the topic.
-func (t Topic) RightsUnknown() bool { return t.Operations == unknownOperations }

@@ -28,7 +28,8 @@ type Found struct {
 	Token    string
 	Claims   Claims
 	Place    string
-	Warnings []string // what its user should know; the same texts for the same state
+	Mode     fs.FileMode // of the file; 0 if a variable holds it
+	Warnings []string    // what its user should know; the same texts for the same state
 }
 
 // rules say how far a file is trusted.
@@ -90,7 +91,7 @@ func (f *Finder) Find(ctx context.Context) (Found, error) {
 	if l == nil {
 		return Found{}, notFound(looks, ctx.Err())
 	}
-	return Found{Token: l.token, Claims: l.claims, Place: l.place, Warnings: f.warnings(l)}, nil
+	return Found{Token: l.token, Claims: l.claims, Place: l.place, Mode: l.mode, Warnings: f.warnings(l)}, nil
 }
 
 // lookAll looks where there is something to learn. It reports whether the search

@@ -23,7 +23,7 @@ func FindSource(f *Finder) Source {
 				logonce.Warn(log, "gracedb: "+text)
 			}
 		}
-		NotePlace(found.Token, found.Place)
+		NotePlace(found)
 		return found.Token, nil
 	}
 }
