@@ -1,6 +1,7 @@
 package gracedb
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/consume"
 	"github.com/gracedb-go/gracedb/internal/errs"
+	"github.com/gracedb-go/gracedb/internal/gracedbapi"
+	"github.com/gracedb-go/gracedb/internal/savefile"
 	"github.com/gracedb-go/gracedb/internal/wire"
 )
 
@@ -330,6 +333,30 @@ type Upload struct {
 	ReplayID      string
 	// Extra holds the members this package does not know, undecoded.
 	Extra map[string]json.RawMessage
+}
+
+// ID returns GraceID or, for a message of PublishOnly, which has none, the content id of Data:
+// what two messages with one event have in common, and those with two events have not.
+func (u Upload) ID() string {
+	return cmp.Or(u.GraceID, strings.ToLower(u.ContentID), wire.ContentID(u.Data))
+}
+
+// Save writes Data to a new file in dir, which must exist, and returns its path. The name is
+// [Upload.ID], a hyphen, and the last element of Filename, such as "G1001-coinc.xml"; anything
+// in it but letters of ASCII, digits and ._+=@,- is an underscore, and of a long one the end
+// stays. The file appears whole or not at all, and is on the disk when Save returns.
+//
+// One of that name with the same content is success: to save a message again does no harm. With
+// another content, or if it is a link or no file, it is left as it is, and the error matches
+// [fs.ErrExist]. A program that is killed meanwhile may leave a file ".gracedb-….tmp" behind.
+// Save may be called from several goroutines and programs at once.
+func (u Upload) Save(dir string) (string, error) {
+	if u.GraceID != "" {
+		if err := gracedbapi.CheckGraceID(u.GraceID); err != nil {
+			return "", err
+		}
+	}
+	return savefile.Save(dir, savefile.Name(u.ID(), u.Filename), u.Data)
 }
 
 // Event returns what u carries as an Event, for whoever uploads it to GraceDB. The

@@ -48,7 +48,10 @@
 // With a GroupID the position survives the program. A message counts as done when
 // the next one is asked for; [Consumer.Commit] stores that earlier. A program that
 // is killed, that panics or breaks out of the loop receives the message at hand
-// again: handle messages so that twice is harmless, for instance by graceid.
+// again, and a producer that does not know what became of an event may send it twice:
+// handle messages so that twice is harmless. [Upload.Save] is. [Upload.ID] names an
+// event, those of PublishOnly without a graceid, too; remember it once the event was
+// handled, not before, and as many of them as doubles may be apart.
 //
 // # Stopping
 //
