@@ -102,11 +102,34 @@ func TestSaveBesideOthers(t *testing.T) {
 				if err := plant(filepath.Join(dir, name)); err != nil {
 					t.Fatal(err)
 				}
-				_, err := savefile.SaveBy(dir, name, []byte("event"), link)
-				wantErr(t, err, fs.ErrExist, name)
+				for _, data := range []string{"event", ""} { // a FIFO has nothing in it
+					_, err := savefile.SaveBy(dir, name, []byte(data), link)
+					wantErr(t, err, fs.ErrExist, name)
+				}
 			}
 			if _, err := os.Lstat(outside + "-not"); !errors.Is(err, fs.ErrNotExist) {
 				t.Error("written through a link:", err)
+			}
+		})
+	}
+}
+
+// A file that comes while another of its name is written stays.
+func TestSaveOvertaken(t *testing.T) {
+	for way, link := range ways {
+		t.Run(way, func(t *testing.T) {
+			for other, want := range map[string]error{"event": nil, "other": fs.ErrExist} {
+				dir := t.TempDir()
+				_, err := savefile.SaveBy(dir, "G1-x", []byte("event"), func(root *os.Root, temp, name string) error {
+					if err := root.WriteFile(name, []byte(other), 0o600); err != nil {
+						t.Fatal(err)
+					}
+					return link(root, temp, name)
+				})
+				if !errors.Is(err, want) {
+					t.Errorf("%s: %v", other, err)
+				}
+				wantFiles(t, dir, map[string]string{"G1-x": other})
 			}
 		})
 	}
