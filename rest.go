@@ -305,6 +305,25 @@ func (c *Client) WaitUploaded(ctx context.Context, graceID string) error {
 	return c.api.WaitUploaded(ctx, graceID)
 }
 
+// HTTPClient returns a client for GraceDB's other routes, such as those of logs, labels, files
+// and superevents. It adds the token to requests for the service's own origin, follows no
+// redirect to another, and refuses any other origin with ErrConfig. Its requests share the
+// Client's connections, timeout, certificates and proxies, and wait with the Client's while
+// the server throttles.
+//
+// A token that the server refuses is replaced by another one of the source, if it has one, and
+// the request is sent once more, if it has no body or a GetBody, as [http.NewRequest] makes it of
+// buffers and strings. Nothing else is repeated: what the status says is the caller's to look
+// at, and how much of a body is read. A request that may have changed something although no
+// answer came is ErrOutcomeUnknown. A redirect that would make a GET of a POST, such as that of
+// a URL without its last slash, is an error.
+func (c *Client) HTTPClient() *http.Client {
+	if err := c.made(); err != nil {
+		return gracedbapi.Refuse(err)
+	}
+	return c.api.HTTPClient()
+}
+
 // A ServiceInfo is the root document of a GraceDB server: what it is and what it
 // knows. Names are the server's, and their case matters. A list that the server
 // does not give is nil; whether such a name is good is then left to the server.

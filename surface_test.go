@@ -30,7 +30,7 @@ func TestPublicSurface(t *testing.T) {
 	}{
 		{&gracedb.Producer{}, "Check Close Flush Pending Ping Produce ProduceSync"},
 		{&gracedb.Consumer{}, "Check Close Commit Lag Poll Seek Stream Subscribe"},
-		{&gracedb.Client{}, "CreateEvent NewProducer PublishEvent Reserve ServiceInfo UploadReservedEvent WaitUploaded"},
+		{&gracedb.Client{}, "CreateEvent HTTPClient NewProducer PublishEvent Reserve ServiceInfo UploadReservedEvent WaitUploaded"},
 	} {
 		typ := reflect.TypeOf(tt.value)
 		var got []string
