@@ -37,8 +37,11 @@ type entry struct {
 func (e entry) path() string { return pathOf(e.name) }
 
 func pathOf(name string) string {
-	if name == "root" {
+	switch name {
+	case "root":
 		return module
+	case "gracedbtest":
+		return module + "/" + name
 	}
 	return module + "/internal/" + name
 }
