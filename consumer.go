@@ -43,7 +43,7 @@ import (
 // called again, if the batch does not decode although its checksum is right, or if its checksum
 // has been wrong for a minute.
 type ConsumerConfig struct {
-	Cluster Cluster
+	Cluster Cluster  // how to reach the brokers
 	Topics  []string // pipeline or full topic names; Subscribe adds more; if empty, Poll waits for it
 	// GroupID resumes the position of a consumer group. If empty, the Consumer
 	// belongs to no group and leaves nothing behind.
@@ -139,6 +139,12 @@ func received(r *kgo.Record) Message {
 
 // Stream yields messages until ctx is done, which ends it silently, or until a
 // failure, which is the last pair. Ranging again resumes.
+//
+// After a loop that ended by itself, without a failure, ctx.Err() says whether the program was
+// stopped ([context.Canceled], and [context.Cause] by what) or its time was over
+// ([context.DeadlineExceeded]). That no message came is no error: count them, and where none is
+// odd, ask Check with a ctx that is not done: nil means that the topics were silent, and an
+// error says what kept messages away.
 func (c *Consumer) Stream(ctx context.Context) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		for {
@@ -240,18 +246,41 @@ type Message struct {
 	Topic     string
 	Partition int32 // as acknowledged or received
 	Offset    int64 // as acknowledged or received
-	Key       []byte
-	Value     []byte
+	Key       []byte // messages with one key are on one partition, in order; may be empty
+	Value     []byte // what is sent; received, it is the caller's to keep
 	// Headers are at most 1,000: Produce refuses more with ErrTooLarge, and a Consumer
 	// passes over a message with more. Each counts as 10 bytes and what it holds.
 	Headers []Header
 	Time    time.Time // record timestamp; if zero when produced, now
 }
 
+// String returns m in one line, for logs: topic, partition, offset, the key (quoted, and cut),
+// and the sizes and time, without the value's bytes.
+func (m Message) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s/%d@%d", cmp.Or(errs.Clean(m.Topic), "(no topic)"), m.Partition, m.Offset)
+	if len(m.Key) > 0 {
+		fmt.Fprintf(&b, " key %q", errs.CleanN(string(m.Key[:min(len(m.Key), maxShownKey+1)]), maxShownKey))
+	}
+	if m.Value != nil {
+		fmt.Fprintf(&b, " %d bytes", len(m.Value))
+	}
+	if len(m.Headers) > 0 {
+		fmt.Fprintf(&b, " %d headers", len(m.Headers))
+	}
+	if !m.Time.IsZero() {
+		b.WriteString(" " + m.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
+	}
+	return b.String()
+}
+
+// maxShownKey is how many bytes of a key Message.String shows.
+const maxShownKey = 64
+
 // A Header is one Kafka record header.
 type Header struct {
-	Key   string
-	Value []byte
+	Key   string // its name; several headers may have one
+	Value []byte // any bytes
 }
 
 // JSONMessage returns a Message for topic whose Value is the JSON encoding of v,
@@ -319,7 +348,7 @@ type Upload struct {
 	Pipeline       string // in the case that the submitter wrote it, such as "MLy"
 	PublishOnly    bool   // not to be uploaded to GraceDB (gracedb_upload is false)
 	SkipSupervisor bool   // GraceDB's supervisor is asked to ignore the message
-	Labels         []string
+	Labels         []string // applied to the event when it is uploaded
 	Filename       string // as sent: it may hold directories, and is not to be trusted as a path
 	Data           []byte // contents of the file
 	ContentID      string // UUID of the first 16 bytes of Data's SHA-256, which has been compared; empty if it was not sent
@@ -329,8 +358,8 @@ type Upload struct {
 	// Group, Search, Offline and ReplayID are empty in messages of producers that
 	// do not send them.
 	Group, Search string
-	Offline       bool
-	ReplayID      string
+	Offline       bool   // found in an offline search
+	ReplayID      string // as Event's
 	// Extra holds the members this package does not know, undecoded.
 	Extra map[string]json.RawMessage
 }

@@ -54,8 +54,8 @@ func init() {
 // it is also ErrOutcomeUnknown the event may be there, or may arrive until the
 // Producer is closed; otherwise the graceid has no data.
 type ReservedError struct {
-	Reservation Reservation
-	Err         error
+	Reservation Reservation // for PublishOptions.Reservation, or UploadReservedEvent
+	Err         error       // why the event is not acknowledged
 }
 
 // Error names the graceid and the cause.
@@ -74,11 +74,11 @@ func (e *ReservedError) Unwrap() error { return e.Err }
 // A StatusError is an HTTP response other than the one hoped for.
 type StatusError struct {
 	Method, URL string // URL without query
-	StatusCode  int
+	StatusCode  int      // of the last try, such as 503
 	Messages    []string // decoded from the body, whichever form it has
 	Body        string   // at most 4 KiB
-	RetryAfter  time.Duration
-	Attempts    int
+	RetryAfter  time.Duration // that the server asked for; zero if it did not
+	Attempts    int           // how often the request was sent
 
 	advice string // what to do about it; or empty
 }

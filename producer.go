@@ -13,11 +13,12 @@ import (
 
 // A ProducerConfig configures a Producer.
 type ProducerConfig struct {
-	Cluster Cluster
+	Cluster Cluster // how to reach the brokers
 	// Topic is where messages go that name none: a pipeline such as "test".
 	Topic string
 	// FlushTimeout is the longest that PublishEvent, Ping and Close wait for
-	// acknowledgements. If zero, it is 10 seconds.
+	// acknowledgements. If zero, it is 10 seconds. Flush and ProduceSync are bounded by
+	// their ctx alone.
 	FlushTimeout time.Duration
 	// MaxMessageBytes is the largest message accepted, before compression: its key,
 	// value and headers, each of these with 10 bytes more. If
@@ -169,7 +170,8 @@ func acknowledged(m Message, r kgo.Record) Message {
 }
 
 // Ping publishes a small test message to topic, or to the default topic, or to
-// "test", and returns it as delivered. Consumers ignore pings. It waits for at most
+// "test", and returns it as delivered. A Consumer yields it as any message, and its
+// Upload is ErrNotUpload: consumers of events pass over it. Ping waits for at most
 // FlushTimeout. Its key is "ping/" and the token's sub: a topic with cleanup.policy=compact
 // takes no message without one, and keeps of each sub the last ping.
 func (p *Producer) Ping(ctx context.Context, topic string) (Message, error) {

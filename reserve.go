@@ -14,7 +14,10 @@ import (
 )
 
 // A Reservation is a graceid that waits for its event.
-type Reservation struct{ GraceID, Submitter string }
+type Reservation struct {
+	GraceID   string // such as "G1001"
+	Submitter string // who has reserved it, as the server knows them
+}
 
 // Reserve reserves a graceid for e. It sends no event data, only what identifies
 // it. If the answer to a reservation is lost, another one is made, and the graceid
@@ -192,6 +195,10 @@ func (c *Client) preflight(ctx context.Context, p *Producer, topic string, u Upl
 		return c.noProducer()
 	}
 	err := p.core.Ready(ctx, topicOf(p, topic, u), wire.Size(wire.Upload(u)))
+	if errors.Is(err, errs.TooLarge) {
+		return errs.New([]error{err}, "%s: base64 adds a third to the %d bytes of the file, which may have three quarters of the limit; "+
+			"HTTPFallback uploads it over HTTP", errs.Reason(err), len(u.Data))
+	}
 	if errors.Is(err, errs.Kafka) && !errors.Is(err, errs.Delivery) {
 		return errs.New([]error{errs.Delivery, err}, "%s", errs.Reason(err)) // for certain
 	}

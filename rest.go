@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -190,7 +192,7 @@ type Event struct {
 // A Receipt says what became of an event.
 type Receipt struct {
 	GraceID   string // empty if PublishOnly
-	Submitter string
+	Submitter string  // who has reserved or created the event
 	Message   Message // as acknowledged by the broker, without Value; zero if Kafka was not used
 	// Warnings are the server's: it has created the event, but not done all that it
 	// should. They are logged, too. Among them are
@@ -200,13 +202,46 @@ type Receipt struct {
 	//   - "managed as part of an automated process": a label is protected; those that
 	//     the server would have applied after it are missing, too
 	Warnings []string
-	Fallback error // why HTTP was used although Kafka was asked for, or nil
-	Timing   Timing
+	Fallback error  // why HTTP was used although Kafka was asked for, or nil
+	Timing   Timing // how long it took
+}
+
+// String returns r in one line, for logs: the graceid, how the event went, how long that took,
+// and what the server warned of.
+func (r Receipt) String() string {
+	var b strings.Builder
+	b.WriteString(cmp.Or(errs.Clean(r.GraceID), "no graceid"))
+	switch {
+	case r.Message.Topic != "":
+		b.WriteString(" over Kafka: " + r.Message.String())
+	case r.GraceID != "":
+		b.WriteString(" over HTTP")
+	}
+	if r.Fallback != nil {
+		b.WriteString(" because: " + errs.Reason(r.Fallback))
+	}
+	for _, step := range []struct {
+		name string
+		took time.Duration
+	}{{"reserve", r.Timing.Reserve}, {"encode", r.Timing.Encode}, {"publish", r.Timing.Publish}, {"upload", r.Timing.Upload}} {
+		if step.took > 0 {
+			fmt.Fprintf(&b, ", %s %v", step.name, step.took.Round(10*time.Microsecond))
+		}
+	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(&b, "; GraceDB warns: %q", errs.Clean(warning))
+	}
+	return b.String()
 }
 
 // A Timing says how long each step took; a step that was not taken took none. What
 // PublishEvent encodes beside Reserve is part of that, and not of Encode.
-type Timing struct{ Reserve, Encode, Publish, Upload time.Duration }
+type Timing struct {
+	Reserve time.Duration // a graceid was reserved, with all repetitions
+	Encode  time.Duration // the message was made
+	Publish time.Duration // a broker acknowledged it
+	Upload  time.Duration // the event was uploaded or created over HTTP
+}
 
 // CreateEvent uploads e in one HTTP request, and returns once the server has
 // created the event. What is wrong with e is ErrEvent, and nothing of it has been
@@ -241,7 +276,10 @@ func (c *Client) createEvent(ctx context.Context, e gracedbapi.ValidEvent) (Rece
 
 // A Provenance says how a reserved event reached whoever uploads it. An empty
 // member is not sent.
-type Provenance struct{ KafkaServer, KafkaTopic string }
+type Provenance struct {
+	KafkaServer string // where the message was, or why none was
+	KafkaTopic  string // full name
+}
 
 // UploadReservedEvent completes over HTTP an event whose graceid is reserved. It
 // may be repeated: a graceid gets one event. If the server says that the event
@@ -328,12 +366,12 @@ func (c *Client) HTTPClient() *http.Client {
 // knows. Names are the server's, and their case matters. A list that the server
 // does not give is nil; whether such a name is good is then left to the server.
 type ServiceInfo struct {
-	ServerVersion string
-	APIVersions   []string
-	Groups        []string
-	Pipelines     []string
-	Searches      []string
-	Labels        []string
+	ServerVersion string            // such as "2.31.6"
+	APIVersions   []string          // that ClientConfig.APIVersion may name
+	Groups        []string          // for Event.Group
+	Pipelines     []string          // for Event.Pipeline
+	Searches      []string          // for Event.Search
+	Labels        []string          // for Event.Labels
 	Links         map[string]string // URLs by name, such as "events"
 	Templates     map[string]string // URLs with placeholders such as {graceid}, by name
 }

@@ -153,6 +153,9 @@ func (l *Client) TopicError(ctx context.Context, name string, cause error) error
 		fmt.Fprintf(&b, "topic %q on %s: %s", name, at, errs.Reason(cause))
 	}
 	if all, err := l.Topics(ctx); err == nil {
+		if other := otherCase(all, name); other != "" {
+			fmt.Fprintf(&b, "; did you mean %q?", other)
+		}
 		b.WriteString("; " + TopicsAtHand(all, l.Instance))
 	}
 	is := []error{errs.Topic, cause, l.kind}
@@ -174,6 +177,18 @@ func (l *Client) forbidden(name string, op kmsg.ACLOperation) error {
 	}
 	return errs.New(is, "kafka: topic %q on %s: %s may not %s: whoever runs the brokers has to give it the right %s",
 		name, strings.Join(l.Brokers, ", "), l.Principal(), what, op)
+
+// otherCase returns the pipeline of the topic that differs from name in the case of letters
+// only, or "".
+func otherCase(all map[string]Topic, name string) string {
+	for other := range all {
+		if other != name && strings.EqualFold(other, name) && topicname.Check(other) == nil {
+			if _, pipeline, err := topicname.Split(other); err == nil {
+				return pipeline
+			}
+		}
+	}
+	return ""
 }
 
 // WithTopicsAtHand adds to err, that a topic is missing, which others there are, if
