@@ -145,9 +145,43 @@
 // or [ErrConnection], and with [errors.As] for [*ReservedError] and [*StatusError].
 // An error has every kind that applies, and wraps the engine's own error.
 //
+// # Messages
+//
+// An event is the value of one record: a JSON object, whose members become an [Upload]
+// by way of Message.Upload. The record's key is the graceid, or the content id if there
+// is none, and it has no headers.
+//
+//	type                 "upload"; "new" of older producers   others are ErrNotUpload
+//	gracedb_server       URL of the GraceDB it is for         Server
+//	graceid              text, or null if only published      GraceID
+//	submitter            text, or null                        Submitter
+//	pipeline             text, in the submitter's case        Pipeline
+//	gracedb_upload       false: only published                PublishOnly, turned round
+//	skip_supervisor      true or false                        SkipSupervisor
+//	labels               list of texts, or null               Labels
+//	eventFile            list of name and contents in base64  Filename, Data
+//	_producer_timestamp  seconds since 1970                   Time
+//	content_id           UUID of the contents' SHA-256        ContentID
+//	group                text                                 Group
+//	search               text, left out if empty              Search
+//	offline              left out if false                    Offline
+//	replay_id            text, left out if empty              ReplayID
+//	any other            undecoded                            Extra
+//
+// A ping, of Producer.Ping, has these:
+//
+//	type       "ping"
+//	timestamp  seconds since 1970
+//	client     "gracedb-go"
+//	sub        the token's subject, or null
+//	scope      the token's scope, or null
+//
+// docs/message.md in the repository has more, for consumers in other languages.
+//
 // # Compatibility
 //
 // Messages and requests are those of the Python package ligo-gracedb, whose
 // consumers read what this package publishes and the other way round. A keyed
-// message lands on the same partition from either.
+// message lands on the same partition from either. For each of that package's names,
+// docs/from-python.md in the repository says what takes its place.
 package gracedb

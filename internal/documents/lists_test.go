@@ -1,8 +1,6 @@
 package documents
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"go/ast"
 	"go/parser"
@@ -10,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -216,75 +213,5 @@ func TestErrorKindsInDocuments(t *testing.T) {
 				t.Errorf("%s: there is no %s", name, m[1])
 			}
 		}
-	}
-}
-
-// membersIn returns the members in a table of docs/message.md, and the fields of Upload in
-// its last column, in which a remark is in brackets.
-func membersIn(table string) (members, fields []string) {
-	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\|[^|]*\\|(.*)$").FindAllStringSubmatch(table, -1) {
-		members = append(members, m[1])
-		if strings.Contains(m[2], "(") {
-			continue
-		}
-		for _, f := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(m[2], -1) {
-			fields = append(fields, f[1])
-		}
-	}
-	slices.Sort(fields)
-	return members, fields
-}
-
-// sent returns the first message of a golden file, to which tests hold the code, and the
-// names of its members.
-func sent(t *testing.T, file string) (value []byte, members []string) {
-	t.Helper()
-	value, _, _ = bytes.Cut([]byte(document(t, file)), []byte("\n"))
-	d := json.NewDecoder(bytes.NewReader(value))
-	_, err := d.Token()
-	for err == nil && d.More() {
-		var name json.Token
-		if name, err = d.Token(); err == nil {
-			members = append(members, name.(string))
-			err = d.Decode(new(json.RawMessage))
-		}
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return value, members
-}
-
-// The members of messages: docs/message.md has those that are sent, in their order, and the
-// fields of Upload that they become.
-func TestMembersInDocuments(t *testing.T) {
-	text := document(t, "docs/message.md")
-	upload, want := sent(t, "testdata/upload.golden.json")
-	members, fields := membersIn(section(t, text, "## Members of an upload\n", "\nEvery upload has"))
-	if diff := cmp.Diff(want, members); diff != "" {
-		t.Errorf("an upload (-code +document):\n%s", diff)
-	}
-	u, err := gracedb.Message{Value: upload}.Upload()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(u.Extra) > 0 {
-		t.Errorf("sent, and not read: %v", u.Extra)
-	}
-	var all []string
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[gracedb.Upload]()) {
-		if f.Name != "Extra" {
-			all = append(all, f.Name)
-		}
-	}
-	slices.Sort(all)
-	if diff := cmp.Diff(all, fields); diff != "" {
-		t.Errorf("fields of Upload (-code +document):\n%s", diff)
-	}
-	_, want = sent(t, "testdata/ping.golden.json")
-	_, ping, _ := strings.Cut(text, "## Members of a ping\n")
-	members, _ = membersIn(ping)
-	if diff := cmp.Diff(want, members); diff != "" {
-		t.Errorf("a ping (-code +document):\n%s", diff)
 	}
 }
