@@ -244,8 +244,8 @@ type Message struct {
 	// name of the instance; a received Message has the full name, such as
 	// "gracedb-dev.gstlal".
 	Topic     string
-	Partition int32 // as acknowledged or received
-	Offset    int64 // as acknowledged or received
+	Partition int32  // as acknowledged or received
+	Offset    int64  // as acknowledged or received
 	Key       []byte // messages with one key are on one partition, in order; may be empty
 	Value     []byte // what is sent; received, it is the caller's to keep
 	// Headers are at most 1,000: Produce refuses more with ErrTooLarge, and a Consumer
@@ -342,16 +342,16 @@ func (m Message) where() string {
 
 // An Upload is an event as it travels over Kafka.
 type Upload struct {
-	Server         string // GraceDB service URL, such as "https://gracedb-test.ligo.org/api/"; empty if the message does not say
-	GraceID        string // reserved graceid: letters and digits, safe in a file name; empty if PublishOnly
-	Submitter      string // from the reservation; empty if PublishOnly
-	Pipeline       string // in the case that the submitter wrote it, such as "MLy"
-	PublishOnly    bool   // not to be uploaded to GraceDB (gracedb_upload is false)
-	SkipSupervisor bool   // GraceDB's supervisor is asked to ignore the message
+	Server         string   // GraceDB service URL, such as "https://gracedb-test.ligo.org/api/"; empty if the message does not say
+	GraceID        string   // reserved graceid: letters and digits, safe in a file name; empty if PublishOnly
+	Submitter      string   // from the reservation; empty if PublishOnly
+	Pipeline       string   // in the case that the submitter wrote it, such as "MLy"
+	PublishOnly    bool     // not to be uploaded to GraceDB (gracedb_upload is false)
+	SkipSupervisor bool     // GraceDB's supervisor is asked to ignore the message
 	Labels         []string // applied to the event when it is uploaded
-	Filename       string // as sent: it may hold directories, and is not to be trusted as a path
-	Data           []byte // contents of the file
-	ContentID      string // UUID of the first 16 bytes of Data's SHA-256, which has been compared; empty if it was not sent
+	Filename       string   // as sent: it may hold directories, and is not to be trusted as a path
+	Data           []byte   // contents of the file
+	ContentID      string   // UUID of the first 16 bytes of Data's SHA-256, which has been compared; empty if it was not sent
 	// Time is when the producer made the message, to the microsecond; zero if it
 	// does not say.
 	Time time.Time

@@ -73,10 +73,10 @@ func (e *ReservedError) Unwrap() error { return e.Err }
 
 // A StatusError is an HTTP response other than the one hoped for.
 type StatusError struct {
-	Method, URL string // URL without query
-	StatusCode  int      // of the last try, such as 503
-	Messages    []string // decoded from the body, whichever form it has
-	Body        string   // at most 4 KiB
+	Method, URL string        // URL without query
+	StatusCode  int           // of the last try, such as 503
+	Messages    []string      // decoded from the body, whichever form it has
+	Body        string        // at most 4 KiB
 	RetryAfter  time.Duration // that the server asked for; zero if it did not
 	Attempts    int           // how often the request was sent
 

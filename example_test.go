@@ -5,196 +5,367 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gracedb-go/gracedb"
 )
 
-// An event goes from a file through a reserved graceid and Kafka to a consumer.
+// The examples are whole programs: paste one, and say in KAFKA_BROKER and TEST_SERVICE
+// which broker and which GraceDB it is for. "go run ./internal/demo serve", in a clone of
+// the repository, starts both and prints what to source.
+
+// An event goes from a file to a graceid and through Kafka.
 func Example() {
-	services, err := startServices() // in a program: real brokers, a real GraceDB, and FindToken
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer services.stop()
-
-	run := func(ctx context.Context) (err error) {
-		cluster := gracedb.Cluster{
-			Brokers:    services.brokers,
-			ServiceURL: services.serviceURL,
-			CAFile:     services.caFile,
-			Token:      services.token,
-		}
-		consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"gstlal"}})
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, consumer.Close()) }()
-
-		client, err := gracedb.NewClient(gracedb.ClientConfig{
-			ServiceURL: services.serviceURL, CAFile: services.caFile, Token: services.token,
-		})
-		if err != nil {
-			return err
-		}
-		producer, err := client.NewProducer(ctx, gracedb.ProducerConfig{Cluster: gracedb.Cluster{
-			Brokers: services.brokers, CAFile: services.caFile,
-		}})
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, producer.Close()) }()
-
-		data, err := os.ReadFile("testdata/events/coinc.xml")
-		if err != nil {
-			return err
-		}
-		receipt, err := client.PublishEvent(ctx, producer, gracedb.Event{
-			Group: "CBC", Pipeline: "gstlal", Search: "AllSky", Filename: "coinc.xml", Data: data,
-		}, gracedb.PublishOptions{HTTPFallback: true})
-		if err != nil {
-			return err
-		}
-		fmt.Println("published", receipt.GraceID, "to", receipt.Message.Topic)
-		for _, warning := range receipt.Warnings { // if it went over HTTP
-			fmt.Println("GraceDB warns:", warning)
-		}
-
-		for message, err := range consumer.Stream(ctx) {
-			if err != nil {
-				return err
-			}
-			upload, err := message.Upload()
-			if err != nil {
-				return err
-			}
-			fmt.Println("received", upload.GraceID, upload.Filename, len(upload.Data) == len(data))
-			break
-		}
-		return nil
-	}
-	if err := run(context.Background()); err != nil {
-		log.Fatal(err)
-	}
-	// Output:
-	// published G1001 to localhost.gstlal
-	// received G1001 coinc.xml true
-}
-
-// A program that follows topics until it is told to stop.
-func ExampleConsumer_Stream() {
-	services, err := startServices()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer services.stop()
-
-	run := func() (err error) {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		cluster := gracedb.Cluster{
-			Brokers: services.brokers, Instance: "localhost", CAFile: services.caFile, Token: services.token,
-		}
-		consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{
-			Cluster: cluster, Topics: []string{"test"}, GroupID: "my-broker",
-		})
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, consumer.Close()) }()
-
-		producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, producer.Close()) }()
-		if _, err := producer.Ping(ctx, ""); err != nil {
-			return err
-		}
-
-		for message, err := range consumer.Stream(ctx) {
-			if err != nil {
-				return err // refused token, topic gone, messages lost: ranging again resumes
-			}
-			upload, err := message.Upload()
-			if errors.Is(err, gracedb.ErrNotUpload) {
-				fmt.Println("a ping on", message.Topic)
-				stop() // as Ctrl-C does
-				continue
-			}
-			if err != nil {
-				log.Print(err)
-				continue
-			}
-			fmt.Println(upload.GraceID, upload.Pipeline)
-		}
-		return nil
-	}
-	if err := run(); err != nil {
-		log.Fatal(err)
-	}
-	// Output: a ping on localhost.test
-}
-
-// An error after the reservation holds the graceid, so that the event can be
-// finished later, over either way.
-func ExampleClient_PublishEvent() {
-	services, err := startServices()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer services.stop()
-
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	client, err := gracedb.NewClient(gracedb.ClientConfig{
-		ServiceURL: services.serviceURL, CAFile: services.caFile, Token: services.token,
+		ServiceURL: os.Getenv("TEST_SERVICE"), // such as https://gracedb-test.ligo.org/api/
+		Logger:     slog.Default(),
 	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	producer, err := client.NewProducer(ctx, gracedb.ProducerConfig{Cluster: gracedb.Cluster{
+		Brokers: []string{os.Getenv("KAFKA_BROKER")}, // such as kafka-dev.ligo.org:9092
+		Logger:  slog.Default(),
+	}})
+	if err != nil {
+		log.Fatal(err) // the token, the network or the topics: the error says which, and what to do
+	}
+	defer producer.Close()
+
+	data, err := os.ReadFile("coinc.xml")
+	if err != nil {
+		log.Fatal(err)
+	}
+	receipt, err := client.PublishEvent(ctx, producer, gracedb.Event{
+		Group: "Test", Pipeline: "gstlal", Search: "AllSky", Filename: "coinc.xml", Data: data,
+	}, gracedb.PublishOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(receipt.GraceID, "is on", receipt.Message.Topic, "at offset", receipt.Message.Offset)
+	// Output: T1001 is on localhost.test at offset 0
+}
+
+// With HTTPFallback the event reaches GraceDB while Kafka is away, too.
+func ExampleClient_PublishEvent_fallback() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: os.Getenv("TEST_SERVICE"), Logger: slog.Default()})
 	if err != nil {
 		log.Fatal(err)
 	}
 	producer, err := client.NewProducer(ctx, gracedb.ProducerConfig{
-		Cluster: gracedb.Cluster{Brokers: services.brokers, CAFile: services.caFile},
+		Cluster: gracedb.Cluster{Brokers: []string{"localhost:1"}}, // where nobody listens
+	})
+	if err != nil {
+		log.Print(err) // producer is nil, which PublishEvent takes
+	} else {
+		defer producer.Close()
+	}
+
+	data, err := os.ReadFile("coinc.xml")
+	if err != nil {
+		log.Fatal(err)
+	}
+	receipt, err := client.PublishEvent(ctx, producer, gracedb.Event{
+		Group: "Test", Pipeline: "gstlal", Search: "AllSky", Filename: "coinc.xml", Data: data,
+	}, gracedb.PublishOptions{HTTPFallback: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, warning := range receipt.Warnings {
+		log.Print(warning) // GraceDB has the event, but could not read it, or sends no alert
+	}
+	fmt.Println(receipt.GraceID, "over HTTP:", errors.Is(receipt.Fallback, gracedb.ErrConnection))
+	// Output: T1001 over HTTP: true
+}
+
+// An error after the reservation holds the graceid, so that the event can be finished
+// under it: now or, if graceid and event are kept, by another process.
+func ExampleReservedError() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: os.Getenv("TEST_SERVICE")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	producer, err := client.NewProducer(ctx, gracedb.ProducerConfig{
+		Cluster:      gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}},
+		FlushTimeout: time.Nanosecond, // in which no broker answers: this is what an outage looks like
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() {
-		if err := producer.Close(); err != nil {
-			log.Print(err)
-		}
-	}()
 
 	event := gracedb.Event{Group: "Test", Pipeline: "gstlal", Filename: "coinc.xml", Data: []byte("<LIGO_LW/>")}
-	receipt, err := client.PublishEvent(ctx, producer, event, gracedb.PublishOptions{})
-	if reserved, ok := errors.AsType[*gracedb.ReservedError](err); ok {
-		receipt, err = client.UploadReservedEvent(ctx, reserved.Reservation.GraceID, event, gracedb.Provenance{})
+	_, err = client.PublishEvent(ctx, producer, event, gracedb.PublishOptions{})
+	reserved, ok := errors.AsType[*gracedb.ReservedError](err)
+	if !ok {
+		log.Fatal(err) // nothing is reserved: publish the event again, as a new one
 	}
+	fmt.Println(reserved.Reservation.GraceID, "is reserved")
+	// If the error is ErrOutcomeUnknown, the event may still arrive until Close. That does no
+	// harm: both would be for one graceid.
+	producer.Close()
+
+	producer, err = client.NewProducer(ctx, gracedb.ProducerConfig{
+		Cluster: gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}},
+	})
 	if err != nil {
 		log.Print(err)
-		return
+	} else {
+		defer producer.Close()
 	}
-	fmt.Println(receipt.GraceID, receipt.Warnings) // "No alert issued" is a warning, not an error
-	// Output: T1001 []
+	receipt, err := client.PublishEvent(ctx, producer, event, gracedb.PublishOptions{
+		Reservation: &reserved.Reservation, HTTPFallback: true,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(receipt.GraceID, "is on", receipt.Message.Topic)
+	// Output:
+	// T1001 is reserved
+	// T1001 is on localhost.test
 }
 
-// Tokens are found where IGWN tools keep them, and looked for again five minutes
-// before they expire.
-func ExampleReloadToken() {
+// Messages of one's own: queued, and told one by one what became of them.
+func ExampleProducer_Produce() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{
+		Cluster: gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}, ServiceURL: os.Getenv("TEST_SERVICE")},
+		Topic:   "test", // of messages that name none
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer producer.Close()
+
+	var written atomic.Int64
+	for seq := range 100 {
+		message, err := gracedb.JSONMessage("", map[string]any{"type": "heartbeat", "seq": seq})
+		if err != nil {
+			log.Fatal(err)
+		}
+		message.Key = []byte("detector-1") // messages of one key stay in order
+		message.Headers = []gracedb.Header{{Key: "source", Value: []byte("example")}}
+		err = producer.Produce(ctx, message, func(m gracedb.Message, err error) {
+			switch {
+			case err == nil:
+				written.Add(1)
+			case errors.Is(err, gracedb.ErrOutcomeUnknown):
+				log.Print("may be written: ", err) // sending it again may double it
+			default:
+				log.Print("not written: ", err) // sending it again is safe
+			}
+		})
+		if err != nil {
+			log.Fatal(err) // not queued, and the function is not called
+		}
+	}
+	if err := producer.Flush(ctx); err != nil { // waits until all of them are settled
+		log.Fatal(err)
+	}
+	fmt.Println(written.Load(), "written,", producer.Pending(), "pending")
+	// Output: 100 written, 0 pending
+}
+
+// A ping shows that the token is good, the topic is there and the broker writes. Loops over
+// uploads pass it by.
+func ExampleProducer_Ping() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{
+		Cluster: gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}, ServiceURL: os.Getenv("TEST_SERVICE")},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer producer.Close()
+	message, err := producer.Ping(ctx, "gstlal")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(message.Topic, "took it at offset", message.Offset)
+	// Output: localhost.gstlal took it at offset 0
+}
+
+// A program that follows several topics until it is told to stop, by Ctrl-C or as services
+// are. Here it pings a topic, and stops when it has seen that.
+func ExampleConsumer_Stream() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cluster := gracedb.Cluster{
+		Brokers: []string{os.Getenv("KAFKA_BROKER")}, ServiceURL: os.Getenv("TEST_SERVICE"), Logger: slog.Default(),
+	}
+	consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer consumer.Close()
+	if err := consumer.Subscribe(ctx, "gstlal", "pycbc"); err != nil { // or all of them in Topics
+		log.Fatal(err)
+	}
+
+	producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer producer.Close()
+	if _, err := producer.Ping(ctx, "pycbc"); err != nil {
+		log.Fatal(err)
+	}
+
+	for message, err := range consumer.Stream(ctx) {
+		if err != nil {
+			log.Print(err) // a refused token, a topic that is gone, messages that are lost: ranging again goes on
+			return
+		}
+		upload, err := message.Upload()
+		switch {
+		case errors.Is(err, gracedb.ErrNotUpload):
+			fmt.Println("a ping on", message.Topic)
+			stop() // as a signal does; the loop ends without an error
+		case err != nil:
+			log.Print(err) // a damaged message: the next may be good
+		default:
+			fmt.Println(upload.GraceID, "from", upload.Pipeline)
+		}
+	}
+	// Output: a ping on localhost.pycbc
+}
+
+// In a group the position survives the program. Commit after a message is handled, and a
+// program that is killed receives at most that one again.
+func ExampleConsumer_Commit() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cluster := gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}, ServiceURL: os.Getenv("TEST_SERVICE")}
+	producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer producer.Close()
+	for _, value := range []string{"first", "second"} {
+		if _, err := producer.ProduceSync(ctx, gracedb.Message{Value: []byte(value)}); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	for range 2 { // a program that is started twice
+		consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{
+			Cluster: cluster, Topics: []string{"test"}, GroupID: "example",
+			FromBeginning: true, // where the group has no position yet
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		message, err := consumer.Poll(ctx)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s at offset %d\n", message.Value, message.Offset) // here it is handled
+		if err := consumer.Commit(ctx); err != nil {
+			log.Fatal(err)
+		}
+		if err := consumer.Close(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Output:
+	// first at offset 0
+	// second at offset 1
+}
+
+// Tokens are found where IGWN's tools leave them: this is what a Token that is nil stands for.
+func ExampleFindToken() {
 	source := gracedb.ReloadToken(gracedb.FindToken(gracedb.TokenQuery{
 		Audience: []string{"https://gracedb-test.ligo.org"},
 		Scopes:   []string{"gracedb.read"},
 	}), 5*time.Minute)
-	client, err := gracedb.NewClient(gracedb.ClientConfig{
-		ServiceURL: "https://gracedb-test.ligo.org/api/", Token: source,
-	})
-	fmt.Println(client != nil, err)
-	// Output: true <nil>
+	token, err := source(context.Background())
+	if err != nil {
+		log.Fatal(err) // names each place, and what is wrong there
+	}
+	fmt.Println(token != "")
+	// Output: true
 }
 
-// JSON of one's own travels the same way.
+// A source of one's own, here a file that somebody else renews: it is read again five
+// minutes before the token expires, and when the token was refused.
+func ExampleReloadToken() {
+	source := gracedb.ReloadToken(func(context.Context) (string, error) {
+		token, err := os.ReadFile(os.Getenv("BEARER_TOKEN_FILE")) // or ask a vault, with the context
+		return strings.TrimSpace(string(token)), err
+	}, 5*time.Minute)
+	client, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: os.Getenv("TEST_SERVICE"), Token: source})
+	if err != nil {
+		log.Fatal(err)
+	}
+	info, err := client.ServiceInfo(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(info.Groups)
+	// Output: [CBC Burst Detchar External Test]
+}
+
+// A token that never changes, for a program that ends before it expires.
+func ExampleStaticToken() {
+	token, err := gracedb.FindToken(gracedb.TokenQuery{})(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, err := gracedb.NewClient(gracedb.ClientConfig{
+		ServiceURL: os.Getenv("TEST_SERVICE"), Token: gracedb.StaticToken(token),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	reservation, err := client.Reserve(context.Background(), gracedb.Event{
+		Group: "Test", Pipeline: "gstlal", Filename: "coinc.xml", Data: []byte("<LIGO_LW/>"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(reservation.GraceID)
+	// Output: T1001
+}
+
+// A client of franz-go's own, for what this package does not offer: it connects, and
+// authenticates, as this package does.
+func ExampleCluster_ClientOpts() {
+	cluster := gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}, ServiceURL: os.Getenv("TEST_SERVICE")}
+	opts, err := cluster.ClientOpts()
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, err := kgo.NewClient(append(opts, kgo.ClientID("example"))...)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	record := &kgo.Record{Topic: gracedb.MakeTopicName("localhost", "test"), Value: []byte(`{"type":"heartbeat"}`)}
+	if err := client.ProduceSync(ctx, record).FirstErr(); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(record.Topic, record.Offset)
+	// Output: localhost.test 0
+}
+
+// JSON of one's own travels as events do.
 func ExampleJSONMessage() {
 	message, err := gracedb.JSONMessage("test", map[string]any{"type": "heartbeat", "seq": 7})
 	if err != nil {

@@ -2,8 +2,14 @@ package gracedb_test
 
 import (
 	"errors"
+	"flag"
+	"go/doc"
+	"go/parser"
+	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,8 +23,19 @@ import (
 	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
-// No test leaves a goroutine behind.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// No test leaves a goroutine behind. Examples are left to TestExamples, which runs this
+// program again for each.
+func TestMain(m *testing.M) {
+	if os.Getenv(pasted) != "" {
+		os.Exit(m.Run())
+	}
+	flag.Parse()
+	skip := flag.Lookup("test.skip").Value
+	if err := skip.Set(strings.TrimSuffix("^Example|"+skip.String(), "|")); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // A lockedBuffer may be written to from several goroutines.
 type lockedBuffer = testlog.Log
@@ -73,8 +90,74 @@ var (
 	contentIDOf       = testrig.ContentIDOf
 )
 
-// services are the embedded broker and GraceDB that the examples run against. A
-// program names real ones instead.
+// pasted is the variable that tells this program to run an example.
+const pasted = "GRACEDB_TEST_EXAMPLE"
+
+// Each example is what a reader makes of it who pastes it: a whole program, which learns
+// from its environment alone where broker, GraceDB, authority and token are.
+func TestExamples(t *testing.T) {
+	const source = "example_test.go"
+	file, err := parser.ParseFile(token.NewFileSet(), source, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := doc.Examples(file)
+	if len(examples) < 12 {
+		t.Errorf("%s has only %d examples", source, len(examples))
+	}
+	for _, example := range examples {
+		name := "Example" + example.Name
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			switch {
+			case example.Play == nil:
+				t.Fatal("it needs what is not in its file: a reader cannot paste it")
+			case example.Output == "":
+				t.Fatal("it does not say what it prints, so that it is not run")
+			}
+			runExample(t, name)
+		})
+	}
+}
+
+// runExample runs an example in a process of its own, beside services of its own.
+func runExample(t *testing.T, name string) {
+	services, err := startServices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer services.stop()
+	token, err := services.token(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	event, err := os.ReadFile("testdata/events/coinc.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for file, data := range map[string][]byte{"token": []byte(token), "coinc.xml": event} {
+		if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^"+name+"$", "-test.timeout=2m")
+	cmd.Dir = dir
+	cmd.Env = append(
+		slices.DeleteFunc(os.Environ(), func(v string) bool {
+			name, _, _ := strings.Cut(v, "=")
+			return slices.Contains([]string{"SCITOKEN", "SCITOKEN_FILE", "_CONDOR_CREDS", "BEARER_TOKEN", "SSL_CERT_DIR"}, name)
+		}),
+		pasted+"="+name, "KAFKA_BROKER="+services.brokers[0], "TEST_SERVICE="+services.serviceURL,
+		"BEARER_TOKEN_FILE="+filepath.Join(dir, "token"), "SSL_CERT_FILE="+services.caFile,
+	)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+name+" ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// services are the embedded broker and GraceDB that an example runs against.
 type services struct {
 	brokers    []string
 	serviceURL string
@@ -98,7 +181,7 @@ func startServices() (services, error) {
 	}
 	broker, err := kafkatest.Start(kafkatest.Config{
 		Authority: authority, Issuer: issuer,
-		Topics: map[string]int{"localhost.test": 1, "localhost.gstlal": 1},
+		Topics: map[string]int{"localhost.test": 1, "localhost.gstlal": 1, "localhost.pycbc": 1},
 	})
 	if err != nil {
 		server.Close()

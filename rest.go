@@ -191,7 +191,7 @@ type Event struct {
 
 // A Receipt says what became of an event.
 type Receipt struct {
-	GraceID   string // empty if PublishOnly
+	GraceID   string  // empty if PublishOnly
 	Submitter string  // who has reserved or created the event
 	Message   Message // as acknowledged by the broker, without Value; zero if Kafka was not used
 	// Warnings are the server's: it has created the event, but not done all that it

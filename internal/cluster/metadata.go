@@ -177,6 +177,7 @@ func (l *Client) forbidden(name string, op kmsg.ACLOperation) error {
 	}
 	return errs.New(is, "kafka: topic %q on %s: %s may not %s: whoever runs the brokers has to give it the right %s",
 		name, strings.Join(l.Brokers, ", "), l.Principal(), what, op)
+}
 
 // otherCase returns the pipeline of the topic that differs from name in the case of letters
 // only, or "".

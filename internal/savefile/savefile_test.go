@@ -45,7 +45,9 @@ func TestName(t *testing.T) {
 	}
 }
 
-func withoutLinks(*os.Root, string, string) error { return &os.LinkError{Op: "linkat", Err: syscall.EPERM} }
+func withoutLinks(*os.Root, string, string) error {
+	return &os.LinkError{Op: "linkat", Err: syscall.EPERM}
+}
 
 // ways are the file systems with hard links and those without.
 var ways = map[string]savefile.Linker{"links": (*os.Root).Link, "no links": withoutLinks}
