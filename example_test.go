@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"os"
-	"os/signal"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -200,93 +201,6 @@ func ExampleProducer_Ping() {
 	// Output: localhost.gstlal took it at offset 0
 }
 
-// A program that follows several topics until it is told to stop, by Ctrl-C or as services
-// are. Here it pings a topic, and stops when it has seen that.
-func ExampleConsumer_Stream() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	cluster := gracedb.Cluster{
-		Brokers: []string{os.Getenv("KAFKA_BROKER")}, ServiceURL: os.Getenv("TEST_SERVICE"), Logger: slog.Default(),
-	}
-	consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer consumer.Close()
-	if err := consumer.Subscribe(ctx, "gstlal", "pycbc"); err != nil { // or all of them in Topics
-		log.Fatal(err)
-	}
-
-	producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer producer.Close()
-	if _, err := producer.Ping(ctx, "pycbc"); err != nil {
-		log.Fatal(err)
-	}
-
-	for message, err := range consumer.Stream(ctx) {
-		if err != nil {
-			log.Print(err) // a refused token, a topic that is gone, messages that are lost: ranging again goes on
-			return
-		}
-		upload, err := message.Upload()
-		switch {
-		case errors.Is(err, gracedb.ErrNotUpload):
-			fmt.Println("a ping on", message.Topic)
-			stop() // as a signal does; the loop ends without an error
-		case err != nil:
-			log.Print(err) // a damaged message: the next may be good
-		default:
-			fmt.Println(upload.GraceID, "from", upload.Pipeline)
-		}
-	}
-	// Output: a ping on localhost.pycbc
-}
-
-// In a group the position survives the program. Commit after a message is handled, and a
-// program that is killed receives at most that one again.
-func ExampleConsumer_Commit() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	cluster := gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}, ServiceURL: os.Getenv("TEST_SERVICE")}
-	producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer producer.Close()
-	for _, value := range []string{"first", "second"} {
-		if _, err := producer.ProduceSync(ctx, gracedb.Message{Value: []byte(value)}); err != nil {
-			log.Fatal(err)
-		}
-	}
-
-	for range 2 { // a program that is started twice
-		consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{
-			Cluster: cluster, Topics: []string{"test"}, GroupID: "example",
-			FromBeginning: true, // where the group has no position yet
-		})
-		if err != nil {
-			log.Fatal(err)
-		}
-		message, err := consumer.Poll(ctx)
-		if err != nil {
-			log.Fatal(err)
-		}
-		fmt.Printf("%s at offset %d\n", message.Value, message.Offset) // here it is handled
-		if err := consumer.Commit(ctx); err != nil {
-			log.Fatal(err)
-		}
-		if err := consumer.Close(); err != nil {
-			log.Fatal(err)
-		}
-	}
-	// Output:
-	// first at offset 0
-	// second at offset 1
-}
-
 // Tokens are found where IGWN's tools leave them: this is what a Token that is nil stands for.
 func ExampleFindToken() {
 	source := gracedb.ReloadToken(gracedb.FindToken(gracedb.TokenQuery{
@@ -382,108 +296,54 @@ func ExampleJSONMessage() {
 	// Output: test heartbeat 7
 }
 
-// A group goes back to a time, to do again what was done since. It begins there, too, if the
-// program ends and is started anew.
-func ExampleConsumer_Seek() {
-	services, err := startServices()
+// What follows an upload is a request of one's own: here an entry in the event's log, and a
+// label, once GraceDB has the event's data.
+func ExampleClient_HTTPClient() {
+	serviceURL := os.Getenv("TEST_SERVICE") // such as https://gracedb-test.ligo.org/api/
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: serviceURL})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer services.stop()
-
-	run := func(ctx context.Context) (err error) {
-		cluster := gracedb.Cluster{
-			Brokers: services.brokers, Instance: "localhost", CAFile: services.caFile, Token: services.token,
-		}
-		consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{
-			Cluster: cluster, Topics: []string{"test"}, GroupID: "my-follow-up",
-		})
+	// send is one request. Its answer has a status, which says what became of it.
+	send := func(method, route string, form url.Values) error {
+		req, err := http.NewRequestWithContext(ctx, method, serviceURL+"v2/"+route, strings.NewReader(form.Encode()))
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, consumer.Close()) }()
-		producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := client.HTTPClient().Do(req)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, producer.Close()) }()
-
-		began := time.Now().Truncate(time.Hour)
-		for i := range 3 {
-			m := gracedb.Message{Topic: "test", Value: fmt.Append(nil, "message ", i), Time: began.Add(time.Duration(i) * time.Minute)}
-			if _, err := producer.ProduceSync(ctx, m); err != nil {
-				return err
-			}
-			if _, err := consumer.Poll(ctx); err != nil {
-				return err
-			}
+		defer resp.Body.Close()
+		if resp.StatusCode/100 != 2 {
+			said, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+			return fmt.Errorf("%s %s: %s: %s", method, route, resp.Status, said)
 		}
-
-		if err := consumer.Seek(ctx, began.Add(time.Minute)); err != nil {
-			return err
-		}
-		for range 2 {
-			message, err := consumer.Poll(ctx)
-			if err != nil {
-				return err
-			}
-			fmt.Println(string(message.Value))
-		}
+		fmt.Println(method, route, resp.Status)
 		return nil
 	}
-	if err := run(context.Background()); err != nil {
+
+	receipt, err := client.CreateEvent(ctx, gracedb.Event{ // or PublishEvent
+		Group: "Test", Pipeline: "gstlal", Filename: "coinc.xml", Data: []byte("<LIGO_LW/>"),
+	})
+	if err == nil {
+		err = client.WaitUploaded(ctx, receipt.GraceID)
+	}
+	if err == nil {
+		err = send(http.MethodPost, "events/"+receipt.GraceID+"/log/", url.Values{
+			"comment": {"the background looks good"}, "tagname": {"analyst_comments"},
+		})
+	}
+	if err == nil {
+		err = send(http.MethodPut, "events/"+receipt.GraceID+"/labels/SKYMAP_READY", nil)
+	}
+	if err != nil {
 		log.Fatal(err)
 	}
 	// Output:
-	// message 1
-	// message 2
-}
-
-// How many messages are still to be read, for a program's own metrics.
-func ExampleConsumer_Lag() {
-	services, err := startServices()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer services.stop()
-
-	run := func(ctx context.Context) (err error) {
-		cluster := gracedb.Cluster{
-			Brokers: services.brokers, Instance: "localhost", CAFile: services.caFile, Token: services.token,
-		}
-		consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, consumer.Close()) }()
-		producer, err := gracedb.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster, Topic: "test"})
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, producer.Close()) }()
-		for range 2 {
-			if _, err := producer.Ping(ctx, ""); err != nil {
-				return err
-			}
-		}
-		if _, err := consumer.Poll(ctx); err != nil {
-			return err
-		}
-
-		lags, err := consumer.Lag(ctx) // may be called by another goroutine
-		if err != nil {
-			return err
-		}
-		for _, l := range lags {
-			if l.Position < 0 || l.End < 0 {
-				continue // not known yet, or no broker leads the partition
-			}
-			fmt.Println(l.Topic, l.Partition, "behind by", l.End-l.Position)
-		}
-		return nil
-	}
-	if err := run(context.Background()); err != nil {
-		log.Fatal(err)
-	}
-	// Output: localhost.test 0 behind by 1
+	// POST events/T1001/log/ 201 Created
+	// PUT events/T1001/labels/SKYMAP_READY 201 Created
 }

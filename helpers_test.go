@@ -96,14 +96,16 @@ const pasted = "GRACEDB_TEST_EXAMPLE"
 // Each example is what a reader makes of it who pastes it: a whole program, which learns
 // from its environment alone where broker, GraceDB, authority and token are.
 func TestExamples(t *testing.T) {
-	const source = "example_test.go"
-	file, err := parser.ParseFile(token.NewFileSet(), source, nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
+	var examples []*doc.Example
+	for _, source := range []string{"example_test.go", "example_consumer_test.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), source, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		examples = append(examples, doc.Examples(file)...)
 	}
-	examples := doc.Examples(file)
-	if len(examples) < 12 {
-		t.Errorf("%s has only %d examples", source, len(examples))
+	if len(examples) < 16 {
+		t.Errorf("only %d examples", len(examples))
 	}
 	for _, example := range examples {
 		name := "Example" + example.Name

@@ -86,7 +86,7 @@ func TestZeroValues(t *testing.T) {
 		&gracedb.Cluster{}, &gracedb.ProducerConfig{}, &gracedb.ConsumerConfig{}, &gracedb.ClientConfig{},
 		&gracedb.Reservation{}, &gracedb.PublishOptions{}, &gracedb.Provenance{}, &gracedb.Receipt{}, &gracedb.Timing{},
 		&gracedb.ServiceInfo{}, &gracedb.TokenQuery{}, &source,
-		&gracedb.DiagnoseConfig{}, &gracedb.Finding{}, new(gracedb.Severity),
+		&gracedb.PartitionLag{}, &gracedb.DiagnoseConfig{}, &gracedb.Finding{}, new(gracedb.Severity),
 	}
 	tried := make(map[string]bool)
 	for _, zero := range zeros {
