@@ -111,11 +111,11 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	case err == nil:
 		return conn, nil
 	case ctx.Err() != nil && caller.Err() == nil:
-		err = fmt.Errorf("no answer within %v: %w", dialTimeout, os.ErrDeadlineExceeded)
+		err = fmt.Errorf("no answer within %v (is there a firewall between, or is the broker overloaded?): %w", dialTimeout, os.ErrDeadlineExceeded)
 	case errors.Is(caller.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("no answer before its caller's time was over: %w", os.ErrDeadlineExceeded)
 	}
-	return nil, newDialError(address, d.nameReason(address, err))
+	return nil, newDialError(address, d.reason(address, err))
 }
 
 // takeTurn waits until a connection to address may be opened, for at most turnTimeout:
@@ -151,13 +151,21 @@ func hostName(host string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
-// nameReason says where a name comes from that cannot be found, if no caller wrote it:
-// a broker that is reached by one name may have another as its advertised listener.
-func (d *dialer) nameReason(address string, err error) error {
+// reason says what to look at when address cannot be connected to, and where its name comes from,
+// if no caller wrote it: a broker that is reached by one name may have another as its advertised
+// listener.
+func (d *dialer) reason(address string, err error) error {
+	configured := slices.Contains(d.brokers, address)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		if configured {
+			return fmt.Errorf("%w (the broker is down, or Brokers has a wrong port)", err)
+		}
+		return fmt.Errorf("%w (the broker is down)", err)
+	}
 	if _, ok := errors.AsType[*net.DNSError](err); !ok {
 		return err
 	}
-	if slices.Contains(d.brokers, address) {
+	if configured {
 		return fmt.Errorf("%w (check Brokers)", err)
 	}
 	return fmt.Errorf("the broker reached at %s calls itself %s, which cannot be found here (its advertised.listeners, or this machine's DNS): %w",

@@ -111,7 +111,7 @@ func (p *Prober) secure(ctx context.Context, conn net.Conn, address, host string
 }
 
 func (p *Prober) failed(address string, err error) error {
-	return errs.New([]error{errs.Connection, err}, "kafka: %s: %s", errs.Clean(address), errs.Reason(p.dialer.nameReason(address, err)))
+	return errs.New([]error{errs.Connection, err}, "kafka: %s: %s", errs.Clean(address), errs.Reason(p.dialer.reason(address, err)))
 }
 
 // step does one step of a probe, within dialTimeout.
