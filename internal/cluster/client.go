@@ -204,7 +204,7 @@ func (l *Client) GaveUp(ctxErr error, what string, began time.Time, last error) 
 	case is == nil && len(who) > 0:
 		is, text = []error{errs.Connection}, "not all that it takes was answered in time; answers came from "+strings.Join(who, ", ")
 	case is == nil:
-		is, text = []error{errs.Connection}, "no answer from "+strings.Join(l.Brokers, ", ")+" (is there a firewall between, or are they overloaded?)"
+		is, text = []error{errs.Connection}, "no answer from "+strings.Join(l.Brokers, ", ")+" ("+isMute+")"
 	}
 	return errs.New(append(is, ctxErr, l.kind), "kafka: %s: %s: %s", what, ctxErr, text)
 }

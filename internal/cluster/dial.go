@@ -111,9 +111,9 @@ func (d *dialer) dial(caller context.Context, network, address string) (_ net.Co
 	case err == nil:
 		return conn, nil
 	case ctx.Err() != nil && caller.Err() == nil:
-		err = fmt.Errorf("no answer within %v (is there a firewall between, or is the broker overloaded?): %w", dialTimeout, os.ErrDeadlineExceeded)
+		err = fmt.Errorf("no answer within %v (%s): %w", dialTimeout, isMute, os.ErrDeadlineExceeded)
 	case errors.Is(caller.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("no answer before its caller's time was over: %w", os.ErrDeadlineExceeded)
+		err = fmt.Errorf("no answer before its caller's time was over (%s): %w", isMute, os.ErrDeadlineExceeded)
 	}
 	return nil, newDialError(address, d.reason(address, err))
 }
@@ -142,6 +142,9 @@ func (d *dialer) mayBeShown(host string) bool {
 		return host == allowed || strings.HasPrefix(allowed, ".") && strings.HasSuffix(host, allowed) && len(host) > len(allowed)
 	})
 }
+
+// isMute is what to look at when a broker says nothing at all.
+const isMute = "is there a firewall between, or is the broker overloaded?"
 
 // hostName returns the one form of a name or address that has several.
 func hostName(host string) string {
