@@ -223,9 +223,9 @@ func (c *Consumer) Lag(ctx context.Context) ([]PartitionLag, error) {
 // each offset is a message: transactions and compaction leave gaps.
 type PartitionLag struct {
 	Topic     string // full topic name
-	Partition int32
-	Position  int64 // the next offset that will be returned; -1 if not known yet
-	End       int64 // the offset after the last message that may be read, which is before an open transaction; -1 if no broker leads the partition
+	Partition int32  // of the topic, from 0
+	Position  int64  // the next offset that will be returned; -1 if not known yet
+	End       int64  // the offset after the last message that may be read, which is before an open transaction; -1 if no broker leads the partition
 }
 
 // Close commits all but the last message returned (call Commit first to include

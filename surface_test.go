@@ -1,19 +1,23 @@
 package gracedb_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"iter"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -298,4 +302,79 @@ func TestCloseInDoneWhileClosing(t *testing.T) {
 		}
 		wantErr(t, <-got, kinds(gracedb.ErrProducer), nil, "Close", "done")
 	})
+}
+
+// Each exported field says what it is, in its unit.
+func TestFieldsAreDocumented(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			typ, ok := n.(*ast.TypeSpec)
+			if !ok || !typ.Name.IsExported() {
+				return true
+			}
+			fields, ok := typ.Type.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			for _, f := range fields.Fields.List {
+				for _, field := range f.Names {
+					if seen++; field.IsExported() && f.Doc == nil && f.Comment == nil {
+						t.Errorf("%s.%s is not documented", typ.Name, field)
+					}
+				}
+			}
+			return true
+		})
+	}
+	if seen < 100 {
+		t.Errorf("only %d fields were looked at", seen)
+	}
+}
+
+// Messages and Receipts print as one line of bounded length, without what they carry.
+func TestPrintedAsOneLine(t *testing.T) {
+	at := time.Date(2026, 11, 30, 12, 0, 0, 5e6, time.UTC)
+	message := gracedb.Message{
+		Topic: "gracedb.gstlal", Partition: 1, Offset: 7, Key: []byte("G1"), Value: []byte("the value"),
+		Headers: []gracedb.Header{{Key: "header", Value: []byte("of a header")}}, Time: at,
+	}
+	hostile := gracedb.Message{Topic: "a\nb\x1b[2J", Key: bytes.Repeat([]byte("\n\x00\u202e"), 1000), Value: make([]byte, 10)}
+	for _, row := range []struct {
+		value any
+		want  string
+	}{
+		{message, `gracedb.gstlal/1@7 key "G1" 9 bytes 1 headers 2026-11-30T12:00:00.005Z`},
+		{&message, `gracedb.gstlal/1@7 key "G1" 9 bytes 1 headers 2026-11-30T12:00:00.005Z`},
+		{gracedb.Message{}, "(no topic)/0@0"},
+		{gracedb.Receipt{}, "no graceid"},
+		{
+			gracedb.Receipt{GraceID: "G1", Message: message, Timing: gracedb.Timing{Reserve: 30 * time.Millisecond, Publish: 1234567}},
+			`G1 over Kafka: gracedb.gstlal/1@7 key "G1" 9 bytes 1 headers 2026-11-30T12:00:00.005Z, reserve 30ms, publish 1.23ms`,
+		},
+		{
+			gracedb.Receipt{GraceID: "G1", Fallback: errors.New("no broker"), Warnings: []string{"an\nodd label"}},
+			`G1 over HTTP because: no broker; GraceDB warns: "an odd label"`,
+		},
+		{hostile, ""},
+	} {
+		got := fmt.Sprintf("%v", row.value)
+		if row.want != "" && got != row.want {
+			t.Errorf("printed as\n%s, want\n%s", got, row.want)
+		}
+		if len(got) > 500 || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("printed as %q", got)
+		}
+	}
 }
