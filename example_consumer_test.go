@@ -218,3 +218,47 @@ func ExampleConsumer_Lag() {
 	}
 	// Output: localhost.test 0 behind by 1
 }
+
+// Each event is saved once, also where it comes twice.
+func ExampleUpload_Save() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cluster := gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}, ServiceURL: os.Getenv("TEST_SERVICE")}
+	consumer, err := gracedb.NewConsumer(ctx, gracedb.ConsumerConfig{Cluster: cluster, Topics: []string{"test"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer consumer.Close()
+	client, err := gracedb.NewClient(gracedb.ClientConfig{ServiceURL: os.Getenv("TEST_SERVICE")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	producer, err := client.NewProducer(ctx, gracedb.ProducerConfig{Cluster: cluster})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer producer.Close()
+	event := gracedb.Event{Group: "Test", Pipeline: "gstlal", Filename: "coinc.xml", Data: []byte("<LIGO_LW/>")}
+	if _, err := client.PublishEvent(ctx, producer, event, gracedb.PublishOptions{}); err != nil {
+		log.Fatal(err)
+	}
+
+	message, err := consumer.Poll(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	upload, err := message.Upload()
+	if err != nil {
+		log.Fatal(err) // not an event, or damaged
+	}
+	for range 2 { // twice is harmless
+		path, err := upload.Save(".")
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(upload.ID(), "is in", path)
+	}
+	// Output:
+	// T1001 is in T1001-coinc.xml
+	// T1001 is in T1001-coinc.xml
+}

@@ -347,3 +347,20 @@ func ExampleClient_HTTPClient() {
 	// POST events/T1001/log/ 201 Created
 	// PUT events/T1001/labels/SKYMAP_READY 201 Created
 }
+
+// What is wrong shows before the night: what is well is left out here.
+func ExampleDiagnose() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	findings := gracedb.Diagnose(ctx, gracedb.DiagnoseConfig{
+		Client:  gracedb.ClientConfig{ServiceURL: os.Getenv("TEST_SERVICE")},
+		Cluster: gracedb.Cluster{Brokers: []string{os.Getenv("KAFKA_BROKER")}},
+		Publish: []string{"gstlal"}, Consume: []string{"no-such-pipeline"}, GroupID: "my-follow-up",
+	})
+	for _, f := range findings {
+		if f.Severity == gracedb.Failure {
+			fmt.Println(f.Check, f.Target+":", f.Advice)
+		}
+	}
+	// Output: topic localhost.no-such-pipeline: correct the name, or have whoever runs the brokers make the topic, and give rights to it
+}
