@@ -174,12 +174,16 @@ var plantedInTokens = []planted{
 	{name: "soon over", plant: func(t *testing.T, p *patient) {
 		p.give(t, testauth.Claims{Expires: time.Now().Add(3 * time.Minute)})
 	}, check: "token", severity: gracedb.Warning, detail: "it ends in 2m", advice: "renew it"},
-	{name: "scope", plant: func(t *testing.T, p *patient) { p.give(t, testauth.Claims{Scope: "read:/frames"}) },
-		check: "token", severity: gracedb.Warning, detail: "lacks the scope", advice: "scope"},
-	{name: "audience", plant: func(t *testing.T, p *patient) {
-		p.give(t, testauth.Claims{Audience: []string{"https://other.invalid"}})
+	{
+		name: "scope", plant: func(t *testing.T, p *patient) { p.give(t, testauth.Claims{Scope: "read:/frames"}) },
+		check: "token", severity: gracedb.Warning, detail: "lacks the scope", advice: "scope",
 	},
-		check: "sasl", severity: gracedb.Failure, detail: "may want another audience", advice: "htgettoken"},
+	{
+		name: "audience", plant: func(t *testing.T, p *patient) {
+			p.give(t, testauth.Claims{Audience: []string{"https://other.invalid"}})
+		},
+		check: "sasl", severity: gracedb.Failure, detail: "may want another audience", advice: "htgettoken",
+	},
 }
 
 var plantedInHTTP = []planted{
@@ -191,34 +195,56 @@ var plantedInHTTP = []planted{
 		dead := &url.URL{Scheme: "http", Host: "127.0.0.1:1"}
 		p.cfg.Client.CAFile, p.cfg.Client.HTTP = "", &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(dead), DisableKeepAlives: true}}
 	}, check: "proxy", severity: gracedb.Failure, target: "127.0.0.1:1", detail: "connection refused", advice: "NO_PROXY"},
-	{name: "GraceDB is down", plant: func(_ *testing.T, p *patient) { p.Close() },
-		check: "tcp", severity: gracedb.Failure, detail: "connection refused", advice: "start what should listen"},
-	{name: "GraceDB's authority", plant: func(_ *testing.T, p *patient) { p.cfg.Client.CAFile = p.kafka.CAFile() },
-		check: "tls", severity: gracedb.Failure, detail: "authority", advice: "set CAFile"},
+	{
+		name: "GraceDB is down", plant: func(_ *testing.T, p *patient) { p.Close() },
+		check: "tcp", severity: gracedb.Failure, detail: "connection refused", advice: "start what should listen",
+	},
+	{
+		name: "GraceDB's authority", plant: func(_ *testing.T, p *patient) { p.cfg.Client.CAFile = p.kafka.CAFile() },
+		check: "tls", severity: gracedb.Failure, detail: "authority", advice: "set CAFile",
+	},
 	{name: "a login page", plant: func(_ *testing.T, p *patient) {
 		p.Script(gracetest.Fault{On: "root", Times: -1, Status: http.StatusOK, Body: "<html>log in</html>"})
 	}, check: "service", severity: gracedb.Failure, detail: "a page instead of data", advice: "correct ServiceURL"},
-	{name: "a user who is not wanted", web: gracetest.Config{Inactive: []string{"alice"}}, plant: func(*testing.T, *patient) {},
-		check: "service", severity: gracedb.Failure, detail: "403", advice: "a subject that GraceDB knows"},
-	{name: "no reservations", web: gracetest.Config{NoReservations: true}, plant: func(*testing.T, *patient) {},
-		check: "reservations", severity: gracedb.Failure, detail: "does not reserve", advice: "PublishOnly"},
-	{name: "pipeline mistyped", plant: func(_ *testing.T, p *patient) { p.cfg.Publish = []string{"gstlall"} },
-		check: "pipeline", severity: gracedb.Failure, target: "gstlall", detail: `did you mean "gstlal"`, advice: "correct the name"},
+	{
+		name: "a user who is not wanted", web: gracetest.Config{Inactive: []string{"alice"}}, plant: func(*testing.T, *patient) {},
+		check: "service", severity: gracedb.Failure, detail: "403", advice: "a subject that GraceDB knows",
+	},
+	{
+		name: "no reservations", web: gracetest.Config{NoReservations: true}, plant: func(*testing.T, *patient) {},
+		check: "reservations", severity: gracedb.Failure, detail: "does not reserve", advice: "PublishOnly",
+	},
+	{
+		name: "pipeline mistyped", plant: func(_ *testing.T, p *patient) { p.cfg.Publish = []string{"gstlall"} },
+		check: "pipeline", severity: gracedb.Failure, target: "gstlall", detail: `did you mean "gstlal"`, advice: "correct the name",
+	},
 }
 
 var plantedInBrokers = []planted{
-	{name: "broker is down", plant: func(_ *testing.T, p *patient) { p.kafka.Refuse() },
-		check: "tcp", severity: gracedb.Failure, detail: "connection refused", advice: "start what should listen"},
-	{name: "broker's name", plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.Brokers = []string{"kafka.invalid:9092"} },
-		check: "names", severity: gracedb.Failure, target: "kafka.invalid", detail: "kafka.invalid", advice: "DNS"},
-	{name: "silent broker", plant: func(_ *testing.T, p *patient) { p.kafka.Freeze() },
-		check: "tls", severity: gracedb.Failure, detail: "no answer within 5", advice: "firewall"},
-	{name: "broker's authority", plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.CAFile = p.cfg.Client.CAFile },
-		check: "tls", severity: gracedb.Failure, detail: "authority", advice: "set CAFile"},
-	{name: "no CA file", plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.CAFile = "/nowhere/ca.pem" },
-		check: "tls", severity: gracedb.Failure, detail: "/nowhere/ca.pem", advice: "CAFile"},
-	{name: "broker without TLS", brokers: kafkatest.Config{Plaintext: true}, plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.Plaintext = false },
-		check: "tls", severity: gracedb.Failure, detail: "TLS", advice: "speaks TLS"},
+	{
+		name: "broker is down", plant: func(_ *testing.T, p *patient) { p.kafka.Refuse() },
+		check: "tcp", severity: gracedb.Failure, detail: "connection refused", advice: "start what should listen",
+	},
+	{
+		name: "broker's name", plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.Brokers = []string{"kafka.invalid:9092"} },
+		check: "names", severity: gracedb.Failure, target: "kafka.invalid", detail: "kafka.invalid", advice: "DNS",
+	},
+	{
+		name: "silent broker", plant: func(_ *testing.T, p *patient) { p.kafka.Freeze() },
+		check: "tls", severity: gracedb.Failure, detail: "no answer within 5", advice: "firewall",
+	},
+	{
+		name: "broker's authority", plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.CAFile = p.cfg.Client.CAFile },
+		check: "tls", severity: gracedb.Failure, detail: "authority", advice: "set CAFile",
+	},
+	{
+		name: "no CA file", plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.CAFile = "/nowhere/ca.pem" },
+		check: "tls", severity: gracedb.Failure, detail: "/nowhere/ca.pem", advice: "CAFile",
+	},
+	{
+		name: "broker without TLS", brokers: kafkatest.Config{Plaintext: true}, plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.Plaintext = false },
+		check: "tls", severity: gracedb.Failure, detail: "TLS", advice: "speaks TLS",
+	},
 	{name: "not Kafka", plant: func(t *testing.T, p *patient) {
 		u, err := url.Parse(p.URL())
 		if err != nil {
@@ -230,8 +256,10 @@ var plantedInBrokers = []planted{
 		p.cfg.Cluster.Brokers = p.cfg.Cluster.Brokers[:1]
 		p.kafka.Advertise(1, "inside.invalid:9092")
 	}, check: "names", severity: gracedb.Failure, target: "inside.invalid:9092", detail: "advertised.listeners", advice: "DNS"},
-	{name: "old broker", brokers: kafkatest.Config{Versions: kversion.V2_2_0()}, plant: func(*testing.T, *patient) {},
-		check: "versions", severity: gracedb.Warning, detail: "older than Kafka 2.3", advice: "Ping"},
+	{
+		name: "old broker", brokers: kafkatest.Config{Versions: kversion.V2_2_0()}, plant: func(*testing.T, *patient) {},
+		check: "versions", severity: gracedb.Warning, detail: "older than Kafka 2.3", advice: "Ping",
+	},
 }
 
 // certificate returns brokers whose certificate is for hosts, and ends then.
@@ -249,12 +277,18 @@ func certificate(ends time.Duration, hosts ...string) kafkatest.Config {
 }
 
 var plantedInCertificates = []planted{
-	{name: "for another name", brokers: certificate(time.Hour, "kafka.elsewhere.test"), plant: func(*testing.T, *patient) {},
-		check: "tls", severity: gracedb.Failure, detail: "another host name", advice: "use a name"},
-	{name: "over", brokers: certificate(-time.Hour, "localhost"), plant: func(*testing.T, *patient) {},
-		check: "tls", severity: gracedb.Failure, detail: "expired", advice: "renewed"},
-	{name: "soon over", brokers: certificate(72*time.Hour, "localhost"), plant: func(*testing.T, *patient) {},
-		check: "tls", severity: gracedb.Warning, detail: "the certificate ends in", advice: "renewed"},
+	{
+		name: "for another name", brokers: certificate(time.Hour, "kafka.elsewhere.test"), plant: func(*testing.T, *patient) {},
+		check: "tls", severity: gracedb.Failure, detail: "another host name", advice: "use a name",
+	},
+	{
+		name: "over", brokers: certificate(-time.Hour, "localhost"), plant: func(*testing.T, *patient) {},
+		check: "tls", severity: gracedb.Failure, detail: "expired", advice: "renewed",
+	},
+	{
+		name: "soon over", brokers: certificate(72*time.Hour, "localhost"), plant: func(*testing.T, *patient) {},
+		check: "tls", severity: gracedb.Warning, detail: "the certificate ends in", advice: "renewed",
+	},
 }
 
 // rights returns brokers where alice has these.
@@ -280,39 +314,59 @@ func set(name, value string) func(*testing.T, *patient) {
 }
 
 var plantedInTopics = []planted{
-	{name: "instance", plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.Instance = "gracedb" },
-		check: "topics", severity: gracedb.Failure, target: "gracedb", detail: "gracedb-test", advice: "correct Instance"},
-	{name: "topic missing", plant: func(_ *testing.T, p *patient) { p.cfg.Consume = []string{"GstLAL"} },
-		check: "topic", severity: gracedb.Failure, target: "GstLAL", detail: "does not exist", advice: `did you mean "gracedb-test.gstlal"`},
+	{
+		name: "instance", plant: func(_ *testing.T, p *patient) { p.cfg.Cluster.Instance = "gracedb" },
+		check: "topics", severity: gracedb.Failure, target: "gracedb", detail: "gracedb-test", advice: "correct Instance",
+	},
+	{
+		name: "topic missing", plant: func(_ *testing.T, p *patient) { p.cfg.Consume = []string{"GstLAL"} },
+		check: "topic", severity: gracedb.Failure, target: "GstLAL", detail: "does not exist", advice: `did you mean "gracedb-test.gstlal"`,
+	},
 	{name: "no leader", plant: func(t *testing.T, p *patient) {
 		if err := p.kafka.LoseLeader("gracedb-test.test", 1); err != nil {
 			t.Fatal(err)
 		}
 	}, check: "leaders", severity: gracedb.Failure, target: "gracedb-test.test", detail: "partition 1", advice: "start"},
-	{name: "may not write", brokers: rights(allow(onTopic, "gracedb-test.gstlal", mayRead), allow(onTopic, "gracedb-test.test", mayRead), allow(onGroup, "g", mayRead)),
+	{
+		name: "may not write", brokers: rights(allow(onTopic, "gracedb-test.gstlal", mayRead), allow(onTopic, "gracedb-test.test", mayRead), allow(onGroup, "g", mayRead)),
 		plant: func(*testing.T, *patient) {},
-		check: "write", severity: gracedb.Failure, target: "gracedb-test.gstlal", detail: "alice", advice: "the right WRITE"},
-	{name: "may not read", brokers: rights(allow(onTopic, "gracedb-test.test", mayLook), allow(onTopic, "gracedb-test.gstlal", kmsg.ACLOperationWrite), allow(onGroup, "g", mayRead)),
+		check: "write", severity: gracedb.Failure, target: "gracedb-test.gstlal", detail: "alice", advice: "the right WRITE",
+	},
+	{
+		name: "may not read", brokers: rights(allow(onTopic, "gracedb-test.test", mayLook), allow(onTopic, "gracedb-test.gstlal", kmsg.ACLOperationWrite), allow(onGroup, "g", mayRead)),
 		plant: func(*testing.T, *patient) {},
-		check: "read", severity: gracedb.Failure, target: "gracedb-test.test", detail: "alice", advice: "the right READ"},
-	{name: "may not see", brokers: rights(allow(onTopic, "gracedb-test.test", mayRead)), plant: func(*testing.T, *patient) {},
-		check: "topic", severity: gracedb.Failure, target: "gracedb-test.gstlal", detail: "alice", advice: "rights"},
-	{name: "may not use the group", brokers: rights(allow(onTopic, "gracedb-test.test", mayRead)), plant: func(*testing.T, *patient) {},
-		check: "group", severity: gracedb.Failure, target: "g", detail: "alice", advice: "the right READ"},
-	{name: "may only see the group", brokers: rights(allow(onTopic, "gracedb-test.test", mayRead), allow(onGroup, "g", mayLook)), plant: func(*testing.T, *patient) {},
-		check: "group", severity: gracedb.Failure, target: "g", detail: "alice", advice: "the right READ"},
+		check: "read", severity: gracedb.Failure, target: "gracedb-test.test", detail: "alice", advice: "the right READ",
+	},
+	{
+		name: "may not see", brokers: rights(allow(onTopic, "gracedb-test.test", mayRead)), plant: func(*testing.T, *patient) {},
+		check: "topic", severity: gracedb.Failure, target: "gracedb-test.gstlal", detail: "alice", advice: "rights",
+	},
+	{
+		name: "may not use the group", brokers: rights(allow(onTopic, "gracedb-test.test", mayRead)), plant: func(*testing.T, *patient) {},
+		check: "group", severity: gracedb.Failure, target: "g", detail: "alice", advice: "the right READ",
+	},
+	{
+		name: "may only see the group", brokers: rights(allow(onTopic, "gracedb-test.test", mayRead), allow(onGroup, "g", mayLook)), plant: func(*testing.T, *patient) {},
+		check: "group", severity: gracedb.Failure, target: "g", detail: "alice", advice: "the right READ",
+	},
 	{name: "a group of others", plant: func(_ *testing.T, p *patient) {
 		p.kafka.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.DescribeGroups}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
 			g := &resp.(*kmsg.DescribeGroupsResponse).Groups[0]
 			g.ErrorCode, g.State, g.ProtocolType = 0, "Stable", "connect"
 		}})
 	}, check: "group", severity: gracedb.Failure, target: "g", detail: `protocol "connect"`, advice: "another GroupID"},
-	{name: "size", plant: set("max.message.bytes", "100000"),
-		check: "size", severity: gracedb.Warning, target: "pycbc", detail: "at most 100000 bytes", advice: "max.message.bytes"},
-	{name: "compression", plant: set("compression.type", "uncompressed"),
-		check: "compression", severity: gracedb.Warning, target: "pycbc", detail: "inflates", advice: "compression.type"},
-	{name: "compacted", plant: set("cleanup.policy", "compact"),
-		check: "cleanup", severity: gracedb.Warning, target: "pycbc", detail: "without a key", advice: "Message.Key"},
+	{
+		name: "size", plant: set("max.message.bytes", "100000"),
+		check: "size", severity: gracedb.Warning, target: "pycbc", detail: "at most 100000 bytes", advice: "max.message.bytes",
+	},
+	{
+		name: "compression", plant: set("compression.type", "uncompressed"),
+		check: "compression", severity: gracedb.Warning, target: "pycbc", detail: "inflates", advice: "compression.type",
+	},
+	{
+		name: "compacted", plant: set("cleanup.policy", "compact"),
+		check: "cleanup", severity: gracedb.Warning, target: "pycbc", detail: "without a key", advice: "Message.Key",
+	},
 	{name: "replicas", plant: func(_ *testing.T, p *patient) {
 		p.kafka.Inject(kafkatest.Fault{Do: kafkatest.RewriteResponse, Keys: []kmsg.Key{kmsg.Metadata}, Count: -1, Rewrite: func(_ kmsg.Request, resp kmsg.Response) {
 			for _, topic := range resp.(*kmsg.MetadataResponse).Topics {

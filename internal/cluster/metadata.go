@@ -48,7 +48,7 @@ func Forbids(operations int32, op kmsg.ACLOperation) bool {
 }
 
 // Forbids reports whether a broker has said that this client may not do op with the topic.
-func (t Topic) Forbids(op kmsg.ACLOperation) bool { return t.Err == nil && Forbids(t.Operations, op) }
+func (s Topic) Forbids(op kmsg.ACLOperation) bool { return s.Err == nil && Forbids(s.Operations, op) }
 
 // Topics asks for the state of the named topics, or of all if none is named.
 func (l *Client) Topics(ctx context.Context, names ...string) (map[string]Topic, error) {

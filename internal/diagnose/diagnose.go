@@ -96,10 +96,10 @@ func (r *report) skip(failed, target string, checks ...string) {
 	}
 }
 
-// failed is the name of the first failure in the report for target ("" for any); or "".
-func (r report) failed(target string) string {
+// failed is the name of the first failure in the report; or "".
+func (r report) failed() string {
 	for _, f := range r {
-		if f.Severity == Failure && (target == "" || f.Target == target) {
+		if f.Severity == Failure {
 			return f.Check + " of " + f.Target
 		}
 	}

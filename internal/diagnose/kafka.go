@@ -36,14 +36,14 @@ type kafka struct {
 // checkKafka checks brokers, topics and the group.
 func checkKafka(ctx context.Context, cfg Kafka) (r report) {
 	raw := checkToken(ctx, &r, cfg.Config.Token, tokenFor(cfg), cfg.Config.Brokers[0])
-	noToken := r.failed("")
+	noToken := r.failed()
 	prober := cfg.Config.Prober(ctx)
 	bootstrap := slices.Compact(slices.Clone(cfg.Config.Brokers))
 	var working []string
 	failed := ""
 	for i, of := range checkBrokers(ctx, prober, bootstrap, raw, noToken) {
 		r = append(r, of...)
-		switch bad := of.failed(""); {
+		switch bad := of.failed(); {
 		case bad != "":
 			failed = bad
 		case noToken == "":

@@ -8,7 +8,6 @@ import (
 
 	"github.com/gracedb-go/gracedb/internal/errs"
 	"github.com/gracedb-go/gracedb/internal/gracedbapi"
-	"github.com/gracedb-go/gracedb/internal/token"
 )
 
 // How far clocks may differ: brokers have tokens up to 30 seconds before they are valid, if they
@@ -31,8 +30,8 @@ func checkService(ctx context.Context, s Service, publish []string) (r report) {
 		defer api.HTTP.CloseIdleConnections()
 	}
 	host := api.Host()
-	raw = checkToken(ctx, &r, s.Token, token.Query(api.TokenQuery()), host)
-	noToken := r.failed("")
+	raw = checkToken(ctx, &r, s.Token, api.TokenQuery(), host)
+	noToken := r.failed()
 	probe := api.Probe(ctx)
 	r.addProbe(host, probe)
 	checks := []string{"service", "user", "reservations", "groups", "searches", "pipeline"}
@@ -52,7 +51,7 @@ func (r report) failedSince(token bool) string {
 	if token {
 		r = r[1:]
 	}
-	return r.failed("")
+	return r.failed()
 }
 
 // addProbe reports the steps of a request, and the clock.

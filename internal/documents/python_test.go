@@ -86,7 +86,7 @@ func TestFromPython(t *testing.T) {
 			t.Errorf("%s has only %d rows", name, rows)
 		}
 	}
-	for _, w := range strings.Fields(peer) {
+	for w := range strings.FieldsSeq(peer) {
 		if !left[w] {
 			t.Errorf("docs/from-python.md has no row for %s", w)
 		}

@@ -52,7 +52,7 @@ func TestSupportedInREADME(t *testing.T) {
 
 	// Systems: those of the stage cross, as bash expands them.
 	targets := section(t, ci, "for target in {", "; do")
-	for _, word := range strings.Fields(strings.ReplaceAll("{"+targets, "\\\n", " ")) {
+	for word := range strings.FieldsSeq(strings.ReplaceAll("{"+targets, "\\\n", " ")) {
 		system, processors, _ := strings.Cut(word, "/")
 		for os := range strings.SplitSeq(strings.Trim(system, "{}"), ",") {
 			for arch := range strings.SplitSeq(strings.Trim(processors, "{}"), ",") {

@@ -204,17 +204,17 @@ func TestRouteWithoutAnswer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/api/x/", nil)
-	if _, err := s.client.HTTPClient().Do(req); !errors.Is(err, context.Canceled) || errors.Is(err, gracedb.ErrConnection) { //nolint:bodyclose // there is none
+	if _, err := s.client.HTTPClient().Do(req); !errors.Is(err, context.Canceled) || errors.Is(err, gracedb.ErrConnection) {
 		t.Error(err)
 	}
-	if _, err := new(gracedb.Client).HTTPClient().Get(s.URL); !errors.Is(err, gracedb.ErrConfig) { //nolint:bodyclose,noctx // there is none
+	if _, err := new(gracedb.Client).HTTPClient().Get(s.URL); !errors.Is(err, gracedb.ErrConfig) {
 		t.Error(err)
 	}
 	testrig.InBubble(t, gracetest.Config{}, func(cc *gracedb.ClientConfig) {
 		cc.Token = func(context.Context) (string, error) { return "", errors.New("no vault") }
 	}, func(t *testing.T, s *testrig.Service) {
 		start := time.Now()
-		_, err := s.Client.HTTPClient().Get(s.URL()) //nolint:bodyclose,noctx // there is none
+		_, err := s.Client.HTTPClient().Get(s.URL())
 		if took := time.Since(start); !errors.Is(err, gracedb.ErrToken) || !strings.Contains(err.Error(), "no vault") || took > 6*time.Second {
 			t.Error(took, err)
 		}
@@ -234,7 +234,7 @@ func TestRouteThrottled(t *testing.T) {
 			status int
 			after  time.Duration
 		}{{429, 0}, {201, 7 * time.Second}, {201, 7 * time.Second}} {
-			resp, err := s.Client.HTTPClient().PostForm(s.URL()+"events/"+made.GraceID+"/log/", url.Values{"comment": {"x"}}) //nolint:noctx // virtual time
+			resp, err := s.Client.HTTPClient().PostForm(s.URL()+"events/"+made.GraceID+"/log/", url.Values{"comment": {"x"}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -196,7 +196,7 @@ func rules(all []entry) string {
 		}
 		files := `"**/internal/` + e.name + `/*.go", "!$test"`
 		if e.name == "root" {
-			files = `"$all", "!$test", "!**/internal/**", "!**/examples/**"`
+			files = `"$all", "!$test", "!**/internal/**", "!**/examples/**", "!**/gracedbtest/**"`
 		}
 		fmt.Fprintf(&b, "        %s:\n          list-mode: strict\n          files: [%s]\n          allow:\n            - $gostd\n", e.name, files)
 		for _, name := range e.inside {

@@ -113,10 +113,12 @@ var faultsOfSettings = []plantedFault{
 		must(t, err)
 		cfg.Cluster.Token = gracedb.StaticToken(forged)
 	}, "sasl", "", "refused the token", ""},
-	{"wrong port", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) {
-		cfg.Cluster.Brokers = []string{"localhost:1"}
+	{
+		"wrong port", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) {
+			cfg.Cluster.Brokers = []string{"localhost:1"}
+		},
+		"tcp", "localhost:1", "refused", "correct the port",
 	},
-		"tcp", "localhost:1", "refused", "correct the port"},
 	{"name that is not found", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) {
 		cfg.Cluster.Brokers = []string{"kafka.invalid:9092"}
 	}, "names", "kafka.invalid", "", "DNS"},
@@ -126,19 +128,27 @@ var faultsOfSettings = []plantedFault{
 		cfg.Cluster.CAFile = filepath.Join(t.TempDir(), "ca.pem")
 		must(t, os.WriteFile(cfg.Cluster.CAFile, other.PEM(), 0o600))
 	}, "tls", "", "authority", "CAFile"},
-	{"no CA file", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) { cfg.Cluster.CAFile = "/nowhere/ca.pem" },
-		"tls", "", "/nowhere/ca.pem", "CAFile"},
-	{"no TLS on a port that has it", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) {
-		cfg.Cluster.Plaintext, cfg.Cluster.CAFile = true, ""
+	{
+		"no CA file", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) { cfg.Cluster.CAFile = "/nowhere/ca.pem" },
+		"tls", "", "/nowhere/ca.pem", "CAFile",
 	},
-		"", "", "TLS", ""},
+	{
+		"no TLS on a port that has it", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) {
+			cfg.Cluster.Plaintext, cfg.Cluster.CAFile = true, ""
+		},
+		"", "", "TLS", "",
+	},
 	{"not Kafka", func(_ *testing.T, w *ward, cfg *gracedb.DiagnoseConfig) {
 		cfg.Cluster.Brokers = []string{strings.TrimSuffix(strings.TrimPrefix(w.grace.URL(), "https://"), "/api/")}
 	}, "versions", "", "HTTP", "Kafka broker"},
-	{"instance", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) { cfg.Cluster.Instance = "unreal" },
-		"topics", "unreal", "real", "Instance"},
-	{"topic in another case", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) { cfg.Consume = []string{"TEST"} },
-		"topic", "TEST", "does not exist", `did you mean "real.test"`},
+	{
+		"instance", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) { cfg.Cluster.Instance = "unreal" },
+		"topics", "unreal", "real", "Instance",
+	},
+	{
+		"topic in another case", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) { cfg.Consume = []string{"TEST"} },
+		"topic", "TEST", "does not exist", `did you mean "real.test"`,
+	},
 	{"may not write", as(testauth.Claims{Subject: "bob"}), "write", "real.gstlal", "bob", "WRITE"},
 	{"may not read", as(testauth.Claims{Subject: "bob"}), "read", "real.test", "bob", "READ"},
 	{"may not see", as(testauth.Claims{Subject: "carol"}), "topic", "real.gstlal", "carol", "rights"},
