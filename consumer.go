@@ -387,18 +387,3 @@ func (u Upload) Save(dir string) (string, error) {
 	}
 	return savefile.Save(dir, savefile.Name(u.ID(), u.Filename), u.Data)
 }
-
-// Event returns what u carries as an Event, for whoever uploads it to GraceDB. The
-// file name loses its directories. Labels and Data are u's own, not copies.
-func (u Upload) Event() Event {
-	return Event{
-		Group:    u.Group,
-		Pipeline: u.Pipeline,
-		Search:   u.Search,
-		Labels:   u.Labels,
-		Offline:  u.Offline,
-		ReplayID: u.ReplayID,
-		Filename: wire.FileName(strings.ReplaceAll(u.Filename, `\`, "/")), // of Windows, too
-		Data:     u.Data,
-	}
-}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -145,6 +146,21 @@ func (c *Client) upload(e gracedbapi.ValidEvent, opts PublishOptions) Upload {
 		Labels: e.Labels, Offline: e.Offline, ReplayID: e.ReplayID,
 		Filename: e.Filename, Data: e.Data, ContentID: e.ContentID, Time: time.Now(),
 		PublishOnly: opts.PublishOnly, SkipSupervisor: opts.SkipSupervisor,
+	}
+}
+
+// Event returns what u carries as an Event, for whoever uploads it to GraceDB. The
+// file name loses its directories. Labels and Data are u's own, not copies.
+func (u Upload) Event() Event {
+	return Event{
+		Group:    u.Group,
+		Pipeline: u.Pipeline,
+		Search:   u.Search,
+		Labels:   u.Labels,
+		Offline:  u.Offline,
+		ReplayID: u.ReplayID,
+		Filename: wire.FileName(strings.ReplaceAll(u.Filename, `\`, "/")), // of Windows, too
+		Data:     u.Data,
 	}
 }
 
