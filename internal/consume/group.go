@@ -181,19 +181,11 @@ func (c *Consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[
 			at := offset.EpochOffset()
 			told := at.Offset
 			known := c.positions.at(topic, part)
-			if known.takeRemade() {
-				if told != 0 {
-					set(moved, topic, part, kgo.EpochOffset{Epoch: -1, Offset: 0})
+			if to, ok := known.takePlace(); ok {
+				if parts[part] = kgoOffset(to); to.Offset != told {
+					set(moved, topic, part, to)
 				}
-				parts[part] = kgo.NewOffset().At(0)
-				known.reset(0)
-				continue
-			}
-			if sought := known.takeSought(); sought != nil {
-				if parts[part] = kgoOffset(*sought); sought.Offset != told {
-					set(moved, topic, part, *sought)
-				}
-				known.reset(sought.Offset)
+				known.reset(to.Offset)
 				continue
 			}
 			if known.start != nil && told < 0 {
@@ -236,6 +228,18 @@ func (c *Consumer) onOffsetsFetched(ctx context.Context, offsets map[string]map[
 		}
 	}
 	return offsets, nil
+}
+
+// takePlace returns, once, where a partition goes on whatever its group has stored: at the beginning of
+// a topic that was made anew, or where Seek has moved it.
+func (part *partition) takePlace() (at kgo.EpochOffset, ok bool) {
+	if part.takeRemade() {
+		return kgo.EpochOffset{Epoch: -1, Offset: 0}, true
+	}
+	if sought := part.takeSought(); sought != nil {
+		return *sought, true
+	}
+	return kgo.EpochOffset{}, false
 }
 
 // onAssigned is called by kgo after each rebalance that this member took part in, with the

@@ -293,27 +293,31 @@ func (c *conn) finish(r *request, frame []byte) ([]byte, error) {
 	case *kmsg.SASLHandshakeResponse:
 		resp.SupportedMechanisms = []string{"OAUTHBEARER"}
 	case *kmsg.SASLAuthenticateResponse:
-		if resp.ErrorCode != 0 || r.login == nil {
-			break
+		if resp.ErrorCode == 0 && r.login != nil {
+			c.openSession(r, resp)
 		}
-		now := time.Now()
-		life := max(0, r.login.expires.Sub(now))
-		if m := c.n.c.cfg.MaxSession; m > 0 {
-			life = min(life, m)
-		}
-		r.login.Lifetime = life
-		c.update(func(s *session) {
-			s.stage, s.subject, s.expires = open, r.login.Subject, now.Add(life)
-		})
-		c.n.c.logins.add(r.login.Login)
-		resp.SessionLifetimeMillis = life.Milliseconds()
-		c.n.c.logins.mu.Lock()
-		if told := c.n.c.logins.lifetime; told != nil {
-			resp.SessionLifetimeMillis = *told
-		}
-		c.n.c.logins.mu.Unlock()
 	}
 	return r.respond(resp), nil
+}
+
+// openSession notes that the client is logged in, and tells how long its session lasts.
+func (c *conn) openSession(r *request, resp *kmsg.SASLAuthenticateResponse) {
+	now := time.Now()
+	life := max(0, r.login.expires.Sub(now))
+	if m := c.n.c.cfg.MaxSession; m > 0 {
+		life = min(life, m)
+	}
+	r.login.Lifetime = life
+	c.update(func(s *session) {
+		s.stage, s.subject, s.expires = open, r.login.Subject, now.Add(life)
+	})
+	c.n.c.logins.add(r.login.Login)
+	resp.SessionLifetimeMillis = life.Milliseconds()
+	c.n.c.logins.mu.Lock()
+	if told := c.n.c.logins.lifetime; told != nil {
+		resp.SessionLifetimeMillis = *told
+	}
+	c.n.c.logins.mu.Unlock()
 }
 
 // failureDelay is connection.failed.authentication.delay.ms: Kafka thinks it over
