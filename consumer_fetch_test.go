@@ -418,30 +418,6 @@ func TestConsumerFetchTooLarge(t *testing.T) {
 	})
 }
 
-// transact publishes values in one transaction, and ends it if end says how.
-func transact(t testing.TB, cl *kafkatest.Cluster, id string, end *kgo.TransactionEndTry, values ...string) {
-	t.Helper()
-	client, err := cl.Client(kgo.TransactionalID(id))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(client.Close)
-	if err := client.BeginTransaction(); err != nil {
-		t.Fatal(err)
-	}
-	for _, value := range values {
-		if err := client.ProduceSync(t.Context(), record(testTopic, 0, value)).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if end == nil {
-		return
-	}
-	if err := client.EndTransaction(t.Context(), *end); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // What a transaction has taken back is not handed over, and the places of what is not are
 // not told as lost, not even when they are deleted.
 func TestConsumerReadsCommitted(t *testing.T) {

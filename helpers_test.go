@@ -77,6 +77,7 @@ var (
 	allow             = testrig.Allow
 	produceWith       = testrig.ProduceWith
 	within            = testrig.Within
+	transact          = testrig.Transact
 	withoutAutoCommit = testrig.WithoutAutoCommit
 	withGroups        = testrig.WithGroups
 	pollAll           = testrig.PollAll

@@ -34,7 +34,7 @@ func trim(ctx context.Context, t *testing.T, client *kgo.Client, topic string, o
 
 // Since and Seek find by time what is there, in a log that is empty, out of order, without its
 // beginning, or with transactions. The embedded broker says the same
-// (TestConsumerSince and the tests behind it in the root package).
+// (TestConsumerSince and the tests behind it in internal/faults).
 func TestSinceOnRealKafka(t *testing.T) {
 	ctx, s := need(t)
 	topic := s.made(ctx, t, "since", nil)

@@ -119,3 +119,27 @@ func Committed(t testing.TB, c *kafkatest.Cluster, group, topic string, partitio
 	}
 	return -1
 }
+
+// Transact publishes values in one transaction, and ends it if end says how.
+func Transact(t testing.TB, cl *kafkatest.Cluster, id string, end *kgo.TransactionEndTry, values ...string) {
+	t.Helper()
+	client, err := cl.Client(kgo.TransactionalID(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	if err := client.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range values {
+		if err := client.ProduceSync(t.Context(), Record(Topic, 0, value)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if end == nil {
+		return
+	}
+	if err := client.EndTransaction(t.Context(), *end); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,4 +1,4 @@
-package gracedb_test
+package faults_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/gracedb-go/gracedb"
 	"github.com/gracedb-go/gracedb/internal/kafkatest"
+	"github.com/gracedb-go/gracedb/internal/testrig"
 )
 
 // at is a time of the messages in these tests: second s of an hour.
@@ -24,15 +25,15 @@ func at(s int) time.Time {
 func produceAt(t *testing.T, cl *kafkatest.Cluster, partition int32, seconds ...int) {
 	t.Helper()
 	for _, s := range seconds {
-		r := record(testTopic, partition, fmt.Sprint(s))
+		r := testrig.Record(testrig.Topic, partition, fmt.Sprint(s))
 		r.Timestamp = at(s)
-		produceRaw(t, cl, r)
+		testrig.ProduceRaw(t, cl, r)
 	}
 }
 
 func wantPolled(t *testing.T, c *gracedb.Consumer, want string) {
 	t.Helper()
-	got, errs := pollAll(t, c, 10*time.Second)
+	got, errs := testrig.PollAll(t, c, 10*time.Second)
 	if strings.Join(got, " ") != want || len(errs) > 0 {
 		t.Errorf("polled %v, want [%s]; %v", got, want, errs)
 	}
@@ -55,10 +56,10 @@ func TestConsumerSince(t *testing.T) {
 		{"far ahead", time.Unix(1<<60, 0), "15"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			withGroups(t, 2, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+			testrig.WithGroups(t, 2, func(t *testing.T, cl *kafkatest.Cluster, group string) {
 				produceAt(t, cl, 0, 10, 30, 20, 40)
-				cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: tt.since}
-				c := newConsumer(t, cfg)
+				cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: tt.since}
+				c := testrig.NewConsumer(t, cfg)
 				produceAt(t, cl, 0, 15)
 				wantPolled(t, c, tt.want)
 				if group == "" {
@@ -68,7 +69,7 @@ func TestConsumerSince(t *testing.T) {
 					t.Fatal(err)
 				}
 				produceAt(t, cl, 0, 5)
-				wantPolled(t, newConsumer(t, cfg), "5") // the group has a position, and goes on there
+				wantPolled(t, testrig.NewConsumer(t, cfg), "5") // the group has a position, and goes on there
 			})
 		})
 	}
@@ -76,52 +77,52 @@ func TestConsumerSince(t *testing.T) {
 
 // Since holds for topics that are subscribed later, and for a Consumer that starts without a broker.
 func TestConsumerSinceLater(t *testing.T) {
-	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+	testrig.WithGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
 		produceAt(t, cl, 0, 10, 20, 30)
-		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Since: at(20)}
+		cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Since: at(20)}
 		if cfg.GroupID = group; group != "" {
 			cfg.GroupID = "subscribed"
 		}
-		c := newConsumer(t, cfg)
+		c := testrig.NewConsumer(t, cfg)
 		if err := c.Subscribe(t.Context(), "test"); err != nil {
 			t.Fatal(err)
 		}
 		wantPolled(t, c, "20 30")
 		cfg.GroupID, cfg.Lazy, cfg.Topics = group, true, []string{"test"}
-		wantPolled(t, newConsumer(t, cfg), "20 30")
+		wantPolled(t, testrig.NewConsumer(t, cfg), "20 30")
 	})
 }
 
 func TestConsumerSinceAndFromBeginning(t *testing.T) {
 	cluster := gracedb.Cluster{Brokers: []string{"localhost:1"}, Instance: "gracedb-test"}
 	_, err := gracedb.NewConsumer(t.Context(), gracedb.ConsumerConfig{Cluster: cluster, FromBeginning: true, Since: at(1)})
-	wantErr(t, err, kinds(gracedb.ErrConfig, gracedb.ErrConsumer), kinds(gracedb.ErrConnection), "Since", "FromBeginning")
+	testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrConfig, gracedb.ErrConsumer), testrig.Kinds(gracedb.ErrConnection), "Since", "FromBeginning")
 }
 
 // Messages of an open transaction are found by their time, and what is older than Since and before
 // them is not read.
 func TestConsumerSinceTransaction(t *testing.T) {
-	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
-		transact(t, cl, "a", nil, "open") // now, which is before Since
-		time.Sleep(10 * time.Second)      // less than the transaction may take
+	testrig.WithGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+		testrig.Transact(t, cl, "a", nil, "open") // now, which is before Since
+		time.Sleep(10 * time.Second)              // less than the transaction may take
 		since := time.Now()
-		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: since}
-		produceRaw(t, cl, record(testTopic, 0, "behind"))
-		c := newConsumer(t, cfg)
+		cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: since}
+		testrig.ProduceRaw(t, cl, testrig.Record(testrig.Topic, 0, "behind"))
+		c := testrig.NewConsumer(t, cfg)
 		wantPolled(t, c, "")
-		transact(t, cl, "a", new(kgo.TryCommit), "later") // the open one is aborted
+		testrig.Transact(t, cl, "a", new(kgo.TryCommit), "later") // the open one is aborted
 		wantPolled(t, c, "behind later")
 	})
 }
 
 // Since and Seek find what is left of a log whose beginning is deleted.
 func TestConsumerSinceTrimmed(t *testing.T) {
-	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+	testrig.WithGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
 		produceAt(t, cl, 0, 10, 20, 30)
-		if err := cl.Trim(testTopic, 0, 2); err != nil {
+		if err := cl.Trim(testrig.Topic, 0, 2); err != nil {
 			t.Fatal(err)
 		}
-		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: at(10)})
+		c := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: at(10)})
 		wantPolled(t, c, "30")
 		for _, to := range []time.Time{{}, at(20)} {
 			if err := c.Seek(t.Context(), to); err != nil {
@@ -135,18 +136,18 @@ func TestConsumerSinceTrimmed(t *testing.T) {
 // Seek moves back and forth. What was fetched is not returned, and a group stays where it was put,
 // also if nothing was polled since.
 func TestConsumerSeek(t *testing.T) {
-	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+	testrig.WithGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
 		produceAt(t, cl, 0, 10, 20, 30, 40)
-		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true}
-		c := newConsumer(t, cfg)
+		cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true}
+		c := testrig.NewConsumer(t, cfg)
 		seek := func(to time.Time) {
 			t.Helper()
 			if err := c.Seek(t.Context(), to); err != nil {
 				t.Fatal(err)
 			}
 		}
-		poll(t, c)
-		poll(t, c) // 30 and 40 are fetched
+		testrig.Poll(t, c)
+		testrig.Poll(t, c) // 30 and 40 are fetched
 		seek(at(40))
 		wantPolled(t, c, "40")
 		seek(time.Time{})
@@ -159,17 +160,17 @@ func TestConsumerSeek(t *testing.T) {
 			wantPolled(t, c, "20 30 40 5")
 			return
 		}
-		if at := committed(t, cl, group, testTopic, 0); at != 1 {
+		if at := testrig.Committed(t, cl, group, testrig.Topic, 0); at != 1 {
 			t.Errorf("Seek has stored %d", at)
 		}
 		time.Sleep(5 * time.Second) // whatever marks there were are committed
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if at := committed(t, cl, group, testTopic, 0); at != 1 {
+		if at := testrig.Committed(t, cl, group, testrig.Topic, 0); at != 1 {
 			t.Errorf("after Close %d is stored", at)
 		}
-		c = newConsumer(t, cfg)
+		c = testrig.NewConsumer(t, cfg)
 		wantPolled(t, c, "20 30 40 5")
 	})
 }
@@ -178,19 +179,19 @@ func TestConsumerSeek(t *testing.T) {
 func TestConsumerSeekAtOnce(t *testing.T) {
 	for _, wait := range []time.Duration{0, 10 * time.Millisecond, 3 * time.Second} {
 		for _, lazy := range []bool{false, true} {
-			virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
+			testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
 				produceAt(t, cl, 0, 10, 20, 30)
-				cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g"}
-				if err := newConsumer(t, cfg).Close(); err != nil {
+				cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g"}
+				if err := testrig.NewConsumer(t, cfg).Close(); err != nil {
 					t.Fatal(err)
 				}
 				cfg.Lazy = lazy
-				c := newConsumer(t, cfg)
+				c := testrig.NewConsumer(t, cfg)
 				time.Sleep(wait)
-				if err := c.Seek(within(t, 30*time.Second), at(20)); err != nil {
+				if err := c.Seek(testrig.Within(t, 30*time.Second), at(20)); err != nil {
 					t.Fatal(err)
 				}
-				if at := committed(t, cl, "g", testTopic, 0); at != 1 {
+				if at := testrig.Committed(t, cl, "g", testrig.Topic, 0); at != 1 {
 					t.Errorf("%v, lazy %v: Seek has stored %d", wait, lazy, at)
 				}
 				wantPolled(t, c, "20 30")
@@ -201,11 +202,11 @@ func TestConsumerSeekAtOnce(t *testing.T) {
 
 // One member stores the position of its group in all partitions, also of those that it does not have.
 func TestConsumerSeekOfAMember(t *testing.T) {
-	virtually(t, kafkatest.Config{Topics: map[string]int{testTopic: 2}}, func(t *testing.T, cl *kafkatest.Cluster) {
+	testrig.Virtually(t, kafkatest.Config{Topics: map[string]int{testrig.Topic: 2}}, func(t *testing.T, cl *kafkatest.Cluster) {
 		produceAt(t, cl, 0, 10, 20)
 		produceAt(t, cl, 1, 10, 20)
-		cfg := gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g"}
-		a, b := newConsumer(t, cfg), newConsumer(t, cfg)
+		cfg := gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g"}
+		a, b := testrig.NewConsumer(t, cfg), testrig.NewConsumer(t, cfg)
 		time.Sleep(20 * time.Second)
 		lags, err := a.Lag(t.Context())
 		if err != nil || len(lags) != 1 {
@@ -215,7 +216,7 @@ func TestConsumerSeekOfAMember(t *testing.T) {
 			t.Fatal(err)
 		}
 		for part := range int32(2) {
-			if at := committed(t, cl, "g", testTopic, part); at != 1 {
+			if at := testrig.Committed(t, cl, "g", testrig.Topic, part); at != 1 {
 				t.Errorf("partition %d: Seek has stored %d", part, at)
 			}
 		}
@@ -231,50 +232,50 @@ func TestConsumerSeekOfAMember(t *testing.T) {
 
 // What Seek cannot do leaves all as it was.
 func TestConsumerSeekFails(t *testing.T) {
-	virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
+	testrig.Virtually(t, kafkatest.Config{}, func(t *testing.T, cl *kafkatest.Cluster) {
 		produceAt(t, cl, 0, 10, 20, 30)
-		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g", FromBeginning: true})
-		poll(t, c)
+		c := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: "g", FromBeginning: true})
+		testrig.Poll(t, c)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		wantErr(t, c.Seek(ctx, time.Time{}), kinds(context.Canceled), nil)
+		testrig.WantErr(t, c.Seek(ctx, time.Time{}), testrig.Kinds(context.Canceled), nil)
 		wantPolled(t, c, "20 30")
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
-		wantErr(t, c.Seek(t.Context(), time.Time{}), kinds(gracedb.ErrClosed), nil)
+		testrig.WantErr(t, c.Seek(t.Context(), time.Time{}), testrig.Kinds(gracedb.ErrClosed), nil)
 		_, err := c.Lag(t.Context())
-		wantErr(t, err, kinds(gracedb.ErrClosed), nil)
+		testrig.WantErr(t, err, testrig.Kinds(gracedb.ErrClosed), nil)
 	})
 }
 
 // Lag counts from the message that is returned next, to where what may be read ends.
 func TestConsumerLag(t *testing.T) {
-	withGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
+	testrig.WithGroups(t, 1, func(t *testing.T, cl *kafkatest.Cluster, group string) {
 		produceAt(t, cl, 0, 10, 20, 30)
-		c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true})
+		c := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, FromBeginning: true})
 		time.Sleep(10 * time.Second)
 		want := func(position, end int64) {
 			t.Helper()
 			got, err := c.Lag(t.Context())
-			want := []gracedb.PartitionLag{{Topic: testTopic, Position: position, End: end}}
+			want := []gracedb.PartitionLag{{Topic: testrig.Topic, Position: position, End: end}}
 			if diff := gocmp.Diff(want, got); diff != "" || err != nil {
 				t.Error(diff, err)
 			}
 		}
 		want(0, 3)
-		poll(t, c)
+		testrig.Poll(t, c)
 		want(1, 3) // though all are fetched
 		wantPolled(t, c, "20 30")
 		want(3, 3)
-		transact(t, cl, "a", new(kgo.TryCommit), "committed")
+		testrig.Transact(t, cl, "a", new(kgo.TryCommit), "committed")
 		want(3, 5)
 		wantPolled(t, c, "committed")
 		want(5, 5) // behind the end of the transaction, which is no message
-		transact(t, cl, "b", new(kgo.TryAbort), "aborted")
+		testrig.Transact(t, cl, "b", new(kgo.TryAbort), "aborted")
 		wantPolled(t, c, "")
 		want(7, 7)
-		transact(t, cl, "c", nil, "open")
+		testrig.Transact(t, cl, "c", nil, "open")
 		produceAt(t, cl, 0, 50)
 		want(7, 7)
 		if err := c.Seek(t.Context(), at(20)); err != nil {
@@ -287,23 +288,23 @@ func TestConsumerLag(t *testing.T) {
 // A partition without a leader is begun at Since when it has one. Seek, which could not move it, says
 // so, and Lag knows no end of it.
 func TestConsumerSinceWithoutLeader(t *testing.T) {
-	for _, group := range groups {
-		virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testTopic: 2}}, func(t *testing.T, cl *kafkatest.Cluster) {
+	for _, group := range testrig.Groups {
+		testrig.Virtually(t, kafkatest.Config{Brokers: 3, Topics: map[string]int{testrig.Topic: 2}}, func(t *testing.T, cl *kafkatest.Cluster) {
 			produceAt(t, cl, 0, 10, 20, 30)
 			produceAt(t, cl, 1, 12, 22, 32)
-			if err := cl.LoseLeader(testTopic, 1); err != nil {
+			if err := cl.LoseLeader(testrig.Topic, 1); err != nil {
 				t.Fatal(err)
 			}
-			c := newConsumer(t, gracedb.ConsumerConfig{Cluster: clusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: at(21)})
+			c := testrig.NewConsumer(t, gracedb.ConsumerConfig{Cluster: testrig.ClusterFor(t, cl, "alice"), Topics: []string{"test"}, GroupID: group, Since: at(21)})
 			wantPolled(t, c, "30")
 			lags, err := c.Lag(t.Context())
-			want := []gracedb.PartitionLag{{Topic: testTopic, Position: 3, End: 3}, {Topic: testTopic, Partition: 1, Position: -1, End: -1}}
+			want := []gracedb.PartitionLag{{Topic: testrig.Topic, Position: 3, End: 3}, {Topic: testrig.Topic, Partition: 1, Position: -1, End: -1}}
 			if diff := gocmp.Diff(want, lags); diff != "" || err != nil {
 				t.Error(diff, err)
 			}
-			wantErr(t, c.Seek(within(t, 10*time.Second), at(10)), kinds(gracedb.ErrConsumer, gracedb.ErrConnection), nil, testTopic, "partition 1")
+			testrig.WantErr(t, c.Seek(testrig.Within(t, 10*time.Second), at(10)), testrig.Kinds(gracedb.ErrConsumer, gracedb.ErrConnection), nil, testrig.Topic, "partition 1")
 			wantPolled(t, c, "")
-			if err := cl.ElectLeader(testTopic, 1, 0); err != nil {
+			if err := cl.ElectLeader(testrig.Topic, 1, 0); err != nil {
 				t.Fatal(err)
 			}
 			wantPolled(t, c, "22 32")
