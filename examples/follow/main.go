@@ -59,11 +59,12 @@ func follow(ctx context.Context, cluster gracedb.Cluster, group, listen string, 
 		return err
 	}
 	defer consumer.Close()
-	stop, err := serve(ctx, listen, registry, consumer)
+	address, stop, err := serve(ctx, listen, registry, consumer)
 	if err != nil {
 		return err
 	}
 	defer stop()
+	cluster.Logger.InfoContext(ctx, "following; metrics are served", "address", address)
 	for message, err := range consumer.Stream(ctx) {
 		if err != nil {
 			return err // whoever has started this starts it again
@@ -73,9 +74,9 @@ func follow(ctx context.Context, cluster gracedb.Cluster, group, listen string, 
 		switch {
 		case errors.Is(err, gracedb.ErrNotUpload):
 		case err != nil:
-			slog.WarnContext(ctx, "passed over", "err", err)
+			cluster.Logger.WarnContext(ctx, "passed over", "err", err)
 		default: // here it is handled
-			slog.InfoContext(ctx, "upload", "graceid", upload.GraceID, "pipeline", upload.Pipeline, "bytes", len(upload.Data))
+			cluster.Logger.InfoContext(ctx, "upload", "graceid", upload.GraceID, "pipeline", upload.Pipeline, "bytes", len(upload.Data))
 		}
 	}
 	return nil
@@ -114,11 +115,11 @@ func (u uploads) count(upload gracedb.Upload, err error) {
 	}
 }
 
-// serve answers on an address, until stop is called.
-func serve(ctx context.Context, address string, registry *prometheus.Registry, consumer *gracedb.Consumer) (stop func(), err error) {
+// serve answers on an address, until stop is called. It returns which that is.
+func serve(ctx context.Context, address string, registry *prometheus.Registry, consumer *gracedb.Consumer) (at net.Addr, stop func(), err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -133,6 +134,5 @@ func serve(ctx context.Context, address string, registry *prometheus.Registry, c
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = server.Serve(listener) }()
-	slog.InfoContext(ctx, "following; metrics are served", "address", listener.Addr().String())
-	return func() { _ = server.Close() }, nil
+	return listener.Addr(), func() { _ = server.Close() }, nil
 }
