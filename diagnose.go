@@ -2,6 +2,7 @@ package gracedb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,7 +79,7 @@ func Diagnose(ctx context.Context, cfg DiagnoseConfig) []Finding {
 	var d diagnose.Config
 	if cfg.Client.ServiceURL != "" {
 		d.Service = &diagnose.Service{
-			Token: token.Source(cfg.Client.Token), Own: cfg.Client.HTTP == nil,
+			Token: token.Source(cfg.Client.Token), Own: cfg.Client.HTTP == nil, Status: statusOf,
 			API: func(src token.Source) (*gracedbapi.Client, error) {
 				once := cfg.Client
 				once.Token, once.Retries = TokenSource(src), -1
@@ -112,6 +113,14 @@ func Diagnose(ctx context.Context, cfg DiagnoseConfig) []Finding {
 		findings = append(findings, Finding{f.Check, f.Target, Severity(f.Severity), f.Detail, f.Advice, f.Err, f.Took})
 	}
 	return findings
+}
+
+// statusOf returns the status of the answer that err is about, or 0.
+func statusOf(err error) int {
+	if answer, ok := errors.AsType[*StatusError](err); ok {
+		return answer.StatusCode
+	}
+	return 0
 }
 
 // kafka returns what to check of the cluster.

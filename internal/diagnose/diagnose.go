@@ -42,9 +42,10 @@ type Finding struct {
 // A Service is a GraceDB to check.
 type Service struct {
 	// API makes the client, with this source of tokens and without repetitions.
-	API   func(token.Source) (*gracedbapi.Client, error)
-	Token token.Source // nil to look where tokens are kept
-	Own   bool         // the client's connections are its own
+	API    func(token.Source) (*gracedbapi.Client, error)
+	Status func(error) int // of the answer that an error of it is about; 0 if there was none
+	Token  token.Source    // nil to look where tokens are kept
+	Own    bool            // the client's connections are its own
 }
 
 // A Kafka is a cluster to check.

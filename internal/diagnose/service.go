@@ -3,6 +3,7 @@ package diagnose
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ func checkService(ctx context.Context, s Service, publish []string) (r report) {
 	case noToken != "":
 		r.skip(noToken, host, checks...)
 	default:
-		r.addRoot(ctx, api, host, publish)
+		r.addRoot(ctx, s, api, host, publish)
 	}
 	return r
 }
@@ -125,13 +126,13 @@ func (r *report) addClock(host string, p gracedbapi.Probed) {
 }
 
 // addRoot reports what the root document says, and whom GraceDB takes the token for.
-func (r *report) addRoot(caller context.Context, api *gracedbapi.Client, host string, publish []string) {
+func (r *report) addRoot(caller context.Context, s Service, api *gracedbapi.Client, host string, publish []string) {
 	ctx, cancel := context.WithTimeout(caller, requestTime)
 	defer cancel()
 	began := time.Now()
 	info, err := api.ServiceInfo(ctx)
 	if err != nil {
-		r.fail("service", host, time.Since(began), err, serviceAdvice(err))
+		r.fail("service", host, time.Since(began), err, serviceAdvice(s.Status(err)))
 		r.skip("service of "+host, host, "user", "reservations", "groups", "searches", "pipeline")
 		return
 	}
@@ -165,11 +166,12 @@ func (r *report) addRoot(caller context.Context, api *gracedbapi.Client, host st
 	}
 }
 
-func serviceAdvice(err error) string {
-	switch text := err.Error(); {
-	case strings.Contains(text, "403"), strings.Contains(text, "401"):
+// serviceAdvice is what to do where the root document is not to be had, by the status of the answer.
+func serviceAdvice(status int) string {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return getToken + ", for a subject that GraceDB knows"
-	case strings.Contains(text, "404"), strings.Contains(text, "page instead of data"):
+	case http.StatusNotFound, http.StatusOK: // which is a page instead of data
 		return "correct ServiceURL: it usually ends in /api/"
 	}
 	return "try again later, or ask whoever runs GraceDB"
