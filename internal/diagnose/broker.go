@@ -46,7 +46,11 @@ func checkBroker(ctx context.Context, prober *cluster.Prober, address, raw, noTo
 	began := time.Now()
 	versions, err := l.versions(ctx)
 	if err != nil {
-		r.fail("versions", address, time.Since(began), err, "look whether this is the port of a Kafka broker, and "+connectAdvice(err, address))
+		advice := "look whether this is the port of a Kafka broker, and " + connectAdvice(err, address)
+		if p.State == nil { // a broker with TLS hangs up on whoever speaks without
+			advice = "unset Plaintext if the broker has TLS on this port; " + advice
+		}
+		r.fail("versions", address, time.Since(began), err, advice)
 		r.skip("versions of "+address, address, "sasl")
 		return r
 	}

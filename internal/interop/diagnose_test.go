@@ -103,7 +103,9 @@ var faultsOfSettings = []plantedFault{
 		cfg.Cluster.Token, cfg.Client.Token = nil, nil
 	}, "token", "", "htgettoken", "renews the token"},
 	{"expired token", as(testauth.Claims{IssuedAt: time.Now().Add(-2 * time.Hour), Expires: time.Now().Add(-time.Hour)}), "token", "", "expired", "renews the token"},
-	{"token that ends soon", as(testauth.Claims{Expires: time.Now().Add(3 * time.Minute)}), "token", "", "it ends in 2m", "renew"},
+	{"token that ends soon", func(t *testing.T, w *ward, cfg *gracedb.DiagnoseConfig) {
+		as(testauth.Claims{Expires: time.Now().Add(3 * time.Minute)})(t, w, cfg)
+	}, "token", "", "it ends in 2m", "renew"},
 	{"scope", as(testauth.Claims{Scope: "read:/frames"}), "token", "", "lacks the scope", "scope"},
 	{"audience", as(testauth.Claims{Audience: []string{"https://elsewhere.test"}}), "sasl", "", "another audience", "htgettoken"},
 	{"signature of another", func(t *testing.T, w *ward, cfg *gracedb.DiagnoseConfig) {
@@ -136,7 +138,7 @@ var faultsOfSettings = []plantedFault{
 		"no TLS on a port that has it", func(_ *testing.T, _ *ward, cfg *gracedb.DiagnoseConfig) {
 			cfg.Cluster.Plaintext, cfg.Cluster.CAFile = true, ""
 		},
-		"", "", "TLS", "",
+		"versions", "localhost", "no answer", "unset Plaintext",
 	},
 	{"not Kafka", func(_ *testing.T, w *ward, cfg *gracedb.DiagnoseConfig) {
 		cfg.Cluster.Brokers = []string{strings.TrimSuffix(strings.TrimPrefix(w.grace.URL(), "https://"), "/api/")}
